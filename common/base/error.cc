@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The text of an Error. strerrordesc_np is thread-safe, which strerror is not.
+
+#include "common/base/error.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+namespace addcow {
+
+Error Error::System(int code, std::string operation, std::string file) {
+  Error error;
+  error.code_ = code;
+  error.operation_ = std::move(operation);
+  error.file_ = std::move(file);
+  return error;
+}
+
+Error Error::Io(int code, std::string operation, std::string file, uint64_t offset,
+                uint64_t count) {
+  Error error = System(code, std::move(operation), std::move(file));
+  error.offset_ = offset;
+  error.count_ = count;
+  return error;
+}
+
+Error Error::Because(int code, std::string file, std::string reason) {
+  Error error;
+  error.code_ = code;
+  error.file_ = std::move(file);
+  error.reason_ = std::move(reason);
+  return error;
+}
+
+namespace {
+
+// A message is one line whatever a file is called.
+std::string OneLine(const std::string& text) {
+  std::string line;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f)
+      line += fmt::format("\\x{:02x}", byte);
+    else
+      line += c;
+  }
+  return line;
+}
+
+}  // namespace
+
+std::string Error::Message() const {
+  std::string text;
+  if (!operation_.empty()) text += operation_ + ": ";
+  if (!file_.empty()) text += file_ + ": ";
+  if (offset_) text += fmt::format("offset={}, count={}: ", *offset_, count_);
+  if (!reason_.empty()) return OneLine(text + reason_);
+  const char* description = strerrordesc_np(code_);
+  return OneLine(text +
+                 (description != nullptr ? description : fmt::format("error {}", code_)));
+}
+
+}  // namespace addcow

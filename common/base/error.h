@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// How a failure travels: as a value, Result<T> or Status, that the compiler
+// does not let a caller ignore. No exceptions of our own; an errno never
+// shares a type with a result, so that "failed" cannot be read as "true".
+
+#ifndef ADDCOW_COMMON_BASE_ERROR_H
+#define ADDCOW_COMMON_BASE_ERROR_H
+
+#include <cerrno>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <tl/expected.hpp>
+#include <utility>
+
+namespace addcow {
+
+// Codes that mean something of ours. Both are ordinary errno values that no
+// system call of ours returns, so that code() is always an errno.
+inline constexpr int kErrCorrupt = EUCLEAN;      // breaks a rule of the format
+inline constexpr int kErrUnsupported = ENOTSUP;  // sound, but not for this version
+
+// One failure: what was tried, on which file, where, and why it failed.
+class Error {
+ public:
+  // `code` is a positive errno. `reason` replaces the errno's own text.
+  static Error System(int code, std::string operation, std::string file);
+  static Error Io(int code, std::string operation, std::string file, uint64_t offset,
+                  uint64_t count);
+  static Error Because(int code, std::string file, std::string reason);
+
+  int code() const { return code_; }
+  const std::string& file() const { return file_; }
+  const std::string& operation() const { return operation_; }
+  std::optional<uint64_t> offset() const { return offset_; }
+
+  // One line, for example
+  //   pread: test.raw: offset=65536, count=4096: Input/output error
+  std::string Message() const;
+
+ private:
+  int code_ = 0;
+  std::string operation_;
+  std::string file_;
+  std::optional<uint64_t> offset_;
+  uint64_t count_ = 0;
+  std::string reason_;
+};
+
+template <typename T>
+class [[nodiscard]] Result : public tl::expected<T, Error> {
+ public:
+  using tl::expected<T, Error>::expected;
+};
+
+using Status = Result<void>;
+
+inline tl::unexpected<Error> Fail(Error error) {
+  return tl::unexpected<Error>(std::move(error));
+}
+
+}  // namespace addcow
+
+// Returns the error of EXPR, a Status or Result, from the calling function.
+#define ADDCOW_TRY(expr)                                     \
+  do {                                                       \
+    if (auto addcow_try_ = (expr); !addcow_try_)             \
+      return ::addcow::Fail(std::move(addcow_try_).error()); \
+  } while (false)
+
+// Declares DECL and gives it the value of EXPR, or returns EXPR's error.
+#define ADDCOW_CONCAT_(a, b) a##b
+#define ADDCOW_CONCAT(a, b) ADDCOW_CONCAT_(a, b)
+#define ADDCOW_TRY_ASSIGN(decl, expr) \
+  ADDCOW_TRY_ASSIGN_(ADDCOW_CONCAT(addcow_result_, __LINE__), decl, expr)
+#define ADDCOW_TRY_ASSIGN_(result, decl, expr)                   \
+  auto result = (expr);                                          \
+  if (!result) return ::addcow::Fail(std::move(result).error()); \
+  decl = std::move(*result)
+
+#endif  // ADDCOW_COMMON_BASE_ERROR_H

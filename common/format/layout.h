@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Where things are: the arithmetic between bytes of the disk, clusters, and
+// bits of the COW bitmap. docs/format.md is the text that this follows.
+
+#ifndef ADDCOW_COMMON_FORMAT_LAYOUT_H
+#define ADDCOW_COMMON_FORMAT_LAYOUT_H
+
+#include <algorithm>
+#include <cstdint>
+
+#include "common/base/units.h"
+
+namespace addcow {
+
+inline constexpr uint64_t kHeaderPageSize = 4096;
+inline constexpr uint64_t kHeaderSize = kHeaderPageSize;  // header pages size is 1
+inline constexpr uint64_t kClusterSize = 65536;
+inline constexpr uint64_t kBitmapOffset = kHeaderSize;
+inline constexpr uint64_t kBitmapPadding = 65536;  // writers round its length up to this
+
+// The first cluster and how many. In this project a range of clusters is
+// always that pair.
+struct ClusterRange {
+  uint64_t first = 0;
+  uint64_t count = 0;
+
+  uint64_t end() const { return first + count; }
+  bool operator==(const ClusterRange&) const = default;
+};
+
+// The geometry of one disk. Constant; any thread.
+class Layout {
+ public:
+  // `virtual_size` is in bytes, 1 .. 2^63 - 1.
+  explicit Layout(uint64_t virtual_size)
+      : virtual_size_(virtual_size), clusters_(DivideUp(virtual_size, kClusterSize)) {}
+
+  uint64_t virtual_size() const { return virtual_size_; }
+  uint64_t clusters() const { return clusters_; }
+
+  // What a reader needs and what a writer writes, in bytes from kBitmapOffset.
+  uint64_t bitmap_bytes() const { return DivideUp(clusters_, 8); }
+  uint64_t padded_bitmap_bytes() const { return RoundUp(bitmap_bytes(), kBitmapPadding); }
+
+  static uint64_t ClusterOf(uint64_t offset) { return offset / kClusterSize; }
+  static uint64_t Start(uint64_t cluster) { return cluster * kClusterSize; }
+
+  // The first byte after the clusters before `cluster`: the disk's end where
+  // the last of them is partial.
+  uint64_t End(uint64_t cluster_end) const {
+    return cluster_end >= clusters_ ? virtual_size_ : Start(cluster_end);
+  }
+
+  // The clusters that [offset, offset + length) touches; length is 1 or more.
+  static ClusterRange Touched(uint64_t offset, uint64_t length) {
+    const uint64_t first = ClusterOf(offset);
+    return {first, ClusterOf(offset + length - 1) - first + 1};
+  }
+
+ private:
+  uint64_t virtual_size_;
+  uint64_t clusters_;
+};
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_FORMAT_LAYOUT_H

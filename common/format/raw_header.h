@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The header's bytes, and nothing that anyone has checked: see header.h for
+// what may be believed. The byte table is in docs/format.md.
+
+#ifndef ADDCOW_COMMON_FORMAT_RAW_HEADER_H
+#define ADDCOW_COMMON_FORMAT_RAW_HEADER_H
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "common/base/little_endian.h"
+
+namespace addcow {
+
+inline constexpr std::array<uint8_t, 8> kMagic = {'A', 'D', 'D', '_', 'C', 'O', 'W', 0xff};
+inline constexpr uint32_t kVersion = 1;
+
+struct RawHeader {
+  std::array<uint8_t, 8> magic;
+  Le32 version;
+  Le32 backing_name_offset;
+  Le32 backing_name_size;
+  Le32 image_name_offset;
+  Le32 image_name_size;
+  Le64 features;
+  Le64 optional_features;
+  Le32 header_pages;
+  std::array<char, 16> backing_format;
+  std::array<char, 16> image_format;
+};
+
+static_assert(sizeof(RawHeader) == 80);
+static_assert(alignof(RawHeader) == 1);
+static_assert(offsetof(RawHeader, magic) == 0);
+static_assert(offsetof(RawHeader, version) == 8);
+static_assert(offsetof(RawHeader, backing_name_offset) == 12);
+static_assert(offsetof(RawHeader, backing_name_size) == 16);
+static_assert(offsetof(RawHeader, image_name_offset) == 20);
+static_assert(offsetof(RawHeader, image_name_size) == 24);
+static_assert(offsetof(RawHeader, features) == 28);
+static_assert(offsetof(RawHeader, optional_features) == 36);
+static_assert(offsetof(RawHeader, header_pages) == 44);
+static_assert(offsetof(RawHeader, backing_format) == 48);
+static_assert(offsetof(RawHeader, image_format) == 64);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_FORMAT_RAW_HEADER_H

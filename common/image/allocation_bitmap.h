@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The live COW bitmap in memory: for each cluster, which file has it. It says
+// nothing of what is on the disk; that is BitmapStore's business.
+//
+// A bit goes from 0 to 1 only. That is what lets readers test it without a
+// lock: a 1 that was seen stays true, and a cluster seen as 0 was, at that
+// moment, still to be read from the backing file.
+//
+// Memory: one bit a cluster, taken from the system as bits are set.
+
+#ifndef ADDCOW_COMMON_IMAGE_ALLOCATION_BITMAP_H
+#define ADDCOW_COMMON_IMAGE_ALLOCATION_BITMAP_H
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+
+#include "common/base/error.h"
+#include "common/format/layout.h"
+
+namespace addcow {
+
+// Neighbouring clusters in the same state.
+struct ClusterRun {
+  bool allocated = false;
+  ClusterRange range;
+};
+
+class AllocationBitmap {
+ public:
+  // ENOMEM where the memory cannot be had.
+  static Result<std::unique_ptr<AllocationBitmap>> Create(uint64_t clusters,
+                                                          const std::string& file);
+
+  uint64_t clusters() const { return clusters_; }
+
+  // Any thread. A true is an acquire: the caller sees everything that the
+  // thread which set the bit had done before.
+  bool Test(uint64_t cluster) const {
+    return all_.load(std::memory_order_acquire) ||
+           (Word(cluster / 64).load(std::memory_order_acquire) >> (cluster % 64) & 1) != 0;
+  }
+
+  // The run that starts at `range.first`, cut at the range's end; the range
+  // has one cluster or more. Any thread; acquire, as Test.
+  ClusterRun RunAt(ClusterRange range) const;
+
+  // Sets the bits; release. Returns how many were 0. The caller sees to it
+  // that no other thread sets any bit at the same time (BitmapStore).
+  uint64_t Set(ClusterRange range);
+
+  // Marks all clusters as allocated, whatever the bits say.
+  void SetAll();
+
+  // How many clusters are allocated. Any thread.
+  uint64_t allocated() const { return allocated_.load(std::memory_order_acquire); }
+  bool all() const { return all_.load(std::memory_order_acquire); }
+
+  // Bit n of word w is cluster 64 * w + n; bits past the last cluster are 0.
+  uint64_t words() const { return DivideUp(clusters_, 64); }
+  uint64_t word(uint64_t index) const { return Word(index).load(std::memory_order_acquire); }
+
+  // Sets a whole word, for loading: before any other thread is there.
+  void LoadWord(uint64_t index, uint64_t value);
+
+ private:
+  struct Free {
+    void operator()(uint64_t* words) const { std::free(words); }
+  };
+
+  AllocationBitmap(uint64_t clusters, uint64_t* words) : clusters_(clusters), words_(words) {}
+
+  std::atomic_ref<uint64_t> Word(uint64_t index) const {
+    return std::atomic_ref<uint64_t>(words_.get()[index]);
+  }
+
+  // Constant after construction.
+  const uint64_t clusters_;
+  // What it points to is only touched through atomic_ref.
+  const std::unique_ptr<uint64_t, Free> words_;
+
+  std::atomic<uint64_t> allocated_ = 0;
+  // Set once every bit is: spares the look at the bits.
+  std::atomic<bool> all_ = false;
+};
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_IMAGE_ALLOCATION_BITMAP_H

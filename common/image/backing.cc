@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See backing.h.
+
+#include "common/image/backing.h"
+
+#include <algorithm>
+
+namespace addcow {
+
+Status Backing::Read(std::span<std::byte> buffer, uint64_t offset) const {
+  const uint64_t there = offset < size_ ? std::min<uint64_t>(size_ - offset, buffer.size()) : 0;
+  const auto from_file = buffer.first(static_cast<size_t>(there));
+  if (!from_file.empty()) ADDCOW_TRY(file_->ReadExactly(from_file, offset));
+  std::fill(buffer.begin() + static_cast<std::ptrdiff_t>(there), buffer.end(), std::byte{0});
+  return {};
+}
+
+Result<uint64_t> Backing::FindData(uint64_t offset, uint64_t end) const {
+  const uint64_t limit = std::min(end, size_);
+  if (offset >= limit) return end;
+  ADDCOW_TRY_ASSIGN(const uint64_t data, file_->FindData(offset));
+  return data < limit ? data : end;
+}
+
+Result<uint64_t> Backing::FindHole(uint64_t offset, uint64_t end) const {
+  const uint64_t limit = std::min(end, size_);
+  if (offset >= limit) return offset;
+  ADDCOW_TRY_ASSIGN(const uint64_t hole, file_->FindHole(offset));
+  // Storage may be found again at `offset` itself only if the file shrank.
+  return hole > offset ? std::min(hole, limit) : limit;
+}
+
+Status Backing::Prefetch(uint64_t offset, uint64_t length) const {
+  const uint64_t end = std::min(offset + length, size_);
+  if (offset >= end) return {};
+  return file_->Prefetch(offset, end - offset);
+}
+
+}  // namespace addcow

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What unallocated clusters read as: the backing file's bytes, and zeroes
+// past its end or where there is none. The one place that knows of that end.
+
+#ifndef ADDCOW_COMMON_IMAGE_BACKING_H
+#define ADDCOW_COMMON_IMAGE_BACKING_H
+
+#include <cstdint>
+#include <span>
+
+#include "common/base/error.h"
+#include "common/io/file.h"
+
+namespace addcow {
+
+// Constant after construction; any thread.
+class Backing {
+ public:
+  // No backing file.
+  Backing() = default;
+
+  // `file` is null where there is none, and must outlive this object. `size`
+  // is the file's, taken once: a file that ends before it was truncated under
+  // us, and reading there fails with EIO.
+  Backing(File* file, uint64_t size) : file_(file), size_(file != nullptr ? size : 0) {}
+
+  uint64_t size() const { return size_; }
+
+  Status Read(std::span<std::byte> buffer, uint64_t offset) const;
+
+  // The first byte at or after `offset` that may not read as zero; `end`
+  // where there is none before.
+  Result<uint64_t> FindData(uint64_t offset, uint64_t end) const;
+
+  // The first byte after `offset` that is in a hole or past the file's end;
+  // `end` where there is none before. `offset` came from FindData.
+  Result<uint64_t> FindHole(uint64_t offset, uint64_t end) const;
+
+  Status Prefetch(uint64_t offset, uint64_t length) const;
+
+ private:
+  File* file_ = nullptr;
+  uint64_t size_ = 0;
+};
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_IMAGE_BACKING_H

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See bitmap_store.h for the order of things and why.
+
+#include "common/image/bitmap_store.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "common/base/little_endian.h"
+
+namespace addcow {
+
+namespace {
+
+constexpr uint64_t kClustersPerPage = BitmapStore::kPageBytes * 8;
+
+}  // namespace
+
+Status BitmapStore::Load() {
+  const uint64_t end = kBitmapOffset + layout_.bitmap_bytes();
+  for (uint64_t position = kBitmapOffset; position < end;) {
+    ADDCOW_TRY_ASSIGN(const uint64_t data, file_.FindData(position));
+    if (data >= end) break;
+    ADDCOW_TRY_ASSIGN(const uint64_t hole, file_.FindHole(data));
+    const uint64_t stop = std::min(std::max(hole, data + 1), end);
+    ADDCOW_TRY(LoadRange(data, stop));
+    position = RoundUp(stop - kBitmapOffset, sizeof(uint64_t)) + kBitmapOffset;
+  }
+  return {};
+}
+
+// `start` and `end` are offsets in the file; whole words around them are read.
+Status BitmapStore::LoadRange(uint64_t start, uint64_t end) {
+  const uint64_t bitmap_end = layout_.bitmap_bytes();
+  uint64_t position = RoundDown(start - kBitmapOffset, sizeof(uint64_t));
+  const uint64_t stop = std::min(RoundUp(end - kBitmapOffset, sizeof(uint64_t)), bitmap_end);
+  std::vector<std::byte> buffer(std::min<uint64_t>(kMiB, RoundUp(stop - position, 8)));
+  while (position < stop) {
+    const size_t count =
+        static_cast<size_t>(std::min<uint64_t>(buffer.size(), stop - position));
+    ADDCOW_TRY(file_.ReadExactly(std::span(buffer).first(count), kBitmapOffset + position));
+    // The last word of the bitmap may be cut short by the end of the file.
+    std::fill(buffer.begin() + static_cast<std::ptrdiff_t>(count), buffer.end(), std::byte{0});
+    for (size_t i = 0; i < count; i += sizeof(uint64_t)) {
+      Le64 word;
+      std::memcpy(&word, buffer.data() + i, sizeof word);
+      bitmap_.LoadWord((position + i) / sizeof(uint64_t), word);
+    }
+    position += count;
+  }
+  return {};
+}
+
+void BitmapStore::Allocate(ClusterRange range) {
+  MutexLock lock(mutex_);
+  for (uint64_t cluster = range.first; cluster < range.end(); cluster++) {
+    if (bitmap_.Test(cluster)) continue;  // durable or pending already
+    Page& page = pending_[cluster / kClustersPerPage];
+    page[cluster % kClustersPerPage / 64] |= uint64_t{1} << (cluster % 64);
+  }
+  bitmap_.Set(range);
+}
+
+BitmapStore::PageMap BitmapStore::Take() {
+  MutexLock lock(mutex_);
+  return std::exchange(pending_, {});
+}
+
+void BitmapStore::PutBack(PageMap taken) {
+  MutexLock lock(mutex_);
+  for (auto& [index, page] : taken) {
+    Page& pending = pending_[index];
+    for (size_t i = 0; i < kPageWords; i++) pending[i] |= page[i];
+  }
+}
+
+BitmapStore::Page BitmapStore::Publishable(uint64_t index) {
+  const uint64_t first_word = index * kPageWords;
+  const uint64_t words = std::min(kPageWords, bitmap_.words() - first_word);
+  Page page = {};
+  MutexLock lock(mutex_);
+  for (size_t i = 0; i < words; i++) page[i] = bitmap_.word(first_word + i);
+  if (auto pending = pending_.find(index); pending != pending_.end())
+    for (size_t i = 0; i < words; i++) page[i] &= ~pending->second[i];
+  return page;
+}
+
+Status BitmapStore::Write(const PageMap& taken) {
+  for (const auto& [index, bits] : taken) {
+    const Page page = Publishable(index);
+    std::array<Le64, kPageWords> bytes;
+    std::copy(page.begin(), page.end(), bytes.begin());
+    const uint64_t start = index * kPageBytes;
+    const uint64_t count = std::min(kPageBytes, layout_.bitmap_bytes() - start);
+    ADDCOW_TRY(
+        file_.Write(std::as_bytes(std::span(bytes)).first(count), kBitmapOffset + start));
+  }
+  return {};
+}
+
+}  // namespace addcow

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Map: which bytes come from where, and which of them are holes. Runs are
+// taken word by word from the bitmap; inside a run the file that it comes
+// from is asked for its holes, and asked once for each of them however many
+// runs it spans.
+
+#include <algorithm>
+
+#include "common/image/image.h"
+
+namespace addcow {
+
+namespace {
+
+// Walks through the data and holes of one file towards its end.
+class HoleCursor {
+ public:
+  // `file` may be null: all hole. What lies past `size` is a hole.
+  HoleCursor(File* file, uint64_t size) : file_(file), size_(size) {}
+
+  struct Piece {
+    bool data;
+    uint64_t end;
+  };
+
+  // The state at `offset` and where it ends, at most `limit`. Offsets must
+  // not decrease from call to call.
+  Result<Piece> At(uint64_t offset, uint64_t limit) {
+    if (offset >= end_) ADDCOW_TRY(Advance(offset));
+    return Piece{data_, std::min(end_, limit)};
+  }
+
+ private:
+  Status Advance(uint64_t offset) {
+    data_ = false;
+    end_ = UINT64_MAX;
+    if (file_ == nullptr || offset >= size_) return {};
+    ADDCOW_TRY_ASSIGN(const uint64_t data, file_->FindData(offset));
+    if (data >= size_) return {};
+    if (data > offset) {
+      end_ = data;
+      return {};
+    }
+    data_ = true;
+    ADDCOW_TRY_ASSIGN(const uint64_t hole, file_->FindHole(offset));
+    end_ = hole > offset ? hole : size_;
+    // Data is rounded outwards: a file may end inside a sector.
+    if (end_ >= size_) end_ = RoundUp(size_, kSectorSize);
+    return {};
+  }
+
+  File* const file_;
+  const uint64_t size_;
+  bool data_ = false;
+  uint64_t end_ = 0;
+};
+
+// Joins neighbours that are alike before it shows them.
+class Joiner {
+ public:
+  explicit Joiner(const std::function<bool(const Extent&)>& visit) : visit_(visit) {}
+
+  // False: the visitor wants no more.
+  bool Add(const Extent& extent) {
+    if (last_.length > 0 && last_.source == extent.source && last_.data == extent.data) {
+      last_.length += extent.length;
+      return true;
+    }
+    if (!Finish()) return false;
+    last_ = extent;
+    return true;
+  }
+
+  bool Finish() { return last_.length == 0 || visit_(last_); }
+
+ private:
+  const std::function<bool(const Extent&)>& visit_;
+  Extent last_;
+};
+
+}  // namespace
+
+Status Image::Map(uint64_t offset, uint64_t length,
+                  const std::function<bool(const Extent&)>& visit) {
+  if (!RangeFits(offset, length, virtual_size()))
+    return Fail(Error::Io(EINVAL, "map past the end", files_.image_path, offset, length));
+  HoleCursor image(files_.image.get(), virtual_size());
+  HoleCursor backing(files_.backing.get(), backing_.size());
+  // Up to where the backing file supplies bytes, its last sector whole.
+  const uint64_t backing_end = RoundUp(backing_.size(), kSectorSize);
+  Joiner joiner(visit);
+  while (length > 0) {
+    const ClusterRun run = RunAt(offset, length);
+    const uint64_t end = offset + BytesOf(run, offset, length);
+    length -= end - offset;
+    while (offset < end) {
+      Extent extent{offset, 0, Extent::Source::kImage, false};
+      uint64_t limit = end;
+      if (!run.allocated) {
+        const bool supplied = offset < backing_end;
+        extent.source = supplied ? Extent::Source::kBacking : Extent::Source::kNone;
+        if (supplied) limit = std::min(end, backing_end);
+      }
+      HoleCursor& cursor = run.allocated ? image : backing;
+      ADDCOW_TRY_ASSIGN(const HoleCursor::Piece piece, cursor.At(offset, limit));
+      extent.data = piece.data;
+      extent.length = piece.end - offset;
+      if (!joiner.Add(extent)) return {};
+      offset = piece.end;
+    }
+  }
+  (void)joiner.Finish();
+  return {};
+}
+
+}  // namespace addcow

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Opening, reading and flushing. Writing is in copy_on_write.cc, extents are
+// in extents.cc.
+
+#include "common/image/image.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace addcow {
+
+Image::Image(ImageFiles files, std::unique_ptr<AllocationBitmap> bitmap, LogSink log)
+    : files_(std::move(files)),
+      layout_(files_.virtual_size),
+      backing_(files_.backing.get(), files_.backing_size),
+      log_(std::move(log)),
+      bitmap_(std::move(bitmap)),
+      store_(*files_.add_cow, *bitmap_, layout_),
+      zeroer_(*files_.image),
+      flag_written_(files_.header.all_allocated) {}
+
+Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageSource& source,
+                                           LogSink log) {
+  ADDCOW_TRY_ASSIGN(ImageFiles files, OpenImageFiles(file_system, source));
+  const Layout layout(files.virtual_size);
+  ADDCOW_TRY_ASSIGN(auto bitmap,
+                    AllocationBitmap::Create(layout.clusters(), files.add_cow_path));
+  const bool all_allocated = files.header.all_allocated;
+  std::unique_ptr<Image> image(new Image(std::move(files), std::move(bitmap), std::move(log)));
+  if (all_allocated)
+    image->bitmap_->SetAll();
+  else
+    ADDCOW_TRY(image->store_.Load());
+  return image;
+}
+
+bool Image::writable() const {
+  return files_.mode == OpenMode::kReadWrite && !sync_failed_.load(std::memory_order_acquire);
+}
+
+// The run of clusters in one state at `offset`, no further than the request.
+ClusterRun Image::RunAt(uint64_t offset, uint64_t length) const {
+  return bitmap_->RunAt(Layout::Touched(offset, length));
+}
+
+// How many bytes of the request at `offset` lie in `run`.
+uint64_t Image::BytesOf(ClusterRun run, uint64_t offset, uint64_t length) const {
+  return std::min(layout_.End(run.range.end()) - offset, length);
+}
+
+Status Image::Read(std::span<std::byte> buffer, uint64_t offset) {
+  if (!RangeFits(offset, buffer.size(), virtual_size()))
+    return Fail(
+        Error::Io(EINVAL, "read past the end", files_.image_path, offset, buffer.size()));
+  while (!buffer.empty()) {
+    const ClusterRun run = RunAt(offset, buffer.size());
+    const auto part = buffer.first(BytesOf(run, offset, buffer.size()));
+    // No lock: a cluster that becomes allocated meanwhile does so by a write
+    // that is in flight together with this read, so either content will do.
+    ADDCOW_TRY(run.allocated ? files_.image->ReadExactly(part, offset)
+                             : backing_.Read(part, offset));
+    offset += part.size();
+    buffer = buffer.subspan(part.size());
+  }
+  return {};
+}
+
+Status Image::Prefetch(uint64_t offset, uint64_t length) {
+  if (!RangeFits(offset, length, virtual_size()))
+    return Fail(Error::Io(EINVAL, "cache past the end", files_.image_path, offset, length));
+  while (length > 0) {
+    const ClusterRun run = RunAt(offset, length);
+    const uint64_t part = BytesOf(run, offset, length);
+    ADDCOW_TRY(run.allocated ? files_.image->Prefetch(offset, part)
+                             : backing_.Prefetch(offset, part));
+    offset += part;
+    length -= part;
+  }
+  return {};
+}
+
+// After a failed sync the kernel may have dropped the pages that it could not
+// write, and a later sync would succeed without them: nothing that was
+// written since the last good sync can be vouched for any more.
+Status Image::SyncOrStop(File& file) {
+  Status synced = file.SyncData();
+  if (synced) return synced;
+  if (!sync_failed_.exchange(true, std::memory_order_acq_rel))
+    log_(LogLevel::kError,
+         fmt::format("{}; read only from here on: writes that were not flushed may be lost",
+                     synced.error().Message()));
+  return Fail(Error::Because(EIO, file.name(), synced.error().Message()));
+}
+
+// Steps (a) to (d) of bitmap_store.h, and the flag.
+Status Image::PublishBits() {
+  // Looked at before (a): if every bit was set by then, all of them are
+  // durable after (d).
+  const bool all_set = bitmap_->all();
+  BitmapStore::PageMap taken = store_.Take();
+  if (Status synced = SyncOrStop(*files_.image); !synced) return synced;
+  if (!taken.empty()) {
+    if (Status written = store_.Write(taken); !written) {
+      // Not a sync: it can be tried again, for example when space is freed.
+      store_.PutBack(std::move(taken));
+      return written;
+    }
+    ADDCOW_TRY(SyncOrStop(*files_.add_cow));
+  }
+  if (all_set && !flag_written_) {
+    // Bits that were found in the file may come from a process that was
+    // killed before its (d).
+    if (taken.empty()) ADDCOW_TRY(SyncOrStop(*files_.add_cow));
+    Header header = files_.header;
+    header.all_allocated = true;
+    ADDCOW_TRY(files_.add_cow->Write(SerializeFeatures(header.features()), kFeaturesOffset));
+    ADDCOW_TRY(SyncOrStop(*files_.add_cow));
+    flag_written_ = true;
+  }
+  return {};
+}
+
+Status Image::Flush() {
+  if (files_.mode == OpenMode::kReadOnly) return {};
+  MutexLock lock(flush_mutex_);
+  ADDCOW_TRY(CheckWritable("flush", 0, 0));
+  unflushed_.store(false, std::memory_order_relaxed);
+  Status published = PublishBits();
+  if (!published) unflushed_.store(true, std::memory_order_relaxed);
+  return published;
+}
+
+Status Image::Close() {
+  if (!unflushed_.load(std::memory_order_relaxed)) return {};
+  return Flush();
+}
+
+}  // namespace addcow

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Image: a disk made of an image file and a backing file, and the engine of
+// this project. Clusters that are allocated live in the image file, the rest
+// is read from the backing file, and what is written becomes allocated.
+//
+// There is one Image for a set of files in a process, whatever the number of
+// clients: a flush covers the completed writes of all of them.
+//
+// Threads: every function may be called from any number of threads at once,
+// except Close. Requests that overlap in time and in place give, byte by
+// byte, the result of either order; bytes outside of them are never touched.
+//
+// Lock order: flush_mutex_, then cluster_locks_, then the store's own.
+
+#ifndef ADDCOW_COMMON_IMAGE_IMAGE_H
+#define ADDCOW_COMMON_IMAGE_IMAGE_H
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/base/mutex.h"
+#include "common/image/allocation_bitmap.h"
+#include "common/image/backing.h"
+#include "common/image/bitmap_store.h"
+#include "common/image/cluster_locks.h"
+#include "common/image/image_files.h"
+#include "common/io/zeroer.h"
+
+namespace addcow {
+
+enum class Fua : bool { kNo, kYes };  // kYes: durable before the function returns
+
+// Neighbouring bytes that come from the same place.
+struct Extent {
+  enum class Source { kImage, kBacking, kNone };  // kNone: nobody has it, it is zero
+
+  uint64_t offset = 0;
+  uint64_t length = 0;
+  Source source = Source::kNone;
+  bool data = false;  // false: a hole, reads as zeroes
+
+  bool operator==(const Extent&) const = default;
+};
+
+class Image {
+ public:
+  static Result<std::unique_ptr<Image>> Open(FileSystem& file_system, const ImageSource& source,
+                                             LogSink log);
+  // Does not write anything: what matters must have been flushed, or closed.
+  ~Image() = default;
+
+  uint64_t virtual_size() const { return layout_.virtual_size(); }
+  const ImageFiles& files() const { return files_; }
+  const AllocationBitmap& bitmap() const { return *bitmap_; }
+  // False: opened for reading only, or a sync has failed since (see Flush).
+  bool writable() const;
+
+  // All of the range must lie within the disk, else EINVAL (ENOSPC to write).
+  Status Read(std::span<std::byte> buffer, uint64_t offset);
+  Status Write(std::span<const std::byte> data, uint64_t offset, Fua fua = Fua::kNo);
+
+  // Makes the range read as zeroes, without storage if it may. Also how a
+  // trim is done: what was trimmed reads as zeroes from then on.
+  Status Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fua = Fua::kNo);
+
+  // All writes and zeroes that had returned before the call are durable once
+  // it succeeds. When every cluster is allocated, ALL_ALLOCATED gets set. A
+  // sync that fails is final: this and every later write and flush fail with
+  // EIO, reads go on.
+  Status Flush() ADDCOW_EXCLUDES(flush_mutex_);
+
+  // Calls `visit` for the extents of the range, in order, without gaps,
+  // neighbours different, until it returns false.
+  Status Map(uint64_t offset, uint64_t length, const std::function<bool(const Extent&)>& visit);
+
+  // Asks the system to have the range in its cache.
+  Status Prefetch(uint64_t offset, uint64_t length);
+
+  // Copies the unallocated clusters of the range up from the backing file,
+  // sparsely, and makes them allocated.
+  Status CopyUp(ClusterRange range);
+
+  // Flushes what was written since the last flush. Call it once, when no
+  // other call is under way or follows.
+  Status Close() ADDCOW_EXCLUDES(flush_mutex_);
+
+ private:
+  Image(ImageFiles files, std::unique_ptr<AllocationBitmap> bitmap, LogSink log);
+
+  Status CheckWritable(const char* operation, uint64_t offset, uint64_t length) const;
+  Status AllocatingWrite(std::span<const std::byte> data, uint64_t offset);
+  Status AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions options);
+  Status ZeroAndAllocate(uint64_t offset, uint64_t length, ZeroOptions options);
+  Status ZeroWhatBackingFills(uint64_t offset, uint64_t length, ZeroOptions options);
+  Status FillAround(uint64_t offset, uint64_t length);
+  Status CopyFromBacking(uint64_t offset, uint64_t length);
+  Status CopyNonZero(std::span<const std::byte> data, uint64_t offset);
+  ClusterRun RunAt(uint64_t offset, uint64_t length) const;
+  uint64_t BytesOf(ClusterRun run, uint64_t offset, uint64_t length) const;
+  Status PublishBits() ADDCOW_REQUIRES(flush_mutex_);
+  Status SyncOrStop(File& file) ADDCOW_REQUIRES(flush_mutex_);
+
+  // Constant after construction; the files are internally synchronised.
+  const ImageFiles files_;
+  const Layout layout_;
+  const Backing backing_;
+  const LogSink log_;
+
+  // Internally synchronised.
+  const std::unique_ptr<AllocationBitmap> bitmap_;
+  BitmapStore store_;
+  ClusterLocks cluster_locks_;
+  Zeroer zeroer_;
+  std::atomic<bool> sync_failed_ = false;  // false to true only
+  std::atomic<bool> unflushed_ = false;    // something was written since the last flush
+
+  // One flush at a time; held across its I/O.
+  Mutex flush_mutex_;
+  bool flag_written_ ADDCOW_GUARDED_BY(flush_mutex_);  // ALL_ALLOCATED is on the disk
+};
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_IMAGE_IMAGE_H

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The three files of an image, found, opened and checked against each other.
+// The engine serves from what this opens; the tool's verbs look at it.
+// Nothing is written here.
+
+#ifndef ADDCOW_COMMON_IMAGE_IMAGE_FILES_H
+#define ADDCOW_COMMON_IMAGE_IMAGE_FILES_H
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "common/base/error.h"
+#include "common/format/header.h"
+#include "common/io/file_system.h"
+
+namespace addcow {
+
+struct ImageSource {
+  std::string add_cow_path;
+  // Used instead of the names in the header, for images that were moved;
+  // relative to the working directory, as any path a user gives.
+  std::optional<std::string> image_path;
+  std::optional<std::string> backing_path;
+  // kReadWrite falls back to reading only where a file may not be written.
+  OpenMode mode = OpenMode::kReadWrite;
+  // Whether the backing file is opened. A tool that only looks at the
+  // metadata need not have it.
+  bool want_backing = true;
+};
+
+struct ImageFiles {
+  Header header;
+  OpenMode mode = OpenMode::kReadOnly;  // what all files that are written allow
+  std::unique_ptr<File> add_cow;
+  std::unique_ptr<File> image;
+  std::unique_ptr<File> backing;  // none: no backing file, or not to be opened
+  std::string add_cow_path;       // absolute, without symbolic links
+  std::string image_path;
+  std::string backing_path;   // empty without a backing file
+  uint64_t virtual_size = 0;  // the image file's size
+  uint64_t backing_size = 0;
+};
+
+// Opens the add-cow file at `source.add_cow_path` and reads its header; the
+// other members of the result are empty.
+Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& source);
+
+// Opens all files and checks them: that they are three different ones, that
+// the disk has a byte at least, and that the bitmap is as long as the disk
+// needs. With ALL_ALLOCATED set the backing file is left alone: it may be
+// gone.
+Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& source);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_IMAGE_IMAGE_FILES_H

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Makes a file appear under its name complete and durable, or not at all:
+// written under a temporary name, synced, renamed, directory synced. A crash
+// at any instant leaves the old state or the new one (and perhaps a file
+// PATH.PID.tmp, which nothing reads and anybody may remove).
+
+#ifndef ADDCOW_COMMON_IO_DURABLE_CREATE_H
+#define ADDCOW_COMMON_IO_DURABLE_CREATE_H
+
+#include <functional>
+#include <string>
+
+#include "common/base/error.h"
+#include "common/io/file_system.h"
+
+namespace addcow {
+
+// `fill` writes the contents into the new, empty file. RenameMode says what
+// becomes of a file already at `path`. On failure nothing is left behind; only
+// where replacing a file succeeded and the directory's sync then failed is the
+// new one there.
+Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMode mode,
+                     const std::function<Status(File&)>& fill);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_IO_DURABLE_CREATE_H

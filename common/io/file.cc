@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The part of File that is the same for every kind of file: short transfers,
+// EINTR, and errors that name the file.
+
+#include "common/io/file.h"
+
+#include "common/base/units.h"
+
+namespace addcow {
+
+namespace {
+
+// Repeats `call` while a signal interrupts it.
+template <typename Call>
+auto RetryInterrupted(Call call) {
+  for (;;) {
+    auto result = call();
+    if (result || result.error() != EINTR) return result;
+  }
+}
+
+}  // namespace
+
+Error File::Failure(int code, std::string_view operation) const {
+  return Error::System(code, std::string(operation), name_);
+}
+
+Error File::Failure(int code, std::string_view operation, uint64_t offset,
+                    uint64_t count) const {
+  return Error::Io(code, std::string(operation), name_, offset, count);
+}
+
+Result<size_t> File::Read(std::span<std::byte> buffer, uint64_t offset) {
+  size_t done = 0;
+  while (done < buffer.size()) {
+    auto rest = buffer.subspan(done);
+    auto count = RetryInterrupted([&] { return DoRead(rest, offset + done); });
+    if (!count) return Fail(Failure(count.error(), "pread", offset + done, rest.size()));
+    if (*count == 0) break;
+    done += *count;
+  }
+  return done;
+}
+
+Status File::ReadExactly(std::span<std::byte> buffer, uint64_t offset) {
+  ADDCOW_TRY_ASSIGN(const size_t count, Read(buffer, offset));
+  if (count < buffer.size())
+    return Fail(
+        Error::Because(EIO, name_,
+                       "ends at byte " + std::to_string(offset + count) +
+                           ", before the data that should be there: was it truncated?"));
+  return {};
+}
+
+Status File::Write(std::span<const std::byte> data, uint64_t offset) {
+  size_t done = 0;
+  while (done < data.size()) {
+    auto rest = data.subspan(done);
+    auto count = RetryInterrupted([&] { return DoWrite(rest, offset + done); });
+    if (!count) return Fail(Failure(count.error(), "pwrite", offset + done, rest.size()));
+    if (*count == 0) return Fail(Failure(EIO, "pwrite", offset + done, rest.size()));
+    done += *count;
+  }
+  return {};
+}
+
+Status File::PunchHole(uint64_t offset, uint64_t length) {
+  auto done = RetryInterrupted([&] { return DoPunchHole(offset, length); });
+  if (!done) return Fail(Failure(done.error(), "punch hole", offset, length));
+  return {};
+}
+
+Status File::ZeroRange(uint64_t offset, uint64_t length) {
+  auto done = RetryInterrupted([&] { return DoZeroRange(offset, length); });
+  if (!done) return Fail(Failure(done.error(), "zero range", offset, length));
+  return {};
+}
+
+Status File::SyncData() {
+  auto done = RetryInterrupted([&] { return DoSyncData(); });
+  if (!done) return Fail(Failure(done.error(), "fdatasync"));
+  return {};
+}
+
+Status File::Sync() {
+  auto done = RetryInterrupted([&] { return DoSync(); });
+  if (!done) return Fail(Failure(done.error(), "fsync"));
+  return {};
+}
+
+Result<uint64_t> File::Size() {
+  auto size = RetryInterrupted([&] { return DoSize(); });
+  if (!size) return Fail(Failure(size.error(), "size"));
+  return *size;
+}
+
+Status File::Truncate(uint64_t size) {
+  auto done = RetryInterrupted([&] { return DoTruncate(size); });
+  if (!done) return Fail(Failure(done.error(), "ftruncate", size, 0));
+  return {};
+}
+
+Result<uint64_t> File::FindData(uint64_t offset) {
+  auto found = RetryInterrupted([&] { return DoSeekData(offset); });
+  if (found) return *found;
+  if (found.error() == ENXIO) return Size();
+  if (found.error() == EINVAL || found.error() == EOPNOTSUPP) return offset;
+  return Fail(Failure(found.error(), "lseek", offset, 0));
+}
+
+Result<uint64_t> File::FindHole(uint64_t offset) {
+  auto found = RetryInterrupted([&] { return DoSeekHole(offset); });
+  if (found) return *found;
+  if (found.error() == ENXIO || found.error() == EINVAL || found.error() == EOPNOTSUPP)
+    return Size();
+  return Fail(Failure(found.error(), "lseek", offset, 0));
+}
+
+Status File::Prefetch(uint64_t offset, uint64_t length) {
+  auto done = RetryInterrupted([&] { return DoPrefetch(offset, length); });
+  if (!done) return Fail(Failure(done.error(), "fadvise", offset, length));
+  return {};
+}
+
+Result<FileInfo> File::Info() {
+  auto info = RetryInterrupted([&] { return DoInfo(); });
+  if (!info) return Fail(Failure(info.error(), "fstat"));
+  return *info;
+}
+
+}  // namespace addcow

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// File: the only way from this project to the bytes of a file, and the seam
+// at which tests inject faults, crashes and schedules.
+//
+// The public functions are not virtual. They finish what the system call
+// left short, retry what a signal interrupted, and turn an errno into an
+// Error that names the file; so no caller can forget to. What a kind of file
+// has to supply are the private virtual functions, one for each system call,
+// with that call's own loose contract.
+//
+// Threads: every function may be called from any number of threads at once.
+// Overlapping reads and writes give, byte by byte, an old or a new value.
+//
+// Durability: a write, punch or zero is durable only after a SyncData or Sync
+// that began after it returned has succeeded. Until then a crash may keep it,
+// lose it, or keep any of its 512-byte sectors, in any order among others,
+// of this and of other files. A failed sync says nothing of what is on the
+// disk, and a later one that succeeds proves nothing about earlier writes
+// (the kernel may have dropped them): a sync's failure is final.
+
+#ifndef ADDCOW_COMMON_IO_FILE_H
+#define ADDCOW_COMMON_IO_FILE_H
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "common/base/error.h"
+
+namespace addcow {
+
+// What a system call gives: a value, or a positive errno.
+template <typename T>
+using SysResult = tl::expected<T, int>;
+
+struct FileInfo {
+  // Two names lead to the same file if and only if these are equal. For a
+  // block device they are those of the device, not of its node.
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  bool is_block_device = false;
+  uint64_t allocated_bytes = 0;  // storage in use; 0 for a block device
+
+  bool SameFile(const FileInfo& other) const {
+    return is_block_device == other.is_block_device && device == other.device &&
+           inode == other.inode;
+  }
+};
+
+class File {
+ public:
+  explicit File(std::string name) : name_(std::move(name)) {}
+  virtual ~File() = default;
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  // The path it was opened by, for messages.
+  const std::string& name() const { return name_; }
+
+  // Reads until `buffer` is full or the file ends. Returns the bytes read;
+  // fewer than asked for only at the end of the file.
+  Result<size_t> Read(std::span<std::byte> buffer, uint64_t offset);
+
+  // Reads all of `buffer`, or fails with EIO where the file ends before.
+  Status ReadExactly(std::span<std::byte> buffer, uint64_t offset);
+
+  // Writes all of `data`. On failure any part of it may have been written.
+  Status Write(std::span<const std::byte> data, uint64_t offset);
+
+  // Makes the range read as zeroes and gives its storage back. Never changes
+  // the size. EOPNOTSUPP or EINVAL: cannot be done here; nothing was changed.
+  Status PunchHole(uint64_t offset, uint64_t length);
+
+  // Makes the range read as zeroes and keeps or takes storage for it. Never
+  // changes the size. Errors as for PunchHole.
+  Status ZeroRange(uint64_t offset, uint64_t length);
+
+  // fdatasync(2), fsync(2). See "Durability" above.
+  Status SyncData();
+  Status Sync();
+
+  Result<uint64_t> Size();
+  Status Truncate(uint64_t size);
+
+  // The first byte at or after `offset` that has storage, or is in a hole;
+  // the end of the file counts as a hole. FindData gives the file's size
+  // when only holes follow. Where the file system cannot tell, all is data.
+  Result<uint64_t> FindData(uint64_t offset);
+  Result<uint64_t> FindHole(uint64_t offset);
+
+  // Asks the system to read the range into its cache. Only advice.
+  Status Prefetch(uint64_t offset, uint64_t length);
+
+  Result<FileInfo> Info();
+
+ private:
+  // Each as its system call: may be short, may fail with EINTR.
+  virtual SysResult<size_t> DoRead(std::span<std::byte> buffer, uint64_t offset) = 0;
+  virtual SysResult<size_t> DoWrite(std::span<const std::byte> data, uint64_t offset) = 0;
+  virtual SysResult<void> DoPunchHole(uint64_t offset, uint64_t length) = 0;
+  virtual SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) = 0;
+  virtual SysResult<void> DoSyncData() = 0;
+  virtual SysResult<void> DoSync() = 0;
+  virtual SysResult<uint64_t> DoSize() = 0;
+  virtual SysResult<void> DoTruncate(uint64_t size) = 0;
+  // ENXIO: nothing of the kind at or after `offset`.
+  virtual SysResult<uint64_t> DoSeekData(uint64_t offset) = 0;
+  virtual SysResult<uint64_t> DoSeekHole(uint64_t offset) = 0;
+  virtual SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) = 0;
+  virtual SysResult<FileInfo> DoInfo() = 0;
+
+  // A test double that wraps another File passes calls on to its functions.
+  friend class ForwardingFile;
+
+  Error Failure(int code, std::string_view operation) const;
+  Error Failure(int code, std::string_view operation, uint64_t offset, uint64_t count) const;
+
+  const std::string name_;
+};
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_IO_FILE_H

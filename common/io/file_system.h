@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// FileSystem: names, and what is done to them. Files are opened here and then
+// used through File. The second half of the seam at which tests inject
+// faults and crashes.
+//
+// Threads: every function may be called from any number of threads.
+// Durability: a created, renamed or removed name is durable only after a
+// SyncDirectory of its directory.
+
+#ifndef ADDCOW_COMMON_IO_FILE_SYSTEM_H
+#define ADDCOW_COMMON_IO_FILE_SYSTEM_H
+
+#include <memory>
+#include <string>
+
+#include "common/base/error.h"
+#include "common/io/file.h"
+
+namespace addcow {
+
+enum class OpenMode { kReadOnly, kReadWrite };
+enum class RenameMode { kReplace, kKeepExisting };
+
+class FileSystem {
+ public:
+  virtual ~FileSystem() = default;
+
+  // Opens a regular file or a block device. Any other kind of file is refused
+  // without waiting for it (a FIFO has no writer yet).
+  virtual Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) = 0;
+
+  // Makes a new, empty file open for reading and writing; EEXIST where the
+  // name is taken.
+  virtual Result<std::unique_ptr<File>> Create(const std::string& path) = 0;
+
+  // kKeepExisting: fails with EEXIST where `to` is there.
+  virtual Status Rename(const std::string& from, const std::string& to, RenameMode mode) = 0;
+  virtual Status Remove(const std::string& path) = 0;
+  virtual Status SyncDirectory(const std::string& directory) = 0;
+
+  virtual Result<bool> Exists(const std::string& path) = 0;
+
+  // The absolute path without symbolic links. The file must be there.
+  virtual Result<std::string> RealPath(const std::string& path) = 0;
+};
+
+// The operating system's.
+FileSystem& PosixFileSystem();
+
+// Opens for reading and writing; where the file may not be written (EACCES,
+// EPERM, EROFS, ETXTBSY), for reading only. `mode`, if given, says which.
+Result<std::unique_ptr<File>> OpenWritableOrReadOnly(FileSystem& file_system,
+                                                     const std::string& path,
+                                                     OpenMode* mode = nullptr);
+
+// Whether a failed attempt to open for writing may be tried again read-only.
+bool IsNotWritable(const Error& error);
+
+// The directory part of a path; "." where it has none.
+std::string DirectoryOf(const std::string& path);
+
+// Where `name`, found in a file in `directory`, leads: relative names start
+// from `directory`, never from the working directory.
+std::string ResolveName(const std::string& directory, const std::string& name);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_IO_FILE_SYSTEM_H

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// PosixFile and PosixFileSystem: the system calls.
+
+#include "common/io/posix_file.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <climits>
+#include <cstdlib>
+
+#include "common/base/units.h"
+#include "common/io/file_system.h"
+
+namespace addcow {
+
+namespace {
+
+tl::unexpected<int> LastErrno() { return tl::unexpected<int>(errno); }
+
+SysResult<void> Check(int result) {
+  if (result != 0) return LastErrno();
+  return {};
+}
+
+// Where a server that has lost the end of its file system's offsets would
+// otherwise wrap to a negative off_t.
+bool FitsOffset(uint64_t offset, uint64_t length) {
+  return RangeFits(offset, length, kMaxOffset);
+}
+
+off_t Offset(uint64_t offset) { return static_cast<off_t>(offset); }
+
+}  // namespace
+
+SysResult<size_t> PosixFile::DoRead(std::span<std::byte> buffer, uint64_t offset) {
+  if (!FitsOffset(offset, buffer.size())) return tl::unexpected<int>(EINVAL);
+  const ssize_t count = ::pread(fd_.get(), buffer.data(), buffer.size(), Offset(offset));
+  if (count < 0) return LastErrno();
+  return static_cast<size_t>(count);
+}
+
+SysResult<size_t> PosixFile::DoWrite(std::span<const std::byte> data, uint64_t offset) {
+  if (!FitsOffset(offset, data.size())) return tl::unexpected<int>(EFBIG);
+  const ssize_t count = ::pwrite(fd_.get(), data.data(), data.size(), Offset(offset));
+  if (count < 0) return LastErrno();
+  return static_cast<size_t>(count);
+}
+
+SysResult<void> PosixFile::Fallocate(int mode, uint64_t offset, uint64_t length) {
+  if (!FitsOffset(offset, length)) return tl::unexpected<int>(EFBIG);
+  auto done = Check(::fallocate(fd_.get(), mode, Offset(offset), Offset(length)));
+  // Some file systems and devices have other words for "not supported".
+  if (!done && (done.error() == ENOSYS || done.error() == ENODEV || done.error() == ENOTTY))
+    return tl::unexpected<int>(EOPNOTSUPP);
+  return done;
+}
+
+SysResult<void> PosixFile::DoPunchHole(uint64_t offset, uint64_t length) {
+  return Fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+}
+
+SysResult<void> PosixFile::DoZeroRange(uint64_t offset, uint64_t length) {
+  return Fallocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
+}
+
+SysResult<void> PosixFile::DoSyncData() { return Check(::fdatasync(fd_.get())); }
+
+SysResult<void> PosixFile::DoSync() { return Check(::fsync(fd_.get())); }
+
+SysResult<uint64_t> PosixFile::Seek(int whence, uint64_t offset) {
+  const off_t found = ::lseek(fd_.get(), Offset(offset), whence);
+  if (found < 0) return LastErrno();
+  return static_cast<uint64_t>(found);
+}
+
+// SEEK_END rather than fstat: a block device has no st_size.
+SysResult<uint64_t> PosixFile::DoSize() { return Seek(SEEK_END, 0); }
+
+SysResult<void> PosixFile::DoTruncate(uint64_t size) {
+  if (size > kMaxOffset) return tl::unexpected<int>(EFBIG);
+  return Check(::ftruncate(fd_.get(), Offset(size)));
+}
+
+SysResult<uint64_t> PosixFile::DoSeekData(uint64_t offset) { return Seek(SEEK_DATA, offset); }
+
+SysResult<uint64_t> PosixFile::DoSeekHole(uint64_t offset) { return Seek(SEEK_HOLE, offset); }
+
+SysResult<void> PosixFile::DoPrefetch(uint64_t offset, uint64_t length) {
+  // posix_fadvise returns its errno.
+  const int code =
+      ::posix_fadvise(fd_.get(), Offset(offset), Offset(length), POSIX_FADV_WILLNEED);
+  if (code != 0) return tl::unexpected<int>(code);
+  return {};
+}
+
+SysResult<FileInfo> PosixFile::DoInfo() {
+  struct stat st;
+  if (::fstat(fd_.get(), &st) != 0) return LastErrno();
+  FileInfo info;
+  info.is_block_device = S_ISBLK(st.st_mode);
+  info.device = info.is_block_device ? st.st_rdev : st.st_dev;
+  info.inode = info.is_block_device ? 0 : st.st_ino;
+  info.allocated_bytes =
+      info.is_block_device ? 0 : static_cast<uint64_t>(st.st_blocks) * kSectorSize;
+  return info;
+}
+
+namespace {
+
+class PosixFileSystemImpl final : public FileSystem {
+ public:
+  Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override {
+    const int access = mode == OpenMode::kReadOnly ? O_RDONLY : O_RDWR;
+    // O_NONBLOCK: a FIFO or a terminal must be refused, not waited for. It
+    // means nothing to regular files and block devices.
+    auto fd = OpenFd(path, access | O_NONBLOCK | O_NOCTTY, 0);
+    if (!fd) return Fail(std::move(fd).error());
+    struct stat st;
+    if (::fstat(fd->get(), &st) != 0) return Fail(Error::System(errno, "fstat", path));
+    if (S_ISDIR(st.st_mode)) return Fail(Error::System(EISDIR, "open", path));
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+      return Fail(Error::Because(EINVAL, path, "not a regular file or a block device"));
+    return MakeFile(path, std::move(*fd));
+  }
+
+  Result<std::unique_ptr<File>> Create(const std::string& path) override {
+    auto fd = OpenFd(path, O_RDWR | O_CREAT | O_EXCL, 0666);
+    if (!fd) return Fail(std::move(fd).error());
+    return MakeFile(path, std::move(*fd));
+  }
+
+  Status Rename(const std::string& from, const std::string& to, RenameMode mode) override {
+    if (mode == RenameMode::kKeepExisting) {
+      if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0)
+        return {};
+      if (errno != EINVAL && errno != ENOSYS) return Fail(Error::System(errno, "rename", to));
+      // A file system without RENAME_NOREPLACE: a second name, which never
+      // replaces one, and then without the first.
+      if (::link(from.c_str(), to.c_str()) != 0) return Fail(Error::System(errno, "link", to));
+      return Remove(from);
+    }
+    if (::rename(from.c_str(), to.c_str()) != 0)
+      return Fail(Error::System(errno, "rename", to));
+    return {};
+  }
+
+  Status Remove(const std::string& path) override {
+    if (::unlink(path.c_str()) != 0) return Fail(Error::System(errno, "unlink", path));
+    return {};
+  }
+
+  Status SyncDirectory(const std::string& directory) override {
+    auto fd = OpenFd(directory, O_RDONLY | O_DIRECTORY, 0);
+    if (!fd) return Fail(std::move(fd).error());
+    if (::fsync(fd->get()) != 0) return Fail(Error::System(errno, "fsync", directory));
+    return {};
+  }
+
+  Result<bool> Exists(const std::string& path) override {
+    struct stat st;
+    if (::lstat(path.c_str(), &st) == 0) return true;
+    if (errno == ENOENT) return false;
+    return Fail(Error::System(errno, "lstat", path));
+  }
+
+  Result<std::string> RealPath(const std::string& path) override {
+    std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr),
+                                                     &std::free);
+    if (real == nullptr) return Fail(Error::System(errno, "open", path));
+    return std::string(real.get());
+  }
+
+ private:
+  static Result<UniqueFd> OpenFd(const std::string& path, int flags, mode_t mode) {
+    for (;;) {
+      UniqueFd fd(::open(path.c_str(), flags | O_CLOEXEC, mode));
+      if (fd.valid()) return fd;
+      if (errno != EINTR) return Fail(Error::System(errno, "open", path));
+    }
+  }
+
+  static std::unique_ptr<File> MakeFile(const std::string& path, UniqueFd fd) {
+    return std::make_unique<PosixFile>(path, std::move(fd));
+  }
+};
+
+}  // namespace
+
+FileSystem& PosixFileSystem() {
+  static PosixFileSystemImpl file_system;
+  return file_system;
+}
+
+}  // namespace addcow

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// A File that is a file descriptor: one system call for each function.
+
+#ifndef ADDCOW_COMMON_IO_POSIX_FILE_H
+#define ADDCOW_COMMON_IO_POSIX_FILE_H
+
+#include "common/base/unique_fd.h"
+#include "common/io/file.h"
+
+namespace addcow {
+
+class PosixFile final : public File {
+ public:
+  PosixFile(std::string name, UniqueFd fd) : File(std::move(name)), fd_(std::move(fd)) {}
+
+ private:
+  SysResult<size_t> DoRead(std::span<std::byte> buffer, uint64_t offset) override;
+  SysResult<size_t> DoWrite(std::span<const std::byte> data, uint64_t offset) override;
+  SysResult<void> DoPunchHole(uint64_t offset, uint64_t length) override;
+  SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) override;
+  SysResult<void> DoSyncData() override;
+  SysResult<void> DoSync() override;
+  SysResult<uint64_t> DoSize() override;
+  SysResult<void> DoTruncate(uint64_t size) override;
+  SysResult<uint64_t> DoSeekData(uint64_t offset) override;
+  SysResult<uint64_t> DoSeekHole(uint64_t offset) override;
+  SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) override;
+  SysResult<FileInfo> DoInfo() override;
+
+  SysResult<void> Fallocate(int mode, uint64_t offset, uint64_t length);
+  SysResult<uint64_t> Seek(int whence, uint64_t offset);
+
+  const UniqueFd fd_;
+};
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_IO_POSIX_FILE_H

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The layers base <- io <- format <- image (one library) <- ops (another: the
+# plugin does not link it). tests/shell/test-layers.sh checks the includes.
+
+noinst_LTLIBRARIES += common/libengine.la
+
+common_libengine_la_SOURCES = \
+	common/base/error.cc common/base/error.h \
+	common/base/little_endian.h \
+	common/base/log.h \
+	common/base/mutex.h \
+	common/base/unique_fd.h \
+	common/base/units.h \
+	common/base/zero_bytes.h \
+	common/io/durable_create.cc common/io/durable_create.h \
+	common/io/file.cc common/io/file.h \
+	common/io/file_system.cc common/io/file_system.h \
+	common/io/posix_file.cc common/io/posix_file.h \
+	common/io/zeroer.cc common/io/zeroer.h \
+	common/format/header.cc common/format/header.h \
+	common/format/layout.h \
+	common/format/raw_header.h \
+	common/image/allocation_bitmap.cc common/image/allocation_bitmap.h \
+	common/image/backing.cc common/image/backing.h \
+	common/image/bitmap_store.cc common/image/bitmap_store.h \
+	common/image/cluster_locks.cc common/image/cluster_locks.h \
+	common/image/copy_on_write.cc \
+	common/image/extents.cc \
+	common/image/image.cc common/image/image.h \
+	common/image/image_files.cc common/image/image_files.h

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The boundary to nbdkit: the one place where an Error becomes a message and
+// an errno, and where an exception of the library (std::bad_alloc, in effect)
+// stops. Nothing may be thrown through a C callback.
+
+#ifndef ADDCOW_PLUGIN_BOUNDARY_H
+#define ADDCOW_PLUGIN_BOUNDARY_H
+
+#include <cerrno>
+#include <exception>
+#include <new>
+
+#include "common/base/error.h"
+#include "plugin/nbdkit_api.h"
+
+namespace addcow {
+
+// The NBD protocol has few errors, and nbdkit turns every other one into
+// EINVAL, which a client takes for its own mistake. Whatever is wrong with
+// the image or its files is EIO.
+inline int WireErrno(int code) {
+  switch (code) {
+    case EPERM:
+    case EROFS:
+    case ENOMEM:
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+    case EINVAL:      // only the engine's own checks of offset and length give it
+    case EOPNOTSUPP:  // only a fast zero gives it
+      return code;
+    default:
+      return EIO;
+  }
+}
+
+inline int Report(const Error& error) {
+  nbdkit_error("%s", error.Message().c_str());
+  errno = WireErrno(error.code());
+  return -1;
+}
+
+// Runs the body of a callback: 0, or -1 with the error reported.
+template <typename Body>
+int AtBoundary(Body body) noexcept {
+  try {
+    if (const Status status = body(); !status) return Report(status.error());
+    return 0;
+  } catch (const std::bad_alloc&) {
+    nbdkit_error("out of memory");
+    errno = ENOMEM;
+  } catch (const std::exception& exception) {
+    nbdkit_error("unexpected: %s", exception.what());
+    errno = EIO;
+  }
+  return -1;
+}
+
+}  // namespace addcow
+
+#endif  // ADDCOW_PLUGIN_BOUNDARY_H

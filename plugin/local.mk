@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+plugin_LTLIBRARIES = plugin/nbdkit-addcow-plugin.la
+plugin_nbdkit_addcow_plugin_la_SOURCES = \
+	plugin/boundary.h \
+	plugin/nbdkit_api.h \
+	plugin/options.cc plugin/options.h \
+	plugin/plugin.cc
+# -DHAVE_VFPRINTF_PERCENT_M: turns on the format check of nbdkit_error.
+plugin_nbdkit_addcow_plugin_la_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS) \
+	-DHAVE_VFPRINTF_PERCENT_M=1
+plugin_nbdkit_addcow_plugin_la_LDFLAGS = -module -avoid-version -shared \
+	-Wl,--version-script=$(srcdir)/plugin/plugin.syms
+plugin_nbdkit_addcow_plugin_la_LIBADD = common/libengine.la
+plugin_nbdkit_addcow_plugin_la_DEPENDENCIES = common/libengine.la plugin/plugin.syms
+
+EXTRA_DIST += plugin/plugin.syms

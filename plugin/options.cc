@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See options.h.
+
+#include "plugin/options.h"
+
+#include <cstdlib>
+#include <memory>
+#include <optional>
+
+#include "plugin/nbdkit_api.h"
+
+namespace addcow {
+
+const char kOptionsHelp[] =
+    "file=<X.add-cow>    (required) The add-cow file: metadata of the image.\n"
+    "image=<FILE>        Use this image file, not the one that the header names.\n"
+    "backing=<FILE>      Use this backing file, not the one that the header names.\n"
+    "layer=all|top       Extents of the whole disk (default), or only of what is\n"
+    "                    allocated in the image file (read only).";
+
+namespace {
+
+Error BadOption(std::string_view key, const std::string& reason) {
+  return Error::Because(EINVAL, std::string(key) + "=", reason);
+}
+
+Result<std::string> AbsolutePath(std::string_view key, const std::string& value) {
+  if (value.empty()) return Fail(BadOption(key, "the file name is empty"));
+  std::unique_ptr<char, decltype(&std::free)> path(nbdkit_absolute_path(value.c_str()),
+                                                   &std::free);
+  if (path == nullptr) return Fail(BadOption(key, "cannot find the working directory"));
+  return std::string(path.get());
+}
+
+Status SetPath(std::optional<std::string>& path, std::string_view key,
+               const std::string& value) {
+  if (path) return Fail(BadOption(key, "given twice"));
+  ADDCOW_TRY_ASSIGN(path, AbsolutePath(key, value));
+  return {};
+}
+
+}  // namespace
+
+Status SetOption(Options& options, std::string_view key, const std::string& value) {
+  if (key == "file") {
+    if (!options.source.add_cow_path.empty()) return Fail(BadOption(key, "given twice"));
+    ADDCOW_TRY_ASSIGN(options.source.add_cow_path, AbsolutePath(key, value));
+    return {};
+  }
+  if (key == "image") return SetPath(options.source.image_path, key, value);
+  if (key == "backing") return SetPath(options.source.backing_path, key, value);
+  if (key == "layer") {
+    if (value != "all" && value != "top")
+      return Fail(BadOption(key, "is '" + value + "', must be 'all' or 'top'"));
+    options.layer = value == "top" ? Layer::kTop : Layer::kAll;
+    return {};
+  }
+  return Fail(Error::Because(EINVAL, "parameter '" + std::string(key) + "'",
+                             "unknown, see: nbdkit addcow --help"));
+}
+
+Status CompleteOptions(Options& options) {
+  if (options.source.add_cow_path.empty())
+    return Fail(Error::Because(EINVAL, "file=",
+                               "missing, name the add-cow file: "
+                               "nbdkit addcow file=X.add-cow"));
+  // The view of one layer is for copying it out, and lies to a writer.
+  if (options.layer == Layer::kTop) options.source.mode = OpenMode::kReadOnly;
+  return {};
+}
+
+}  // namespace addcow

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The plugin's parameters (key=value on nbdkit's command line).
+
+#ifndef ADDCOW_PLUGIN_OPTIONS_H
+#define ADDCOW_PLUGIN_OPTIONS_H
+
+#include <string>
+#include <string_view>
+
+#include "common/base/error.h"
+#include "common/image/image_files.h"
+
+namespace addcow {
+
+enum class Layer {
+  kAll,  // extents of the disk that a client reads
+  kTop,  // extents of what is allocated; the rest is a hole, with no word of zeroes
+};
+
+struct Options {
+  ImageSource source;  // add_cow_path is empty until file= was seen
+  Layer layer = Layer::kAll;
+};
+
+// What `nbdkit addcow --help` prints. nbdkit's bash completion finds the
+// parameters by the lines that start with "name=".
+extern const char kOptionsHelp[];
+
+// Takes one parameter. Paths become absolute here: the server changes its
+// directory later. EINVAL: unknown, given twice, or not one of its values.
+Status SetOption(Options& options, std::string_view key, const std::string& value);
+
+// Called when all parameters were seen.
+Status CompleteOptions(Options& options);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_PLUGIN_OPTIONS_H

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// nbdkit-addcow-plugin: the callbacks that nbdkit calls, each handing over to
+// the engine (common/image). They are spelt as in C so that the boundary is
+// visible.
+//
+// One Image serves all connections; a handle only remembers whether its
+// connection may write. Files are opened and checked in get_ready, the last
+// place where an error still reaches the user's terminal.
+
+#include "config.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "common/image/image.h"
+#include "plugin/boundary.h"
+#include "plugin/nbdkit_api.h"
+#include "plugin/options.h"
+
+#define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
+
+extern "C" {
+// Set by nbdkit -D addcow.extents=1 and -D addcow.flush=1 (with -v).
+NBDKIT_DLL_PUBLIC int addcow_debug_extents;
+NBDKIT_DLL_PUBLIC int addcow_debug_flush;
+}
+
+namespace addcow {
+namespace {
+
+// Written before the server's threads are there (config, get_ready) and after
+// they have gone (cleanup, unload); constant in between.
+Options options;
+std::unique_ptr<Image> image;
+std::string description;
+
+// What a connection's handle points to.
+struct Connection {
+  bool readonly;
+};
+Connection readonly_connection{true};
+Connection writable_connection{false};
+
+void Log(LogLevel level, const std::string& message) {
+  if (level == LogLevel::kError)
+    nbdkit_error("%s", message.c_str());
+  else
+    nbdkit_debug("%s", message.c_str());
+}
+
+Fua FuaOf(uint32_t flags) { return (flags & NBDKIT_FLAG_FUA) != 0 ? Fua::kYes : Fua::kNo; }
+
+// The answer to NBD's base:allocation, see docs/architecture.md.
+uint32_t ExtentType(const Extent& extent) {
+  if (options.layer == Layer::kTop && extent.source != Extent::Source::kImage)
+    return NBDKIT_EXTENT_HOLE;
+  return extent.data ? 0 : NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO;
+}
+
+void Describe() {
+  const ImageFiles& files = image->files();
+  description = fmt::format("add-cow {}, image {}", files.add_cow_path, files.image_path);
+  if (files.backing) description += fmt::format(", backing {}", files.backing_path);
+  if (image->bitmap().all()) description += ", all allocated";
+}
+
+void addcow_dump_plugin() {
+  printf("addcow_format_version=1\n");
+  printf("addcow_cluster_size=%llu\n", static_cast<unsigned long long>(kClusterSize));
+  printf("addcow_backing_formats=raw\n");
+  printf("addcow_parameters=file image backing layer\n");
+  printf("addcow_layers=all top\n");
+  printf("addcow_capabilities=write flush fua trim zero fast_zero extents cache multi_conn\n");
+}
+
+int addcow_config(const char* key, const char* value) {
+  return AtBoundary([&] { return SetOption(options, key, value); });
+}
+
+int addcow_config_complete() {
+  return AtBoundary([] { return CompleteOptions(options); });
+}
+
+int addcow_get_ready() {
+  return AtBoundary([]() -> Status {
+    ADDCOW_TRY_ASSIGN(image, Image::Open(PosixFileSystem(), options.source, Log));
+    Describe();
+    return {};
+  });
+}
+
+void* addcow_open(int readonly) {
+  return readonly ? &readonly_connection : &writable_connection;
+}
+
+int64_t addcow_get_size(void*) { return static_cast<int64_t>(image->virtual_size()); }
+
+int addcow_block_size(void*, uint32_t* minimum, uint32_t* preferred, uint32_t* maximum) {
+  *minimum = 1;
+  *preferred = static_cast<uint32_t>(kClusterSize);
+  *maximum = 0xffffffff;
+  return 0;
+}
+
+const char* addcow_export_description(void*) { return description.c_str(); }
+
+int addcow_can_write(void*) { return image->writable(); }
+int addcow_can_flush(void*) { return 1; }
+int addcow_can_trim(void*) { return 1; }
+int addcow_can_zero(void*) { return 1; }
+int addcow_can_fast_zero(void*) { return 1; }
+int addcow_can_extents(void*) { return 1; }
+int addcow_can_fua(void*) { return NBDKIT_FUA_NATIVE; }
+int addcow_can_cache(void*) { return NBDKIT_CACHE_NATIVE; }
+// A flush on one connection covers the completed writes of all.
+int addcow_can_multi_conn(void*) { return 1; }
+
+int addcow_pread(void*, void* buffer, uint32_t count, uint64_t offset, uint32_t) {
+  return AtBoundary([&] {
+    return image->Read({static_cast<std::byte*>(buffer), count}, offset);
+  });
+}
+
+int addcow_pwrite(void*, const void* buffer, uint32_t count, uint64_t offset, uint32_t flags) {
+  return AtBoundary([&] {
+    return image->Write({static_cast<const std::byte*>(buffer), count}, offset, FuaOf(flags));
+  });
+}
+
+int addcow_flush(void* handle, uint32_t) {
+  // A client that may not write has nothing to flush, and must not make us
+  // set ALL_ALLOCATED.
+  if (static_cast<const Connection*>(handle)->readonly) return 0;
+  if (addcow_debug_flush)
+    nbdkit_debug("flush: %llu of %llu clusters allocated",
+                 static_cast<unsigned long long>(image->bitmap().allocated()),
+                 static_cast<unsigned long long>(image->bitmap().clusters()));
+  return AtBoundary([] { return image->Flush(); });
+}
+
+int addcow_zero(void*, uint32_t count, uint64_t offset, uint32_t flags) {
+  const ZeroOptions how{.may_punch = (flags & NBDKIT_FLAG_MAY_TRIM) != 0,
+                        .fast_only = (flags & NBDKIT_FLAG_FAST_ZERO) != 0};
+  return AtBoundary([&] { return image->Zero(offset, count, how, FuaOf(flags)); });
+}
+
+int addcow_trim(void*, uint32_t count, uint64_t offset, uint32_t flags) {
+  return AtBoundary([&] { return image->Zero(offset, count, ZeroOptions{}, FuaOf(flags)); });
+}
+
+int addcow_cache(void*, uint32_t count, uint64_t offset, uint32_t) {
+  return AtBoundary([&] { return image->Prefetch(offset, count); });
+}
+
+int addcow_extents(void*, uint32_t count, uint64_t offset, uint32_t flags,
+                   nbdkit_extents* extents) {
+  const bool one = (flags & NBDKIT_FLAG_REQ_ONE) != 0;
+  return AtBoundary([&]() -> Status {
+    std::optional<uint32_t> first_type;
+    bool failed = false;
+    ADDCOW_TRY(image->Map(offset, count, [&](const Extent& extent) {
+      const uint32_t type = ExtentType(extent);
+      if (addcow_debug_extents)
+        nbdkit_debug("extent: offset=%llu length=%llu type=%u",
+                     static_cast<unsigned long long>(extent.offset),
+                     static_cast<unsigned long long>(extent.length), type);
+      // Extents that differ only in their source are one to the client.
+      if (one && first_type && *first_type != type) return false;
+      first_type = type;
+      failed = nbdkit_add_extent(extents, extent.offset, extent.length, type) == -1;
+      return !failed;
+    }));
+    if (failed) return Fail(Error::System(errno, "nbdkit_add_extent", ""));
+    return {};
+  });
+}
+
+// All connections are closed: write out what no client has flushed.
+void addcow_cleanup() {
+  if (image != nullptr) (void)AtBoundary([] { return image->Close(); });
+}
+
+void addcow_unload() { image.reset(); }
+
+nbdkit_plugin Plugin() {
+  nbdkit_plugin plugin = {};
+  plugin.name = "addcow";
+  plugin.longname = "addcow";
+  plugin.version = PACKAGE_VERSION;
+  plugin.description = "serve a raw disk image with a backing file and copy-on-write (add-cow)";
+  plugin.config_help = kOptionsHelp;
+  plugin.magic_config_key = "file";
+  plugin.errno_is_preserved = 1;
+  plugin.dump_plugin = addcow_dump_plugin;
+  plugin.config = addcow_config;
+  plugin.config_complete = addcow_config_complete;
+  plugin.get_ready = addcow_get_ready;
+  plugin.cleanup = addcow_cleanup;
+  plugin.unload = addcow_unload;
+  plugin.open = addcow_open;
+  plugin.get_size = addcow_get_size;
+  plugin.block_size = addcow_block_size;
+  plugin.export_description = addcow_export_description;
+  plugin.can_write = addcow_can_write;
+  plugin.can_flush = addcow_can_flush;
+  plugin.can_trim = addcow_can_trim;
+  plugin.can_zero = addcow_can_zero;
+  plugin.can_fast_zero = addcow_can_fast_zero;
+  plugin.can_extents = addcow_can_extents;
+  plugin.can_fua = addcow_can_fua;
+  plugin.can_cache = addcow_can_cache;
+  plugin.can_multi_conn = addcow_can_multi_conn;
+  plugin.pread = addcow_pread;
+  plugin.pwrite = addcow_pwrite;
+  plugin.flush = addcow_flush;
+  plugin.zero = addcow_zero;
+  plugin.trim = addcow_trim;
+  plugin.cache = addcow_cache;
+  plugin.extents = addcow_extents;
+  return plugin;
+}
+
+nbdkit_plugin plugin = Plugin();
+
+}  // namespace
+}  // namespace addcow
+
+NBDKIT_REGISTER_PLUGIN(addcow::plugin)

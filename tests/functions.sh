@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Shared by every shell test: source it first. Gives a scratch folder that is
+# removed at exit ($scratch, also the working directory), servers that are
+# stopped at exit also when the test fails, and skips that print their reason.
+#
+# Environment, set by the Makefile (or by hand): ADDCOW_RUN, the path of the
+# build tree's ./run; srcdir, the top of the source tree.
+# shellcheck shell=bash
+
+set -e -u -o pipefail
+
+: "${srcdir:=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}"
+srcdir="$(cd "$srcdir" && pwd)"
+: "${ADDCOW_RUN:=$srcdir/run}"
+export srcdir ADDCOW_RUN
+# nbdsh needs the python3 that python3-libnbd was built for.
+PATH="/usr/bin:$PATH"
+# Programs like qemu-img change their words with the language.
+export LC_ALL=C
+
+scratch="$(mktemp -d "${TMPDIR:-/tmp}/addcow-test.XXXXXX")"
+cleanup_commands=()
+
+# at_exit COMMAND: run COMMAND (a shell string) at exit, last one first.
+at_exit() { cleanup_commands=("$1" ${cleanup_commands[@]+"${cleanup_commands[@]}"}); }
+
+run_cleanup() {
+    local status=$? command
+    set +e
+    for command in ${cleanup_commands[@]+"${cleanup_commands[@]}"}; do
+        eval "$command"
+    done
+    cd / && rm -rf "$scratch"
+    exit "$status"
+}
+trap run_cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+cd "$scratch"
+
+fail() { echo "FAIL: $*" >&2; exit 1; }
+skip() { echo "SKIP: $*"; exit 77; }
+
+# requires PROGRAM...: skip, saying which one is missing.
+requires() {
+    local program
+    for program in "$@"; do
+        command -v "$program" >/dev/null || skip "$program is not installed"
+    done
+}
+
+addcow() { "$ADDCOW_RUN" addcow "$@"; }
+nbdkit() { "$ADDCOW_RUN" nbdkit "$@"; }
+
+# start_server SOCKET NBDKIT-ARGUMENT...: a server that is stopped at exit.
+# Its process id is left in $server_pid, its messages in SOCKET.log.
+server_pid=
+start_server() {
+    local socket="$1" waited=0
+    shift
+    rm -f "$socket" "$socket.pid"
+    "$ADDCOW_RUN" nbdkit -f -U "$socket" -P "$socket.pid" "$@" 2>"$socket.log" &
+    server_pid=$!
+    at_exit "kill $server_pid 2>/dev/null; wait $server_pid 2>/dev/null"
+    until [ -s "$socket.pid" ]; do
+        if ! kill -0 "$server_pid" 2>/dev/null; then
+            cat "$socket.log" >&2
+            fail "the server ended before it was ready: nbdkit $*"
+        fi
+        waited=$((waited + 1))
+        [ "$waited" -lt 600 ] || fail "the server was not ready after 60 seconds: nbdkit $*"
+        sleep 0.1
+    done
+}
+
+# stop_server PID: a clean stop (SIGTERM); waits until everything is written.
+stop_server() {
+    local status=0
+    kill -TERM "$1"
+    wait "$1" || status=$?
+    [ "$status" -eq 0 ] || fail "the server stopped with exit status $status"
+}
+
+# uri SOCKET: the NBD URI of a server's socket.
+uri() { echo "nbd+unix:///?socket=$(realpath "$1")"; }
+
+# expect_equal EXPECTED ACTUAL WHAT
+expect_equal() {
+    [ "$1" = "$2" ] || fail "$3: expected '$1', got '$2'"
+}
+
+# expect_fails STATUS COMMAND...: the command must fail with just that status;
+# its standard error is left in ./stderr.
+expect_fails() {
+    local want="$1" status=0
+    shift
+    "$@" 2>stderr >stdout || status=$?
+    [ "$status" -eq "$want" ] || { cat stderr >&2; fail "exit status $status, expected $want: $*"; }
+}
