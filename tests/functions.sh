@@ -97,3 +97,18 @@ expect_fails() {
     "$@" 2>stderr >stdout || status=$?
     [ "$status" -eq "$want" ] || { cat stderr >&2; fail "exit status $status, expected $want: $*"; }
 }
+
+# random_file NAME SIZE: SIZE bytes (or like 10M) of noise.
+random_file() { head -c "$2" /dev/urandom >"$1"; }
+
+# sparse_backing NAME: 1 MiB of which 256-512 KiB is noise, the rest holes.
+sparse_backing() {
+    truncate -s 1M "$1"
+    head -c 256K /dev/urandom | dd of="$1" bs=64K seek=4 conv=notrunc status=none
+}
+
+# used_bytes FILE: the storage that it takes.
+used_bytes() { echo $(($(stat -c %b "$1") * 512)); }
+
+# sha FILE
+sha() { sha256sum "$1" | cut -d' ' -f1; }

@@ -1,1 +1,98 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# "make check" and its relatives. GoogleTest binaries are in cxx.mk; here are
+# the shell tests and the runs under sanitizers and valgrind.
+
+include tests/cxx.mk
+
+TEST_EXTENSIONS = .sh
+SH_LOG_COMPILER = bash
+AM_TESTS_ENVIRONMENT = \
+	srcdir='$(abs_top_srcdir)'; export srcdir; \
+	ADDCOW_RUN='$(abs_top_builddir)/run'; export ADDCOW_RUN; \
+	ADDCOW_BUILDDIR='$(abs_top_builddir)'; export ADDCOW_BUILDDIR;
+
+shell_tests = \
+	tests/shell/test-all-allocated.sh \
+	tests/shell/test-clean-stop.sh \
+	tests/shell/test-completion.sh \
+	tests/shell/test-fio-verify.sh \
+	tests/shell/test-help-and-dump-plugin.sh \
+	tests/shell/test-install.sh \
+	tests/shell/test-layer-top.sh \
+	tests/shell/test-layers.sh \
+	tests/shell/test-man-pages.sh \
+	tests/shell/test-moved-files.sh \
+	tests/shell/test-nbdcopy.sh \
+	tests/shell/test-nbdfuse-ext4.sh \
+	tests/shell/test-nbdinfo-map.sh \
+	tests/shell/test-qemu-img.sh \
+	tests/shell/test-qemu-io.sh \
+	tests/shell/test-read-only.sh \
+	tests/shell/test-refusals.sh \
+	tests/shell/test-run-script.sh \
+	tests/shell/test-sizes.sh \
+	tests/shell/test-sparse-random.sh \
+	tests/shell/test-style.sh \
+	tests/shell/test-symbols.sh \
+	tests/shell/test-tool-check.sh \
+	tests/shell/test-tool-create.sh \
+	tests/shell/test-tool-flatten.sh \
+	tests/shell/test-tool-info-map.sh \
+	tests/shell/test-tool-usage.sh \
+	tests/shell/test-trim.sh \
+	tests/shell/test-vectors.sh
+TESTS += $(shell_tests)
+
+# Not part of "make check": they take ten minutes and more, and want a kernel.
+slow_tests = \
+	tests/slow/test-guestfish-fstrim.sh \
+	tests/slow/test-virt-v2v.sh
+
+EXTRA_DIST += $(shell_tests) $(slow_tests) tests/functions.sh tests/slow/make-guest.sh \
+	tests/vectors .clang-format
+
+.PHONY: check-slow check-asan check-tsan check-valgrind
+
+check-slow: all
+	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(slow_tests)'
+
+# A second build of this tree in sanitize/NAME, with its own flags, and in it
+# "make check" for the tests named.
+sanitizer_flags = -O1 -g -fno-omit-frame-pointer
+run_sanitizer_build = \
+	run_sanitizer_build () { \
+	  name="$$1"; tests="$$2"; shift 2; \
+	  $(MKDIR_P) "sanitize/$$name" && cd "sanitize/$$name" && \
+	  { test -f config.status || \
+	    '$(abs_top_srcdir)/configure' --enable-developer --quiet "$$@"; } && \
+	  if test -n "$$tests"; \
+	    then $(MAKE) $(AM_MAKEFLAGS) check TESTS="$$tests"; \
+	    else $(MAKE) $(AM_MAKEFLAGS) check; \
+	  fi; \
+	}
+
+# All tests under AddressSanitizer and UndefinedBehaviorSanitizer. nbdkit is
+# not built with them, so ./run preloads the run-time into it.
+check-asan:
+	$(run_sanitizer_build); run_sanitizer_build asan '' \
+	  CXX='$(CXX)' \
+	  CXXFLAGS='$(sanitizer_flags) -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
+	  SANITIZER_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"
+
+# The tests with threads under ThreadSanitizer. Built with clang, which also
+# checks the lock annotations (-Wthread-safety).
+check-tsan:
+	$(run_sanitizer_build); run_sanitizer_build tsan '$(cxx_thread_tests)' \
+	  CC=clang CXX=clang++ \
+	  CXXFLAGS='$(sanitizer_flags) -fsanitize=thread'
+
+# The unit tests, and the server behind the NBD tests, under valgrind.
+check-valgrind: all
+	@if test '$(VALGRIND)' = no; then echo 'valgrind is not installed' >&2; exit 1; fi
+	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(cxx_valgrind_tests)' \
+	  LOG_COMPILER="$(LIBTOOL) --mode=execute $(VALGRIND) --quiet --error-exitcode=119 --leak-check=full"
+	NBDKIT_VALGRIND=1 $(MAKE) $(AM_MAKEFLAGS) check \
+	  TESTS='tests/shell/test-vectors.sh tests/shell/test-qemu-io.sh tests/shell/test-clean-stop.sh'
+
+clean-local:
+	rm -rf sanitize

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Bash completes our tool's verbs and options, and nbdkit's own completion
+# finds our parameters.
+
+. "$(dirname "$0")/../functions.sh"
+framework=/usr/share/bash-completion/bash_completion
+[ -f "$framework" ] || skip "bash-completion is not installed"
+
+# complete_line WORD...: what bash would offer for the last word.
+cat >complete.bash <<'END'
+set +e +u
+. /usr/share/bash-completion/bash_completion
+. "$1"
+shift
+function=$1
+shift
+COMP_WORDS=("$@")
+COMP_CWORD=$(($# - 1))
+COMP_LINE="$*"
+COMP_POINT=${#COMP_LINE}
+COMPREPLY=()
+"$function" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+printf '%s\n' "${COMPREPLY[@]}"
+END
+offered() {
+    bash complete.bash "$srcdir/completion/addcow" _addcow addcow "$@"
+}
+
+for verb in create info map check flatten; do
+    offered "" | grep -qw -- "$verb" || fail "the verb $verb is not offered"
+done
+offered create -- | grep -q -- --force || fail "create --force is not offered"
+offered flatten -- | grep -q -- --progress || fail "flatten --progress is not offered"
+expect_equal "human json" "$(offered info --output = "" | sort | xargs)" "values of --output"
+expect_equal "all leaks" "$(offered check -r "" | sort | xargs)" "values of -r"
+
+nbdkit_completion=/usr/share/bash-completion/completions/nbdkit
+[ -f "$nbdkit_completion" ] || skip "the tool's holds; nbdkit's completion is not installed"
+mkdir bin
+printf '#!/bin/sh\nexec "%s" nbdkit "$@"\n' "$ADDCOW_RUN" >bin/wrapper
+chmod +x bin/wrapper
+# nbdkit's completion calls "nbdkit PLUGIN --help".
+printf '#!/bin/sh\nPATH="%s" exec "%s" nbdkit "$@"\n' "$PATH" "$ADDCOW_RUN" >bin/nbdkit
+chmod +x bin/nbdkit
+PATH="$scratch/bin:$PATH" bash complete.bash "$nbdkit_completion" _nbdkit nbdkit addcow "" >words
+for parameter in file= image= backing= layer=; do
+    grep -qw -- "$parameter" words || grep -q -- "$parameter" words ||
+        fail "nbdkit's completion does not offer $parameter"
+done

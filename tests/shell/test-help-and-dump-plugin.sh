@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# nbdkit addcow --help and --dump-plugin tell parameters, format version and
+# capabilities.
+
+. "$(dirname "$0")/../functions.sh"
+
+nbdkit addcow --help >help
+for parameter in file image backing layer; do
+    grep -q "^$parameter=" help || fail "--help does not show $parameter="
+done
+nbdkit addcow --dump-plugin >dump
+grep -qx 'addcow_format_version=1' dump
+grep -qx 'addcow_cluster_size=65536' dump
+grep -qx 'addcow_parameters=file image backing layer' dump
+grep -q '^addcow_capabilities=.*fua.*extents.*multi_conn' dump
+grep -qx 'magic_config_key=file' dump
+grep -qx 'thread_model=parallel' dump
+grep -qx 'has_extents=1' dump

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# base <- io <- format <- image <- ops <- {plugin, tools}: a file may include
+# only from its own layer and those before it, and common/ knows no nbdkit.
+
+. "$(dirname "$0")/../functions.sh"
+
+# allowed FOLDER: the folders that its files may include from.
+allowed() {
+    case "$1" in
+    common/base) echo "common/base" ;;
+    common/io) echo "common/base common/io" ;;
+    common/format) echo "common/base common/io common/format" ;;
+    common/image) echo "common/base common/io common/format common/image" ;;
+    common/ops) echo "common/base common/io common/format common/image common/ops" ;;
+    plugin) echo "common/base common/io common/format common/image plugin" ;;
+    tools) echo "common/base common/io common/format common/image common/ops tools" ;;
+    *) fail "$1 is in no layer: say here which" ;;
+    esac
+}
+
+cd "$srcdir"
+seen=0
+wrong=0
+while IFS= read -r -d '' file; do
+    seen=$((seen + 1))
+    folder="$(dirname "$file")"
+    may=" $(allowed "$folder") "
+    while read -r included; do
+        case "$may" in
+        *" $(dirname "$included") "*) ;;
+        *)
+            case "$included" in
+            config.h) ;;
+            *) echo "$file includes $included"; wrong=$((wrong + 1)) ;;
+            esac
+            ;;
+        esac
+    done < <(sed -nE 's/^#include "(.*)"$/\1/p' "$file")
+done < <(find common plugin tools \( -name '*.cc' -o -name '*.h' \) -print0)
+[ "$seen" -gt 20 ] || fail "only $seen source files found"
+[ "$wrong" -eq 0 ] || fail "$wrong includes against the order of the layers"
+if grep -rnE '#include <(nbdkit|libnbd)' common tools; then fail "only plugin/ knows nbdkit"; fi
+if grep -rnE '#include <(CLI|nlohmann)/' common plugin; then fail "only tools/ parse and print"; fi

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Read only: with -r, and where a file cannot be opened for writing. Nothing
+# is written then, and a write is refused.
+
+. "$(dirname "$0")/../functions.sh"
+requires nbdinfo nbdsh
+
+random_file base.img 300000
+addcow create -q -b base.img -F raw -i disk.raw x.add-cow
+nbdkit -U - addcow x.add-cow --run 'nbdsh -u "$uri" -c "h.pwrite(b\"abc\", 70000)"'
+before="$(cat x.add-cow disk.raw base.img | sha256sum)"
+stamps="$(stat -c '%y %z' x.add-cow disk.raw base.img)"
+
+check_read_only() {
+    nbdinfo --is read-only "$1" || fail "not read only: $2"
+    nbdsh -u "$1" -c 'assert h.pread(3, 70000) == b"abc"' -c 'h.flush()' -c '
+try:
+    h.set_strict_mode(0)
+    h.pwrite(b"x", 0)
+    raise SystemExit("a write was accepted")
+except nbd.Error as error:
+    assert error.errno in ("EPERM", "EROFS"), error.errno
+'
+}
+
+start_server sock -r addcow x.add-cow
+check_read_only "$(uri sock)" "-r"
+stop_server "$server_pid"
+expect_equal "$stamps" "$(stat -c '%y %z' x.add-cow disk.raw base.img)" "time stamps"
+expect_equal "$before" "$(cat x.add-cow disk.raw base.img | sha256sum)" "files after -r"
+
+# Files that cannot be written: by permission, or for root by a read-only
+# bind mount of the folder, in a mount name space of its own.
+if [ "$(id -u)" -ne 0 ]; then
+    chmod a-w x.add-cow disk.raw
+    start_server sock2 addcow x.add-cow
+    check_read_only "$(uri sock2)" "files without write permission"
+    stop_server "$server_pid"
+elif unshare -m true 2>/dev/null; then
+    mkdir ro
+    export -f nbdkit check_read_only fail
+    unshare -m bash -e -c "
+        mount --bind '$scratch' '$scratch/ro'
+        mount -o remount,bind,ro '$scratch/ro'
+        nbdkit -U - addcow '$scratch/ro/x.add-cow' --run 'check_read_only \"\$uri\" \"read-only mount\"'
+    "
+else
+    skip "-r holds, but root cannot make a read-only mount here"
+fi
+expect_equal "$before" "$(cat x.add-cow disk.raw base.img | sha256sum)" "files at the end"

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# ./run finds the uninstalled plugin and tool from any working directory, and
+# the file parameter's name may be left out.
+
+. "$(dirname "$0")/../functions.sh"
+requires nbdinfo
+
+mkdir "a folder" elsewhere
+random_file "a folder/base.img" 100000
+addcow create -q -b base.img -F raw -i disk.raw "a folder/x.add-cow"
+cd elsewhere
+expect_equal 100000 "$("$ADDCOW_RUN" nbdkit -U - addcow file="../a folder/x.add-cow" \
+    --run 'nbdinfo --size "$uri"')" "size with file="
+expect_equal 100000 "$("$ADDCOW_RUN" nbdkit -U - addcow "../a folder/x.add-cow" \
+    --run 'nbdinfo --size "$uri"')" "size without file="
+"$ADDCOW_RUN" addcow --version >/dev/null
+expect_fails 2 "$ADDCOW_RUN"

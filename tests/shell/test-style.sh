@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The rules of style that a program can check: clang-format, shellcheck, an
+# SPDX line in every file, files that are not too long.
+
+. "$(dirname "$0")/../functions.sh"
+cd "$srcdir"
+
+# Source files, in a clone or unpacked from the distribution.
+mapfile -d '' cxx < <(find common plugin tools tests \( -name '*.cc' -o -name '*.h' \) -print0)
+mapfile -d '' shell < <(find tests completion -name '*.sh' -print0)
+for file in quickstart runtests run.in tests/functions.sh; do
+    [ ! -e "$file" ] || shell+=("$file")
+done
+[ "${#cxx[@]}" -gt 20 ] && [ "${#shell[@]}" -gt 10 ] || fail "source files not found"
+
+wrong=0
+for file in "${cxx[@]}" "${shell[@]}" Makefile.am configure.ac; do
+    head -n 3 "$file" | grep -q 'SPDX-License-Identifier: LGPL-2.1-or-later' ||
+        { echo "$file: no SPDX line"; wrong=1; }
+    lines="$(wc -l <"$file")"
+    [ "$lines" -le 520 ] || { echo "$file: $lines lines"; wrong=1; }
+done
+[ "$wrong" -eq 0 ] || fail "see above"
+
+missing=
+if command -v clang-format >/dev/null; then
+    clang-format --dry-run -Werror "${cxx[@]}" || fail "clang-format -i would change the above"
+else
+    missing="$missing clang-format"
+fi
+if command -v shellcheck >/dev/null; then
+    shellcheck -x -P "$srcdir/tests" -e SC1091 "${shell[@]}" || fail "shellcheck"
+else
+    missing="$missing shellcheck"
+fi
+[ -z "$missing" ] || skip "the rest holds, but not installed:$missing"

@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# addcow info and map: keys and values as qemu-img gives them for its formats.
+
+. "$(dirname "$0")/../functions.sh"
+requires jq qemu-img nbdsh
+
+# Data in cluster 0, a hole in 1, the end 100 bytes into cluster 2; 5 clusters.
+random_file noise 65536
+truncate -s $((2 * 65536 + 512)) base.img
+dd if=noise of=base.img conv=notrunc bs=64K status=none
+dd if=noise of=base.img conv=notrunc bs=512 count=1 seek=256 status=none
+addcow create -q -b base.img -F raw -i disk.raw -s 320K x.add-cow
+nbdkit -U - addcow x.add-cow --run 'nbdsh -u "$uri" -c "h.pwrite(b\"x\" * 65536, 3 * 65536)" \
+    -c "h.pwrite(b\"x\" * 65536, 4 * 65536)" -c "h.trim(65536, 4 * 65536)"'
+
+addcow map --output=json x.add-cow | jq -c '.[]' >map
+cat >want <<'END'
+{"start":0,"length":65536,"depth":1,"present":true,"zero":false,"data":true,"offset":0}
+{"start":65536,"length":65536,"depth":1,"present":true,"zero":true,"data":false,"offset":65536}
+{"start":131072,"length":512,"depth":1,"present":true,"zero":false,"data":true,"offset":131072}
+{"start":131584,"length":65024,"depth":1,"present":false,"zero":true,"data":false}
+{"start":196608,"length":65536,"depth":0,"present":true,"zero":false,"data":true,"offset":196608}
+{"start":262144,"length":65536,"depth":0,"present":true,"zero":true,"data":false,"offset":262144}
+END
+diff -u want map
+
+# qemu-img says the same of the same layers in its own format, offsets apart.
+qemu-img create -q -f qcow2 -b base.img -F raw q.qcow2 320K
+qemu-io -f qcow2 -c 'write 192k 64k' -c 'write -z 256k 64k' q.qcow2 >/dev/null
+qemu-img map --output=json q.qcow2 | jq -c '.[] | {start,length,depth,zero,data}' >qemu
+jq -c '{start,length,depth,zero,data}' map >ours
+diff -u qemu ours
+
+addcow map x.add-cow >human
+expect_equal "Offset Length Mapped to File" "$(head -1 human | xargs)" "head line"
+grep -qE '^0 +0x10000 +0 +.*base.img$' human || fail "$(cat human)"
+grep -qE '^0x30000 +0x10000 +0x30000 +.*disk.raw$' human || fail "$(cat human)"
+
+addcow info --output=json x.add-cow >info
+for pair in '"virtual-size"=327680' '"cluster-size"=65536' 'format="add-cow"' \
+    'filename="x.add-cow"' '"backing-filename"="base.img"' '"backing-filename-format"="raw"' \
+    'version=1' '"image-filename"="disk.raw"' '"image-filename-format"="raw"' \
+    '"all-allocated"=false' 'features=["backing-file","image-file"]'; do
+    key="${pair%%=*}"
+    expect_equal "${pair#*=}" "$(jq -c ".${key}" info)" "$key"
+done
+expect_equal "$(realpath base.img)" "$(jq -r '."full-backing-filename"' info)" "backing"
+expect_equal "$(realpath disk.raw)" "$(jq -r '."full-image-filename"' info)" "image"
+expect_equal $(($(used_bytes x.add-cow) + $(used_bytes disk.raw))) \
+    "$(jq '."actual-size"' info)" "actual-size"
+addcow info x.add-cow >human
+grep -q '^virtual size: 320 KiB (327680 bytes)$' human || fail "$(cat human)"
+grep -q '^backing file: base.img' human || fail "$(cat human)"
+
+# info is for finding out what is wrong: it does without the backing file.
+rm base.img
+addcow info x.add-cow >/dev/null
+expect_fails 1 addcow map x.add-cow
+grep -q 'base.img: not found' stderr
+expect_fails 1 addcow info noise
+grep -q 'noise: magic is not' stderr
+expect_fails 1 addcow info nowhere
