@@ -56,19 +56,23 @@ nbdkit() { "$ADDCOW_RUN" nbdkit "$@"; }
 # Its process id is left in $server_pid, its messages in SOCKET.log.
 server_pid=
 start_server() {
-    local socket="$1" waited=0
+    local socket="$1"
     shift
     rm -f "$socket" "$socket.pid"
     "$ADDCOW_RUN" nbdkit -f -U "$socket" -P "$socket.pid" "$@" 2>"$socket.log" &
     server_pid=$!
     at_exit "kill $server_pid 2>/dev/null; wait $server_pid 2>/dev/null"
-    until [ -s "$socket.pid" ]; do
-        if ! kill -0 "$server_pid" 2>/dev/null; then
-            cat "$socket.log" >&2
-            fail "the server ended before it was ready: nbdkit $*"
-        fi
+    wait_for "$socket.pid" "$server_pid" || { cat "$socket.log" >&2; fail "no server: nbdkit $*"; }
+}
+
+# wait_for FILE [PID]: until FILE is there and not empty; fails after a
+# minute, or when process PID has ended.
+wait_for() {
+    local waited=0
+    until [ -s "$1" ]; do
+        if [ -n "${2:-}" ] && ! kill -0 "$2" 2>/dev/null; then return 1; fi
         waited=$((waited + 1))
-        [ "$waited" -lt 600 ] || fail "the server was not ready after 60 seconds: nbdkit $*"
+        [ "$waited" -lt 600 ] || return 1
         sleep 0.1
     done
 }
@@ -83,6 +87,10 @@ stop_server() {
 
 # uri SOCKET: the NBD URI of a server's socket.
 uri() { echo "nbd+unix:///?socket=$(realpath "$1")"; }
+
+# COMMAND | has PATTERN: grep -q that reads to the end, so that COMMAND is not
+# killed by SIGPIPE, which pipefail would take for a failure.
+has() { grep "$@" >/dev/null; }
 
 # expect_equal EXPECTED ACTUAL WHAT
 expect_equal() {

@@ -3,6 +3,7 @@
 # the shell tests and the runs under sanitizers and valgrind.
 
 include tests/cxx.mk
+include tests/server-and-stress.mk
 
 TEST_EXTENSIONS = .sh
 SH_LOG_COMPILER = bash

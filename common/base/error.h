@@ -62,20 +62,23 @@ inline tl::unexpected<Error> Fail(Error error) {
 
 }  // namespace addcow
 
+#define ADDCOW_CONCAT_(a, b) a##b
+#define ADDCOW_CONCAT(a, b) ADDCOW_CONCAT_(a, b)
+
 // Returns the error of EXPR, a Status or Result, from the calling function.
-#define ADDCOW_TRY(expr)                                     \
-  do {                                                       \
-    if (auto addcow_try_ = (expr); !addcow_try_)             \
-      return ::addcow::Fail(std::move(addcow_try_).error()); \
+// The counter keeps names apart where EXPR holds a lambda that uses it too.
+#define ADDCOW_TRY(...) ADDCOW_TRY_(ADDCOW_CONCAT(addcow_status_, __COUNTER__), __VA_ARGS__)
+#define ADDCOW_TRY_(status, ...)                        \
+  do {                                                  \
+    if (auto status = (__VA_ARGS__); !status)           \
+      return ::addcow::Fail(std::move(status).error()); \
   } while (false)
 
 // Declares DECL and gives it the value of EXPR, or returns EXPR's error.
-#define ADDCOW_CONCAT_(a, b) a##b
-#define ADDCOW_CONCAT(a, b) ADDCOW_CONCAT_(a, b)
-#define ADDCOW_TRY_ASSIGN(decl, expr) \
-  ADDCOW_TRY_ASSIGN_(ADDCOW_CONCAT(addcow_result_, __LINE__), decl, expr)
-#define ADDCOW_TRY_ASSIGN_(result, decl, expr)                   \
-  auto result = (expr);                                          \
+#define ADDCOW_TRY_ASSIGN(decl, ...) \
+  ADDCOW_TRY_ASSIGN_(ADDCOW_CONCAT(addcow_result_, __COUNTER__), decl, __VA_ARGS__)
+#define ADDCOW_TRY_ASSIGN_(result, decl, ...)                    \
+  auto result = (__VA_ARGS__);                                   \
   if (!result) return ::addcow::Fail(std::move(result).error()); \
   decl = std::move(*result)
 

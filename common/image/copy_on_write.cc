@@ -37,9 +37,16 @@ constexpr uint64_t kHoleSize = 4096;
 // Most bytes copied from the backing file with one read.
 constexpr uint64_t kCopySize = kMiB;
 
-// Longest range of clusters locked at once, so that a long request does not
-// keep others waiting for all its time.
-constexpr uint64_t kLockSize = 16 * kMiB;
+// Most clusters locked at once (16 MiB), so that a long request does not keep
+// others waiting for all its time.
+constexpr uint64_t kMaxLockedClusters = 256;
+
+// As much of a request as is done under one lock. Cut between two clusters:
+// a cut inside one would copy up what the next part overwrites.
+uint64_t LockablePart(uint64_t offset, uint64_t length) {
+  const uint64_t limit = Layout::Start(Layout::ClusterOf(offset) + kMaxLockedClusters);
+  return std::min(length, limit - offset);
+}
 
 }  // namespace
 
@@ -64,7 +71,7 @@ Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
     if (run.allocated) {
       ADDCOW_TRY(files_.image->Write(part, offset));
     } else {
-      part = part.first(std::min<uint64_t>(part.size(), kLockSize));
+      part = part.first(static_cast<size_t>(LockablePart(offset, part.size())));
       ADDCOW_TRY(AllocatingWrite(part, offset));
     }
     offset += part.size();
@@ -151,7 +158,7 @@ Status Image::Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fu
     if (run.allocated) {
       ADDCOW_TRY(zeroer_.Zero(offset, part, options));
     } else {
-      part = std::min(part, kLockSize);
+      part = LockablePart(offset, part);
       ADDCOW_TRY(AllocatingZero(offset, part, options));
     }
     offset += part;

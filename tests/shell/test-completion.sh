@@ -7,7 +7,8 @@
 framework=/usr/share/bash-completion/bash_completion
 [ -f "$framework" ] || skip "bash-completion is not installed"
 
-# complete_line WORD...: what bash would offer for the last word.
+# complete.bash SCRIPT FUNCTION LINE WORD...: what bash would offer for the last
+# word of LINE, which it has split into the words.
 cat >complete.bash <<'END'
 set +e +u
 . /usr/share/bash-completion/bash_completion
@@ -15,25 +16,24 @@ set +e +u
 shift
 function=$1
 shift
+COMP_LINE=$1
+shift
 COMP_WORDS=("$@")
 COMP_CWORD=$(($# - 1))
-COMP_LINE="$*"
 COMP_POINT=${#COMP_LINE}
 COMPREPLY=()
 "$function" "$1" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
 printf '%s\n' "${COMPREPLY[@]}"
 END
-offered() {
-    bash complete.bash "$srcdir/completion/addcow" _addcow addcow "$@"
-}
+offered() { bash complete.bash "$srcdir/completion/addcow" _addcow "$@"; }
 
 for verb in create info map check flatten; do
-    offered "" | grep -qw -- "$verb" || fail "the verb $verb is not offered"
+    offered "addcow " addcow "" | has -w -- "$verb" || fail "the verb $verb is not offered"
 done
-offered create -- | grep -q -- --force || fail "create --force is not offered"
-offered flatten -- | grep -q -- --progress || fail "flatten --progress is not offered"
-expect_equal "human json" "$(offered info --output = "" | sort | xargs)" "values of --output"
-expect_equal "all leaks" "$(offered check -r "" | sort | xargs)" "values of -r"
+offered "addcow create --" addcow create -- | has -- --force || fail "create --force is not offered"
+offered "addcow flatten --" addcow flatten -- | has -- --progress || fail "flatten --progress is not offered"
+expect_equal "human json" "$(offered "addcow info --output=" addcow info --output = | sort | xargs)" "values of --output"
+expect_equal "all leaks" "$(offered "addcow check -r " addcow check -r "" | sort | xargs)" "values of -r"
 
 nbdkit_completion=/usr/share/bash-completion/completions/nbdkit
 [ -f "$nbdkit_completion" ] || skip "the tool's holds; nbdkit's completion is not installed"
@@ -43,8 +43,8 @@ chmod +x bin/wrapper
 # nbdkit's completion calls "nbdkit PLUGIN --help".
 printf '#!/bin/sh\nPATH="%s" exec "%s" nbdkit "$@"\n' "$PATH" "$ADDCOW_RUN" >bin/nbdkit
 chmod +x bin/nbdkit
-PATH="$scratch/bin:$PATH" bash complete.bash "$nbdkit_completion" _nbdkit nbdkit addcow "" >words
+PATH="$scratch/bin:$PATH" bash complete.bash "$nbdkit_completion" _nbdkit "nbdkit addcow " nbdkit addcow "" >words
 for parameter in file= image= backing= layer=; do
-    grep -qw -- "$parameter" words || grep -q -- "$parameter" words ||
+    grep -q -- "$parameter" words ||
         fail "nbdkit's completion does not offer $parameter"
 done

@@ -5,7 +5,7 @@
 
 . "$(dirname "$0")/../functions.sh"
 requires fio
-fio --enghelp 2>/dev/null | grep -qw nbd || skip "fio has no nbd engine"
+fio --enghelp 2>/dev/null | has -w nbd || skip "fio has no nbd engine"
 
 random_file base.img 64M
 before="$(sha base.img)"

@@ -17,5 +17,5 @@ plugin="$(find "$scratch/root" -name nbdkit-addcow-plugin.so)"
 # A sanitizer's plugin needs its run-time preloaded: ./run's business.
 case "$(ldd "$plugin")" in
 *libasan*) echo "not tried: loading the installed plugin, it is built with a sanitizer" ;;
-*) command nbdkit "$plugin" --dump-plugin | grep -qx 'addcow_format_version=1' ;;
+*) command nbdkit "$plugin" --dump-plugin | has -x 'addcow_format_version=1' ;;
 esac

@@ -13,7 +13,7 @@ done
 nbdkit addcow --help | grep -oE '^[a-z-]+=' >parameters
 [ -s parameters ]
 while read -r parameter; do
-    grep -q "^=item .*B<$parameter>" "$srcdir/plugin/nbdkit-addcow-plugin.pod" ||
+    grep -q "^=item .*B<$parameter" "$srcdir/plugin/nbdkit-addcow-plugin.pod" ||
         fail "nbdkit-addcow-plugin(1) has no word of $parameter"
 done <parameters
 for verb in create info map check flatten; do

@@ -17,8 +17,7 @@ mkdir mnt
 nbdfuse mnt --unix "$scratch/sock" &
 fuse_pid=$!
 at_exit "fusermount3 -u '$scratch/mnt' 2>/dev/null; wait $fuse_pid 2>/dev/null"
-for _ in $(seq 100); do [ -e mnt/nbd ] && break; sleep 0.1; done
-[ -e mnt/nbd ] || fail "nbdfuse did not mount"
+wait_for mnt/nbd "$fuse_pid" || fail "nbdfuse did not mount"
 
 random_file noise 2M
 debugfs -w -R "write noise noise" mnt/nbd 2>/dev/null
@@ -32,7 +31,7 @@ nbdkit -r -U - addcow x.add-cow --run 'nbdcopy "$uri" out.img'
 e2fsck -fn out.img
 debugfs -R "dump noise got" out.img 2>/dev/null
 cmp noise got
-if debugfs -R "stat format.md" out.img 2>/dev/null | grep -q Inode; then
+if debugfs -R "stat format.md" out.img 2>/dev/null | has Inode; then
     fail "format.md is still there"
 fi
 expect_equal "$before" "$(sha base.img)" "the backing file changed"
@@ -42,7 +41,7 @@ addcow create -q -i new.raw -s 16M new.add-cow
 start_server sock2 addcow new.add-cow
 nbdfuse mnt --unix "$scratch/sock2" &
 fuse_pid=$!
-for _ in $(seq 100); do [ -e mnt/nbd ] && break; sleep 0.1; done
+wait_for mnt/nbd "$fuse_pid" || fail "nbdfuse did not mount"
 mke2fs -q -F -t ext4 -d "$srcdir/docs" mnt/nbd
 fusermount3 -u mnt
 wait "$fuse_pid"

@@ -39,12 +39,17 @@ if [ "$(id -u)" -ne 0 ]; then
     stop_server "$server_pid"
 elif unshare -m true 2>/dev/null; then
     mkdir ro
-    export -f nbdkit check_read_only fail
+    # The server stays in the name space in which the folder is read only.
     unshare -m bash -e -c "
         mount --bind '$scratch' '$scratch/ro'
         mount -o remount,bind,ro '$scratch/ro'
-        nbdkit -U - addcow '$scratch/ro/x.add-cow' --run 'check_read_only \"\$uri\" \"read-only mount\"'
-    "
+        exec '$ADDCOW_RUN' nbdkit -f -U '$scratch/sock2' -P '$scratch/pid2' \
+            addcow '$scratch/ro/x.add-cow'" &
+    server_pid=$!
+    at_exit "kill $server_pid 2>/dev/null; wait $server_pid 2>/dev/null"
+    wait_for pid2
+    check_read_only "$(uri sock2)" "read-only mount"
+    stop_server "$server_pid"
 else
     skip "-r holds, but root cannot make a read-only mount here"
 fi

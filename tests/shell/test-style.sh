@@ -16,7 +16,7 @@ done
 
 wrong=0
 for file in "${cxx[@]}" "${shell[@]}" Makefile.am configure.ac; do
-    head -n 3 "$file" | grep -q 'SPDX-License-Identifier: LGPL-2.1-or-later' ||
+    head -n 3 "$file" | has 'SPDX-License-Identifier: LGPL-2.1-or-later' ||
         { echo "$file: no SPDX line"; wrong=1; }
     lines="$(wc -l <"$file")"
     [ "$lines" -le 520 ] || { echo "$file: $lines lines"; wrong=1; }

@@ -16,7 +16,7 @@ check x.add-cow || fail "not sound"
 for pair in check-errors=0 corruptions=0 leaks=0 total-clusters=10 allocated-clusters=1; do
     expect_equal "${pair#*=}" "$(value "${pair%=*}")" "${pair%=*}"
 done
-addcow check x.add-cow | grep -q 'No errors' || fail "the words of a sound image"
+addcow check x.add-cow | has 'No errors' || fail "the words of a sound image"
 
 # Leaks: storage under a 0 bit.
 dd if=base.img of=disk.raw bs=64K count=2 conv=notrunc status=none

@@ -4,7 +4,7 @@
 # nothing behind when it fails.
 
 . "$(dirname "$0")/../functions.sh"
-requires jq qemu-img
+requires jq nbdcopy
 
 info() { addcow info --output=json "$1" | jq -r ".\"$2\""; }
 
@@ -35,9 +35,8 @@ expect_equal $((4096 + 65536)) "$(stat -c %s vm/x.add-cow)" "size of the add-cow
 expect_equal base.img "$(info vm/x.add-cow backing-filename)" "name as given"
 expect_equal disk.raw "$(info vm/x.add-cow image-filename)" "name as given"
 expect_equal "$PWD/vm/base.img" "$(info vm/x.add-cow full-backing-filename)" "resolved name"
-qemu-img compare -q -f raw -F raw vm/base.img <(nbdkit -r -U - addcow vm/x.add-cow \
-    --run 'nbdcopy "$uri" -') 2>/dev/null ||
-    { nbdkit -r -U - addcow vm/x.add-cow --run 'nbdcopy "$uri" got.img'; cmp got.img vm/base.img; }
+nbdkit -r -U - addcow vm/x.add-cow --run 'nbdcopy "$uri" got.img'
+cmp got.img vm/base.img
 rm -f got.img
 
 # Nothing is overwritten without --force.
@@ -53,8 +52,7 @@ for size in 1:1 511:511 64k:65536 64K:65536 1.5M:1572864 3G:3221225472 1T:109951
 done
 rm size-*
 for size in 0 -1 '' 1X 12abc 9223372036854775808 99999999999999999999 9E 1e3; do
-    fails '[12]' size -i new.raw -s "$size" new.add-cow 2>/dev/null ||
-        { expect_equal 0 0 x; }
+    fails 2 "size '$size'" -i new.raw -s "$size" new.add-cow
 done
 
 # An image file that is there is taken as it is.

@@ -19,7 +19,7 @@ cat >want <<'END'
 {"start":0,"length":65536,"depth":1,"present":true,"zero":false,"data":true,"offset":0}
 {"start":65536,"length":65536,"depth":1,"present":true,"zero":true,"data":false,"offset":65536}
 {"start":131072,"length":512,"depth":1,"present":true,"zero":false,"data":true,"offset":131072}
-{"start":131584,"length":65024,"depth":1,"present":false,"zero":true,"data":false}
+{"start":131584,"length":65024,"depth":0,"present":false,"zero":true,"data":false}
 {"start":196608,"length":65536,"depth":0,"present":true,"zero":false,"data":true,"offset":196608}
 {"start":262144,"length":65536,"depth":0,"present":true,"zero":true,"data":false,"offset":262144}
 END

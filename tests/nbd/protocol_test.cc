@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What a client sees of the plugin, one feature of the protocol at a time.
+
+#include <filesystem>
+
+#include "tests/nbd/server.h"
+
+namespace addcow {
+namespace {
+
+// NBD's extents of a range as pairs of length and type.
+using Extents = std::vector<std::pair<uint32_t, uint32_t>>;
+
+int Collect(void* user_data, const char*, uint64_t, uint32_t* entries, size_t count, int*) {
+  auto* extents = static_cast<Extents*>(user_data);
+  for (size_t i = 0; i + 1 < count; i += 2) extents->emplace_back(entries[i], entries[i + 1]);
+  return 0;
+}
+
+Extents BlockStatus(nbd_handle* nbd, uint64_t offset, uint64_t count, uint32_t flags = 0) {
+  Extents extents;
+  nbd_extent_callback callback = {};
+  callback.callback = Collect;
+  callback.user_data = &extents;
+  EXPECT_NBD(nbd_block_status(nbd, count, offset, callback, flags));
+  return extents;
+}
+
+constexpr uint32_t kData = 0;
+constexpr uint32_t kHoleZero = LIBNBD_STATE_HOLE | LIBNBD_STATE_ZERO;
+
+TEST_F(NbdTest, OffersAllThatThePluginCanDo) {
+  MakeImage({.size = 300001});
+  StartServer();
+  const NbdHandle nbd = Connect();
+  EXPECT_EQ(nbd_get_size(nbd.get()), 300001);
+  EXPECT_EQ(nbd_is_read_only(nbd.get()), 0);
+  EXPECT_EQ(nbd_can_flush(nbd.get()), 1);
+  EXPECT_EQ(nbd_can_fua(nbd.get()), 1);
+  EXPECT_EQ(nbd_can_trim(nbd.get()), 1);
+  EXPECT_EQ(nbd_can_zero(nbd.get()), 1);
+  EXPECT_EQ(nbd_can_fast_zero(nbd.get()), 1);
+  EXPECT_EQ(nbd_can_cache(nbd.get()), 1);
+  EXPECT_EQ(nbd_can_multi_conn(nbd.get()), 1);
+  EXPECT_EQ(nbd_can_meta_context(nbd.get(), LIBNBD_CONTEXT_BASE_ALLOCATION), 1);
+  EXPECT_EQ(nbd_get_block_size(nbd.get(), LIBNBD_SIZE_MINIMUM), 1);
+  EXPECT_EQ(nbd_get_block_size(nbd.get(), LIBNBD_SIZE_PREFERRED), 65536);
+  EXPECT_EQ(nbd_get_block_size(nbd.get(), LIBNBD_SIZE_MAXIMUM), 0xffffffff);
+  char* description = nbd_get_export_description(nbd.get());
+  ASSERT_NE(description, nullptr);
+  EXPECT_NE(std::string(description).find("/disk.raw"), std::string::npos) << description;
+  EXPECT_NE(std::string(description).find("/base.img"), std::string::npos) << description;
+  free(description);
+}
+
+TEST_F(NbdTest, FuaWriteIsPublishedBeforeTheReply) {
+  MakeImage({.size = 8 * kClusterSize, .backing_size = 8 * kClusterSize});
+  StartServer();
+  const NbdHandle nbd = Connect();
+  const std::vector<std::byte> data = Repeat(7, 1000);
+  ASSERT_NBD(nbd_pwrite(nbd.get(), data.data(), data.size(), 10, 0));
+  EXPECT_EQ(AllocatedInFile(), 0u);  // not yet: nothing asked for it
+  ASSERT_NBD(nbd_pwrite(nbd.get(), data.data(), data.size(), 5 * kClusterSize + 10,
+                        LIBNBD_CMD_FLAG_FUA));
+  EXPECT_EQ(AllocatedInFile(), 2u);
+  ASSERT_NBD(nbd_zero(nbd.get(), 100, 6 * kClusterSize, LIBNBD_CMD_FLAG_FUA));
+  EXPECT_EQ(AllocatedInFile(), 3u);
+  ASSERT_NBD(nbd_trim(nbd.get(), 100, 7 * kClusterSize, LIBNBD_CMD_FLAG_FUA));
+  EXPECT_EQ(AllocatedInFile(), 4u);
+}
+
+TEST_F(NbdTest, FlushOnOneConnectionCoversTheWritesOfAnother) {
+  MakeImage({.size = 8 * kClusterSize, .backing_size = 8 * kClusterSize});
+  StartServer();
+  const NbdHandle writer = Connect();
+  const NbdHandle flusher = Connect();
+  const std::vector<std::byte> data = Repeat(7, 1000);
+  ASSERT_NBD(nbd_pwrite(writer.get(), data.data(), data.size(), 10, 0));
+  EXPECT_EQ(AllocatedInFile(), 0u);
+  ASSERT_NBD(nbd_flush(flusher.get(), 0));
+  EXPECT_EQ(AllocatedInFile(), 1u);
+}
+
+TEST_F(NbdTest, ReadOnlyServerRefusesWritesAndPublishesNothing) {
+  MakeImage({});
+  StartServer({"-r"});
+  const NbdHandle nbd = Connect();
+  EXPECT_EQ(nbd_is_read_only(nbd.get()), 1);
+  ASSERT_NBD(nbd_set_strict_mode(nbd.get(), 0));
+  EXPECT_EQ(nbd_pwrite(nbd.get(), "x", 1, 0, 0), -1);
+  EXPECT_EQ(nbd_get_errno(), EPERM);  // nbdkit's own answer
+  EXPECT_NBD(nbd_flush(nbd.get(), 0));
+  EXPECT_EQ(Difference(NbdRead(nbd.get(), 0, contents_.size()), contents_), "");
+}
+
+TEST_F(NbdTest, RequestsPastTheEndAreRefused) {
+  MakeImage({.size = 100000});
+  StartServer();
+  const NbdHandle nbd = Connect();
+  ASSERT_NBD(nbd_set_strict_mode(nbd.get(), 0));
+  std::byte byte{};
+  EXPECT_EQ(nbd_pread(nbd.get(), &byte, 1, 100000, 0), -1);
+  EXPECT_EQ(nbd_pwrite(nbd.get(), &byte, 1, 100000, 0), -1);
+  EXPECT_EQ(nbd_get_errno(), ENOSPC);
+  EXPECT_NBD(nbd_pwrite(nbd.get(), &byte, 1, 99999, 0));
+}
+
+TEST_F(NbdTest, CacheAndFastZeroSucceed) {
+  MakeImage({.size = 4 * kClusterSize, .backing_size = 4 * kClusterSize, .allocated = {1}});
+  StartServer();
+  const NbdHandle nbd = Connect();
+  EXPECT_NBD(nbd_cache(nbd.get(), 4 * kClusterSize, 0, 0));
+  EXPECT_NBD(nbd_zero(nbd.get(), 2 * kClusterSize, 100, LIBNBD_CMD_FLAG_FAST_ZERO));
+  EXPECT_EQ(Difference(NbdRead(nbd.get(), 100, 2 * kClusterSize), Repeat(0, 2 * kClusterSize)),
+            "");
+  EXPECT_EQ(Difference(NbdRead(nbd.get(), 0, 100), std::span(contents_).first(100)), "");
+}
+
+TEST_F(NbdTest, ExtentsAreClippedAndReqOneGivesOne) {
+  MakeImage({.size = 4 * kClusterSize,
+             .backing_size = 4 * kClusterSize,
+             .backing_data = {{{kClusterSize, kClusterSize}}}});
+  StartServer();
+  const NbdHandle nbd = Connect();
+  EXPECT_EQ(BlockStatus(nbd.get(), 1000, 3 * kClusterSize),
+            (Extents{{64536, kHoleZero}, {65536, kData}, {65536 + 1000, kHoleZero}}));
+  EXPECT_EQ(BlockStatus(nbd.get(), 1000, 3 * kClusterSize, LIBNBD_CMD_FLAG_REQ_ONE),
+            (Extents{{64536, kHoleZero}}));
+}
+
+TEST_F(NbdTest, ReqOneJoinsExtentsThatDifferOnlyInTheirSource) {
+  MakeImage({.size = 4 * kClusterSize, .backing_size = 4 * kClusterSize, .allocated = {0, 2}});
+  StartServer();
+  const NbdHandle nbd = Connect();
+  EXPECT_EQ(BlockStatus(nbd.get(), 0, 4 * kClusterSize, LIBNBD_CMD_FLAG_REQ_ONE),
+            (Extents{{4 * kClusterSize, kData}}));
+}
+
+// In nbdkit 1.32 an extent that reaches past a request of this length aborts
+// the server.
+TEST_F(NbdTest, ExtentsOfTheLongestRequestDoNotEndTheServer) {
+  MakeImage({.size = kClusterSize, .backing_size = kClusterSize});
+  // Larger than a test should hold in memory: the files grow afterwards.
+  std::filesystem::resize_file(directory_ + "/disk.raw", 16 * kGiB);
+  std::filesystem::resize_file(directory_ + "/x.add-cow",
+                               kBitmapOffset + Layout(16 * kGiB).padded_bitmap_bytes());
+  StartServer();
+  const NbdHandle nbd = Connect();
+  EXPECT_EQ(BlockStatus(nbd.get(), 0, 0xffffffff),
+            (Extents{{65536, kData}, {0xffffffff - 65536, kHoleZero}}));
+  EXPECT_EQ(BlockStatus(nbd.get(), kGiB, 0xffffffff), (Extents{{0xffffffff, kHoleZero}}));
+}
+
+// nbdkit's own fallback for zeroes writes the same 64 MiB again and again.
+TEST_F(NbdTest, LongZeroReadsAsZeroesToItsEnd) {
+  constexpr uint64_t kSize = 130 * kMiB;
+  MakeImage({.size = kSize, .backing_size = kSize, .garbage = false});
+  StartServer();
+  const NbdHandle nbd = Connect();
+  ASSERT_NBD(nbd_zero(nbd.get(), kSize - 2000, 1000, LIBNBD_CMD_FLAG_NO_HOLE));
+  const std::vector<std::byte> bytes = NbdRead(nbd.get(), 0, kSize);
+  ASSERT_EQ(bytes.size(), kSize);
+  std::fill(contents_.begin() + 1000, contents_.end() - 1000, std::byte{0});
+  EXPECT_EQ(Difference(bytes, contents_), "");
+}
+
+TEST_F(NbdTest, CleanStopWritesWhatNobodyFlushed) {
+  MakeImage({.size = 300001, .backing_size = 200000});
+  StartServer();
+  {
+    const NbdHandle nbd = Connect();
+    const std::vector<std::byte> data = Repeat(9, 100000);
+    ASSERT_NBD(nbd_pwrite(nbd.get(), data.data(), data.size(), 123456, 0));
+    std::copy(data.begin(), data.end(), contents_.begin() + 123456);
+  }
+  EXPECT_EQ(AllocatedInFile(), 0u);
+  StopServer();
+  EXPECT_EQ(Difference(ReadFromFiles(), contents_), "");
+}
+
+}  // namespace
+}  // namespace addcow

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# GoogleTest programs beside the unit tests: fault sweeps, stress, and the real
+# server through libnbd.
+
+if HAVE_GTEST
+check_PROGRAMS += tests/fault/fault-tests tests/stress/stress-tests
+TESTS += tests/fault/fault-tests tests/stress/stress-tests
+cxx_thread_tests += tests/stress/stress-tests
+cxx_valgrind_tests += tests/fault/fault-tests
+
+tests_fault_fault_tests_SOURCES = \
+	tests/fault/engine_fault_test.cc \
+	tests/fault/ops_fault_test.cc
+tests_fault_fault_tests_CPPFLAGS = $(test_cppflags)
+tests_fault_fault_tests_LDADD = common/libops.la $(test_ldadd)
+
+tests_stress_stress_tests_SOURCES = tests/stress/stress_test.cc
+tests_stress_stress_tests_CPPFLAGS = $(test_cppflags)
+tests_stress_stress_tests_LDADD = $(test_ldadd)
+
+if HAVE_LIBNBD
+check_PROGRAMS += tests/nbd/nbd-tests
+TESTS += tests/nbd/nbd-tests
+tests_nbd_nbd_tests_SOURCES = \
+	tests/nbd/parallel_test.cc \
+	tests/nbd/protocol_test.cc \
+	tests/nbd/server.cc tests/nbd/server.h
+tests_nbd_nbd_tests_CPPFLAGS = $(test_cppflags) $(LIBNBD_CFLAGS)
+tests_nbd_nbd_tests_LDADD = $(test_ldadd) $(LIBNBD_LIBS)
+endif
+endif

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See fake_file.h for what is modelled.
+
+#include "tests/support/fake_file.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "common/base/units.h"
+
+namespace addcow {
+
+namespace {
+
+std::atomic<uint64_t> next_number = 1;
+
+constexpr uint64_t kBlock = FakeInode::kBlockSize;
+
+// Calls step(block, offset in the block, count) for each block that
+// [offset, offset + length) touches.
+template <typename Step>
+void ForEachBlock(uint64_t offset, uint64_t length, Step step) {
+  while (length > 0) {
+    const uint64_t within = offset % kBlock;
+    const uint64_t count = std::min(length, kBlock - within);
+    step(offset / kBlock, within, count);
+    offset += count;
+    length -= count;
+  }
+}
+
+}  // namespace
+
+FakeInode::FakeInode() : number_(next_number++) {}
+
+FakeInode::Kind FakeInode::KindOf(uint64_t block) const {
+  const auto found = blocks_.find(block);
+  if (found == blocks_.end()) return Kind::kHole;
+  return found->second == nullptr ? Kind::kUnwritten : Kind::kData;
+}
+
+// The block's bytes, this inode's own.
+FakeInode::Block& FakeInode::Writable(uint64_t block) {
+  std::shared_ptr<Block>& bytes = blocks_[block];
+  if (bytes == nullptr)
+    bytes = std::make_shared<Block>();
+  else if (bytes.use_count() > 1)
+    bytes = std::make_shared<Block>(*bytes);
+  return *bytes;
+}
+
+void FakeInode::CopyIn(const std::byte* data, uint64_t offset, uint64_t length) {
+  ForEachBlock(offset, length, [&](uint64_t block, uint64_t within, uint64_t count) {
+    std::memcpy(Writable(block).data() + within, data, count);
+    data += count;
+  });
+}
+
+void FakeInode::CopyOut(std::span<std::byte> buffer, uint64_t offset) const {
+  std::byte* to = buffer.data();
+  ForEachBlock(offset, buffer.size(), [&](uint64_t block, uint64_t within, uint64_t count) {
+    if (KindOf(block) == Kind::kData)
+      std::memcpy(to, blocks_.at(block)->data() + within, count);
+    else
+      std::memset(to, 0, count);
+    to += count;
+  });
+}
+
+void FakeInode::Clear(uint64_t offset, uint64_t length, bool keep_storage) {
+  if (!keep_storage) {
+    // Whole blocks at once: a range may be far longer than its storage.
+    const uint64_t first = DivideUp(offset, kBlock);
+    const uint64_t end = (offset + length) / kBlock;
+    if (first < end) blocks_.erase(blocks_.lower_bound(first), blocks_.lower_bound(end));
+    const uint64_t head_end = std::min(offset + length, first * kBlock);
+    const uint64_t tail = std::max(head_end, end * kBlock);
+    const auto clear_part = [&](uint64_t block, uint64_t within, uint64_t count) {
+      if (KindOf(block) == Kind::kData) std::memset(Writable(block).data() + within, 0, count);
+    };
+    ForEachBlock(offset, head_end - offset, clear_part);
+    ForEachBlock(tail, offset + length - tail, clear_part);
+    return;
+  }
+  ForEachBlock(offset, length, [&](uint64_t block, uint64_t within, uint64_t count) {
+    if (count == kBlock || KindOf(block) != Kind::kData)
+      blocks_[block] = nullptr;
+    else
+      std::memset(Writable(block).data() + within, 0, count);
+  });
+}
+
+SysResult<size_t> FakeInode::Read(std::span<std::byte> buffer, uint64_t offset) const {
+  MutexLock lock(mutex_);
+  if (offset > kMaxOffset) return tl::unexpected<int>(EINVAL);
+  if (offset >= size_) return size_t{0};
+  const auto part = buffer.first(std::min<uint64_t>(buffer.size(), size_ - offset));
+  CopyOut(part, offset);
+  return part.size();
+}
+
+SysResult<size_t> FakeInode::Write(std::span<const std::byte> data, uint64_t offset) {
+  MutexLock lock(mutex_);
+  if (!RangeFits(offset, data.size(), kMaxOffset)) return tl::unexpected<int>(EFBIG);
+  if (abilities_.is_block_device && !RangeFits(offset, data.size(), size_))
+    return tl::unexpected<int>(ENOSPC);
+  CopyIn(data.data(), offset, data.size());
+  size_ = std::max(size_, offset + data.size());
+  return data.size();
+}
+
+SysResult<void> FakeInode::CheckZero(bool able, uint64_t offset, uint64_t length) const {
+  if (!able) return tl::unexpected<int>(EOPNOTSUPP);
+  if (length == 0) return tl::unexpected<int>(EINVAL);
+  if (!RangeFits(offset, length, kMaxOffset)) return tl::unexpected<int>(EFBIG);
+  if (offset % abilities_.zero_alignment != 0 || length % abilities_.zero_alignment != 0)
+    return tl::unexpected<int>(EINVAL);
+  return {};
+}
+
+SysResult<void> FakeInode::PunchHole(uint64_t offset, uint64_t length) {
+  MutexLock lock(mutex_);
+  if (auto checked = CheckZero(abilities_.punch_hole, offset, length); !checked) return checked;
+  if (offset < size_) Clear(offset, std::min(length, size_ - offset), false);
+  return {};
+}
+
+SysResult<void> FakeInode::ZeroRange(uint64_t offset, uint64_t length) {
+  MutexLock lock(mutex_);
+  if (auto checked = CheckZero(abilities_.zero_range, offset, length); !checked) return checked;
+  if (offset < size_) Clear(offset, std::min(length, size_ - offset), true);
+  return {};
+}
+
+SysResult<uint64_t> FakeInode::Size() const { return size(); }
+
+SysResult<void> FakeInode::Truncate(uint64_t size) {
+  MutexLock lock(mutex_);
+  if (size > kMaxOffset) return tl::unexpected<int>(EFBIG);
+  if (abilities_.is_block_device) return tl::unexpected<int>(EINVAL);
+  if (size < size_) {
+    Clear(size, size_ - size, false);
+    blocks_.erase(blocks_.lower_bound(DivideUp(size, kBlock)), blocks_.end());
+  }
+  size_ = size;
+  return {};
+}
+
+SysResult<uint64_t> FakeInode::Seek(uint64_t offset, bool data) const {
+  if (!abilities_.seek) return tl::unexpected<int>(EINVAL);
+  if (offset >= size_) return tl::unexpected<int>(ENXIO);
+  uint64_t block = offset / kBlock;
+  if (data) {
+    auto found = blocks_.lower_bound(block);
+    while (found != blocks_.end() && found->second == nullptr) ++found;
+    if (found == blocks_.end()) return tl::unexpected<int>(ENXIO);
+    block = found->first;
+  } else {
+    while (KindOf(block) == Kind::kData) block++;
+  }
+  const uint64_t position = std::max(offset, block * kBlock);
+  if (position < size_) return position;
+  // The end of the file counts as a hole.
+  if (data) return tl::unexpected<int>(ENXIO);
+  return size_;
+}
+
+SysResult<uint64_t> FakeInode::SeekData(uint64_t offset) const {
+  MutexLock lock(mutex_);
+  return Seek(offset, true);
+}
+
+SysResult<uint64_t> FakeInode::SeekHole(uint64_t offset) const {
+  MutexLock lock(mutex_);
+  return Seek(offset, false);
+}
+
+SysResult<FileInfo> FakeInode::Info() const {
+  MutexLock lock(mutex_);
+  FileInfo info;
+  info.device = 1;
+  info.inode = number_;
+  info.is_block_device = abilities_.is_block_device;
+  info.allocated_bytes = info.is_block_device ? 0 : blocks_.size() * kBlock;
+  return info;
+}
+
+void FakeInode::SetAbilities(const Abilities& abilities) {
+  MutexLock lock(mutex_);
+  abilities_ = abilities;
+}
+
+uint64_t FakeInode::size() const {
+  MutexLock lock(mutex_);
+  return size_;
+}
+
+std::vector<std::byte> FakeInode::Bytes(uint64_t offset, uint64_t length) const {
+  std::vector<std::byte> bytes(length);
+  MutexLock lock(mutex_);
+  CopyOut(bytes, offset);
+  return bytes;
+}
+
+std::shared_ptr<FakeInode> FakeInode::Clone() const {
+  std::shared_ptr<FakeInode> clone(new FakeInode(number_));
+  MutexLock lock(mutex_);
+  MutexLock clone_lock(clone->mutex_);  // nobody else has it yet
+  clone->abilities_ = abilities_;
+  clone->size_ = size_;
+  clone->blocks_ = blocks_;
+  return clone;
+}
+
+SysResult<size_t> FakeFile::DoRead(std::span<std::byte> buffer, uint64_t offset) {
+  return inode_->Read(buffer, offset);
+}
+
+SysResult<size_t> FakeFile::DoWrite(std::span<const std::byte> data, uint64_t offset) {
+  if (access_ == Access::kReadOnly) return tl::unexpected<int>(EBADF);
+  return inode_->Write(data, offset);
+}
+
+SysResult<void> FakeFile::DoPunchHole(uint64_t offset, uint64_t length) {
+  if (access_ == Access::kReadOnly) return tl::unexpected<int>(EBADF);
+  return inode_->PunchHole(offset, length);
+}
+
+SysResult<void> FakeFile::DoZeroRange(uint64_t offset, uint64_t length) {
+  if (access_ == Access::kReadOnly) return tl::unexpected<int>(EBADF);
+  return inode_->ZeroRange(offset, length);
+}
+
+SysResult<void> FakeFile::DoTruncate(uint64_t size) {
+  if (access_ == Access::kReadOnly) return tl::unexpected<int>(EBADF);
+  return inode_->Truncate(size);
+}
+
+}  // namespace addcow

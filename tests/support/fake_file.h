@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// A regular file in memory. FakeInode is the file itself, FakeFile one open
+// handle on it; several handles and names may share an inode.
+//
+// How it models reality: storage comes in blocks of 4096 bytes, each of which
+// is a hole, unwritten (storage without data: what a zeroed range leaves) or
+// data. SeekData and SeekHole report at that granularity, and unwritten
+// blocks as holes, as ext4 and XFS do. Punching frees whole blocks and zeroes
+// the rest. What a file system may lack can be switched off (Abilities), and
+// its errors are those of the system calls.
+//
+// Threads: every function of both may be called from any thread. Calls on one
+// inode happen one after the other.
+//
+// Copies are cheap: Clone shares the blocks until one side changes them.
+
+#ifndef ADDCOW_TESTS_SUPPORT_FAKE_FILE_H
+#define ADDCOW_TESTS_SUPPORT_FAKE_FILE_H
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/base/mutex.h"
+#include "common/io/file.h"
+
+namespace addcow {
+
+class FakeInode {
+ public:
+  static constexpr uint64_t kBlockSize = 4096;
+
+  struct Abilities {
+    bool punch_hole = true;       // else EOPNOTSUPP
+    bool zero_range = true;       // else EOPNOTSUPP
+    bool seek = true;             // else EINVAL
+    uint64_t zero_alignment = 1;  // punches and zero ranges off it: EINVAL
+    bool is_block_device = false;
+  };
+
+  // Inode numbers are unique in the process.
+  FakeInode();
+
+  SysResult<size_t> Read(std::span<std::byte> buffer, uint64_t offset) const;
+  SysResult<size_t> Write(std::span<const std::byte> data, uint64_t offset);
+  SysResult<void> PunchHole(uint64_t offset, uint64_t length);
+  SysResult<void> ZeroRange(uint64_t offset, uint64_t length);
+  SysResult<uint64_t> Size() const;
+  SysResult<void> Truncate(uint64_t size);
+  SysResult<uint64_t> SeekData(uint64_t offset) const;
+  SysResult<uint64_t> SeekHole(uint64_t offset) const;
+  SysResult<FileInfo> Info() const;
+
+  // For tests.
+  void SetAbilities(const Abilities& abilities);
+  uint64_t size() const;
+  std::vector<std::byte> Bytes(uint64_t offset, uint64_t length) const;  // zeroes past the end
+  std::shared_ptr<FakeInode> Clone() const;  // same number, same abilities
+
+ private:
+  using Block = std::array<std::byte, kBlockSize>;
+  enum class Kind { kHole, kUnwritten, kData };
+
+  explicit FakeInode(uint64_t number) : number_(number) {}
+
+  Kind KindOf(uint64_t block) const ADDCOW_REQUIRES(mutex_);
+  Block& Writable(uint64_t block) ADDCOW_REQUIRES(mutex_);
+  void CopyIn(const std::byte* data, uint64_t offset, uint64_t length) ADDCOW_REQUIRES(mutex_);
+  void CopyOut(std::span<std::byte> buffer, uint64_t offset) const ADDCOW_REQUIRES(mutex_);
+  void Clear(uint64_t offset, uint64_t length, bool keep_storage) ADDCOW_REQUIRES(mutex_);
+  SysResult<void> CheckZero(bool able, uint64_t offset, uint64_t length) const
+      ADDCOW_REQUIRES(mutex_);
+  SysResult<uint64_t> Seek(uint64_t offset, bool data) const ADDCOW_REQUIRES(mutex_);
+
+  const uint64_t number_;
+
+  mutable Mutex mutex_;
+  Abilities abilities_ ADDCOW_GUARDED_BY(mutex_);
+  uint64_t size_ ADDCOW_GUARDED_BY(mutex_) = 0;
+  // Not there: a hole. Null: unwritten. The bytes past the end are zero.
+  std::map<uint64_t, std::shared_ptr<Block>> blocks_ ADDCOW_GUARDED_BY(mutex_);
+};
+
+class FakeFile final : public File {
+ public:
+  enum class Access { kReadOnly, kReadWrite };
+
+  FakeFile(std::string name, std::shared_ptr<FakeInode> inode,
+           Access access = Access::kReadWrite)
+      : File(std::move(name)), inode_(std::move(inode)), access_(access) {}
+
+ private:
+  SysResult<size_t> DoRead(std::span<std::byte> buffer, uint64_t offset) override;
+  SysResult<size_t> DoWrite(std::span<const std::byte> data, uint64_t offset) override;
+  SysResult<void> DoPunchHole(uint64_t offset, uint64_t length) override;
+  SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) override;
+  SysResult<void> DoSyncData() override { return {}; }
+  SysResult<void> DoSync() override { return {}; }
+  SysResult<uint64_t> DoSize() override { return inode_->Size(); }
+  SysResult<void> DoTruncate(uint64_t size) override;
+  SysResult<uint64_t> DoSeekData(uint64_t offset) override { return inode_->SeekData(offset); }
+  SysResult<uint64_t> DoSeekHole(uint64_t offset) override { return inode_->SeekHole(offset); }
+  SysResult<void> DoPrefetch(uint64_t, uint64_t) override { return {}; }
+  SysResult<FileInfo> DoInfo() override { return inode_->Info(); }
+
+  const std::shared_ptr<FakeInode> inode_;
+  const Access access_;
+};
+
+}  // namespace addcow
+
+#endif  // ADDCOW_TESTS_SUPPORT_FAKE_FILE_H

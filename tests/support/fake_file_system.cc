@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See fake_file_system.h.
+
+#include "tests/support/fake_file_system.h"
+
+#include <sstream>
+
+namespace addcow {
+
+FakeFileSystem::FakeFileSystem() {
+  MutexLock lock(mutex_);
+  directories_ = {"/", kWorkingDirectory};
+}
+
+std::string FakeFileSystem::Absolute(const std::string& path, int depth) const {
+  std::string result;
+  std::stringstream parts(path.starts_with('/') ? path
+                                                : std::string(kWorkingDirectory) + "/" + path);
+  for (std::string part; std::getline(parts, part, '/');) {
+    if (part.empty() || part == ".") continue;
+    if (part == "..") {
+      result.erase(result.empty() ? 0 : result.rfind('/'));
+      continue;
+    }
+    std::string next = result + "/" + part;
+    // A loop of links ends somewhere; that no file is there, its user finds.
+    if (const auto link = links_.find(next); link != links_.end() && depth < 40)
+      next = Absolute(ResolveName(result.empty() ? "/" : result, link->second), depth + 1);
+    result = next;
+  }
+  return result.empty() ? "/" : result;
+}
+
+Status FakeFileSystem::CheckParent(const std::string& absolute, const char* operation,
+                                   const std::string& path) const {
+  if (directories_.contains(DirectoryOf(absolute))) return {};
+  const bool is_file = files_.contains(DirectoryOf(absolute));
+  return Fail(Error::System(is_file ? ENOTDIR : ENOENT, operation, path));
+}
+
+Result<std::unique_ptr<File>> FakeFileSystem::Open(const std::string& path, OpenMode mode) {
+  MutexLock lock(mutex_);
+  const std::string absolute = Absolute(path);
+  if (directories_.contains(absolute)) return Fail(Error::System(EISDIR, "open", path));
+  const auto found = files_.find(absolute);
+  if (found == files_.end()) return Fail(Error::System(ENOENT, "open", path));
+  if (mode == OpenMode::kReadOnly)
+    return std::make_unique<FakeFile>(path, found->second, FakeFile::Access::kReadOnly);
+  if (const auto code = not_writable_.find(absolute); code != not_writable_.end())
+    return Fail(Error::System(code->second, "open", path));
+  return std::make_unique<FakeFile>(path, found->second);
+}
+
+Result<std::unique_ptr<File>> FakeFileSystem::Create(const std::string& path) {
+  MutexLock lock(mutex_);
+  const std::string absolute = Absolute(path);
+  ADDCOW_TRY(CheckParent(absolute, "open", path));
+  if (directories_.contains(absolute) || files_.contains(absolute))
+    return Fail(Error::System(EEXIST, "open", path));
+  auto inode = std::make_shared<FakeInode>();
+  files_[absolute] = inode;
+  return std::make_unique<FakeFile>(path, inode);
+}
+
+Status FakeFileSystem::Rename(const std::string& from, const std::string& to, RenameMode mode) {
+  MutexLock lock(mutex_);
+  const std::string source = Absolute(from);
+  const std::string target = Absolute(to);
+  const auto found = files_.find(source);
+  if (found == files_.end()) return Fail(Error::System(ENOENT, "rename", to));
+  ADDCOW_TRY(CheckParent(target, "rename", to));
+  if (directories_.contains(target)) return Fail(Error::System(EISDIR, "rename", to));
+  if (mode == RenameMode::kKeepExisting && files_.contains(target))
+    return Fail(Error::System(EEXIST, "rename", to));
+  if (source == target) return {};
+  files_[target] = found->second;
+  files_.erase(source);
+  return {};
+}
+
+Status FakeFileSystem::Remove(const std::string& path) {
+  MutexLock lock(mutex_);
+  const std::string absolute = Absolute(path);
+  if (directories_.contains(absolute)) return Fail(Error::System(EISDIR, "unlink", path));
+  if (files_.erase(absolute) == 0) return Fail(Error::System(ENOENT, "unlink", path));
+  return {};
+}
+
+Status FakeFileSystem::SyncDirectory(const std::string& directory) {
+  MutexLock lock(mutex_);
+  const std::string absolute = Absolute(directory);
+  if (files_.contains(absolute)) return Fail(Error::System(ENOTDIR, "open", directory));
+  if (!directories_.contains(absolute)) return Fail(Error::System(ENOENT, "open", directory));
+  return {};
+}
+
+Result<bool> FakeFileSystem::Exists(const std::string& path) {
+  MutexLock lock(mutex_);
+  const std::string absolute = Absolute(path);
+  return files_.contains(absolute) || directories_.contains(absolute);
+}
+
+Result<std::string> FakeFileSystem::RealPath(const std::string& path) {
+  MutexLock lock(mutex_);
+  const std::string absolute = Absolute(path);
+  if (!files_.contains(absolute) && !directories_.contains(absolute))
+    return Fail(Error::System(ENOENT, "open", path));
+  return absolute;
+}
+
+void FakeFileSystem::MakeDirectory(const std::string& path) {
+  MutexLock lock(mutex_);
+  for (std::string parent = Absolute(path); parent != "/"; parent = DirectoryOf(parent))
+    directories_.insert(parent);
+}
+
+void FakeFileSystem::PutName(const std::string& path, std::shared_ptr<FakeInode> inode) {
+  MakeDirectory(DirectoryOf(path));
+  MutexLock lock(mutex_);
+  files_[Absolute(path)] = std::move(inode);
+}
+
+std::shared_ptr<FakeInode> FakeFileSystem::Put(const std::string& path, uint64_t size) {
+  auto inode = std::make_shared<FakeInode>();
+  (void)inode->Truncate(size);
+  PutName(path, inode);
+  return inode;
+}
+
+std::shared_ptr<FakeInode> FakeFileSystem::Put(const std::string& path,
+                                               std::span<const std::byte> bytes) {
+  auto inode = Put(path);
+  (void)inode->Write(bytes, 0);
+  return inode;
+}
+
+void FakeFileSystem::PutSymbolicLink(const std::string& path, const std::string& target) {
+  MakeDirectory(DirectoryOf(path));
+  MutexLock lock(mutex_);
+  links_[Absolute(path)] = target;
+}
+
+void FakeFileSystem::ForbidWriting(const std::string& path, int code) {
+  MutexLock lock(mutex_);
+  not_writable_[Absolute(path)] = code;
+}
+
+std::shared_ptr<FakeInode> FakeFileSystem::Find(const std::string& path) const {
+  MutexLock lock(mutex_);
+  const auto found = files_.find(Absolute(path));
+  return found == files_.end() ? nullptr : found->second;
+}
+
+std::vector<std::string> FakeFileSystem::List() const {
+  MutexLock lock(mutex_);
+  std::vector<std::string> names;
+  for (const auto& [name, inode] : files_) names.push_back(name);
+  return names;
+}
+
+std::unique_ptr<FakeFileSystem> FakeFileSystem::Clone() const {
+  auto clone = std::make_unique<FakeFileSystem>();
+  MutexLock lock(mutex_);
+  MutexLock clone_lock(clone->mutex_);  // nobody else has it yet
+  // Names that share an inode go on sharing one.
+  std::map<const FakeInode*, std::shared_ptr<FakeInode>> clones;
+  for (const auto& [name, inode] : files_) {
+    auto& copy = clones[inode.get()];
+    if (copy == nullptr) copy = inode->Clone();
+    clone->files_[name] = copy;
+  }
+  clone->links_ = links_;
+  clone->directories_ = directories_;
+  clone->not_writable_ = not_writable_;
+  return clone;
+}
+
+}  // namespace addcow

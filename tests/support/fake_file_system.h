@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// A file system in memory: names, directories, hard and symbolic links over
+// FakeInode. The working directory is kWorkingDirectory, so that a test sees
+// whether a relative name was resolved against it by mistake.
+//
+// How it models reality: a name leads to an inode; an open handle keeps its
+// inode when the name goes; rename replaces atomically or gives EEXIST; errors
+// are those of the system calls. Nothing here is ever lost: for crashes there
+// is CrashDisk, for failures FaultPlan.
+//
+// Threads: every function may be called from any thread.
+
+#ifndef ADDCOW_TESTS_SUPPORT_FAKE_FILE_SYSTEM_H
+#define ADDCOW_TESTS_SUPPORT_FAKE_FILE_SYSTEM_H
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "common/base/mutex.h"
+#include "common/io/file_system.h"
+#include "tests/support/fake_file.h"
+
+namespace addcow {
+
+class FakeFileSystem final : public FileSystem {
+ public:
+  static constexpr const char* kWorkingDirectory = "/cwd";
+
+  FakeFileSystem();
+
+  Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override;
+  Result<std::unique_ptr<File>> Create(const std::string& path) override;
+  Status Rename(const std::string& from, const std::string& to, RenameMode mode) override;
+  Status Remove(const std::string& path) override;
+  Status SyncDirectory(const std::string& directory) override;
+  Result<bool> Exists(const std::string& path) override;
+  Result<std::string> RealPath(const std::string& path) override;
+
+  // For tests. Put and MakeDirectory make the directories above as well.
+  // Put replaces what was there and returns the new inode, all hole.
+  std::shared_ptr<FakeInode> Put(const std::string& path, uint64_t size = 0);
+  std::shared_ptr<FakeInode> Put(const std::string& path, std::span<const std::byte> bytes);
+  void MakeDirectory(const std::string& path);
+  void PutName(const std::string& path, std::shared_ptr<FakeInode> inode);  // a hard link
+  void PutSymbolicLink(const std::string& path, const std::string& target);
+  // From now on opening `path` for writing fails with `code`, for example EACCES.
+  void ForbidWriting(const std::string& path, int code);
+  // Null where there is no such file.
+  std::shared_ptr<FakeInode> Find(const std::string& path) const;
+  std::vector<std::string> List() const;  // all names of files, in order
+  // A file system with the same names, on clones of the inodes.
+  std::unique_ptr<FakeFileSystem> Clone() const;
+
+ private:
+  // Absolute, without "." and "..", symbolic links followed also at the end.
+  std::string Absolute(const std::string& path, int depth = 0) const ADDCOW_REQUIRES(mutex_);
+  Status CheckParent(const std::string& absolute, const char* operation,
+                     const std::string& path) const ADDCOW_REQUIRES(mutex_);
+
+  mutable Mutex mutex_;
+  std::map<std::string, std::shared_ptr<FakeInode>> files_ ADDCOW_GUARDED_BY(mutex_);
+  std::map<std::string, std::string> links_ ADDCOW_GUARDED_BY(mutex_);
+  std::set<std::string> directories_ ADDCOW_GUARDED_BY(mutex_);
+  std::map<std::string, int> not_writable_ ADDCOW_GUARDED_BY(mutex_);
+};
+
+}  // namespace addcow
+
+#endif  // ADDCOW_TESTS_SUPPORT_FAKE_FILE_SYSTEM_H

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See fault_file.h.
+
+#include "tests/support/fault_file.h"
+
+#include <algorithm>
+
+namespace addcow {
+
+void FaultPlan::Set(Fault fault) {
+  MutexLock lock(mutex_);
+  fault_ = std::move(fault);
+  counted_ = 0;
+  fired_ = false;
+  hit_.clear();
+}
+
+uint64_t FaultPlan::counted() const {
+  MutexLock lock(mutex_);
+  return counted_;
+}
+
+bool FaultPlan::fired() const {
+  MutexLock lock(mutex_);
+  return fired_;
+}
+
+std::string FaultPlan::hit() const {
+  MutexLock lock(mutex_);
+  return hit_;
+}
+
+// Whether the operation could fail this way in reality, and so is counted.
+bool FaultPlan::Applies(const Fault& fault, const Operation& operation) {
+  const bool transfer = operation.kind == OpKind::kRead || operation.kind == OpKind::kWrite;
+  if (fault.effect == Effect::kShort && !transfer) return false;
+  if (fault.effect == Effect::kTorn && operation.kind != OpKind::kWrite) return false;
+  if (fault.error == EINTR && !IsFileOperation(operation.kind)) return false;
+  return fault.where == nullptr || fault.where(operation);
+}
+
+Verdict FaultPlan::Before(const Operation& operation) {
+  MutexLock lock(mutex_);
+  if (!Applies(fault_, operation)) return {};
+  counted_++;
+  const bool hit =
+      fault_.lasting == Lasting::kPersistent ? counted_ >= fault_.at : counted_ == fault_.at;
+  if (fault_.at == 0 || !hit) return {};
+  if (!fired_) hit_ = ToString(operation);
+  fired_ = true;
+  switch (fault_.effect) {
+    case Effect::kError:
+      return {fault_.error, {}};
+    case Effect::kShort:
+      return {0, std::max<uint64_t>(operation.length / 2, 1)};
+    case Effect::kTorn:
+      return {fault_.error, operation.length / 2};
+  }
+  return {};
+}
+
+}  // namespace addcow

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The fixture of the engine's tests: an image on a FakeFileSystem behind an
+// operation log, a fault plan and a gate, opened; and a ReferenceDisk that
+// goes along with it.
+
+#ifndef ADDCOW_TESTS_SUPPORT_IMAGE_FIXTURE_H
+#define ADDCOW_TESTS_SUPPORT_IMAGE_FIXTURE_H
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tests/support/expect.h"
+#include "tests/support/fake_file_system.h"
+#include "tests/support/fault_file.h"
+#include "tests/support/gated_file.h"
+#include "tests/support/operation_log.h"
+#include "tests/support/random.h"
+#include "tests/support/reference_disk.h"
+#include "tests/support/test_image.h"
+
+namespace addcow {
+
+class ImageFixture : public testing::Test {
+ protected:
+  ImageFixture() { fake_.MakeDirectory(kDirectory); }
+
+  // Makes the files and opens the image.
+  void Make(const ImageSpec& spec) {
+    auto disk = MakeTestImage(fake_, kDirectory, spec);
+    ASSERT_OK(disk);
+    reference_.emplace(std::move(*disk));
+    Reopen();
+  }
+
+  // As a new process does. The old one's image is dropped, not closed.
+  void Reopen(OpenMode mode = OpenMode::kReadWrite) {
+    image_.reset();
+    auto image = OpenTestImage(seam_, kDirectory, mode, &messages_);
+    ASSERT_OK(image);
+    image_ = std::move(*image);
+    log_.Clear();
+  }
+
+  // On the image and on the reference.
+  void Write(uint64_t offset, std::span<const std::byte> data, Fua fua = Fua::kNo) {
+    ASSERT_OK(image_->Write(data, offset, fua));
+    reference_->Write(data, offset);
+  }
+  void Write(uint64_t offset, uint64_t length) { Write(offset, random_.Bytes(length)); }
+  void Zero(uint64_t offset, uint64_t length, ZeroOptions options = {}) {
+    ASSERT_OK(image_->Zero(offset, length, options));
+    reference_->Zero(offset, length);
+  }
+
+  // The whole disk against the reference.
+  void ExpectAsReference() { EXPECT_EQ(reference_->Check(ReadAll(*image_), 0), ""); }
+
+  bool IsAllocated(uint64_t cluster) const { return image_->bitmap().Test(cluster); }
+
+  FakeInode& Inode(const char* path) const { return *fake_.Find(path); }
+  bool IsHole(const char* path, uint64_t offset, uint64_t length) const {
+    const auto data = Inode(path).SeekData(offset);
+    return !data || *data >= offset + length;
+  }
+
+  // What a reader of the add-cow file finds now.
+  bool BitOnDisk(uint64_t cluster) const {
+    const auto byte = Inode(kAddCowPath).Bytes(kBitmapOffset + cluster / 8, 1)[0];
+    return (static_cast<unsigned>(byte) >> (cluster % 8) & 1) != 0;
+  }
+  bool FlagOnDisk() const {
+    return (static_cast<unsigned>(Inode(kAddCowPath).Bytes(kFeaturesOffset, 1)[0]) & 4) != 0;
+  }
+
+  Random random_{TestSeed()};
+  FakeFileSystem fake_;
+  FaultPlan faults_;
+  Gate gate_;
+  OperationLog log_;
+  ForwardingFileSystem fault_system_{fake_, faults_};
+  ForwardingFileSystem gate_system_{fault_system_, gate_};
+  ForwardingFileSystem seam_{gate_system_, log_};
+  std::vector<std::string> messages_;
+  std::optional<ReferenceDisk> reference_;
+  std::unique_ptr<Image> image_;
+};
+
+}  // namespace addcow
+
+#endif  // ADDCOW_TESTS_SUPPORT_IMAGE_FIXTURE_H

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See test_image.h.
+
+#include "tests/support/test_image.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "tests/support/random.h"
+
+namespace addcow {
+
+namespace {
+
+Status MakeBacking(FileSystem& file_system, const std::string& path, const ImageSpec& spec,
+                   std::vector<std::byte>& disk) {
+  const uint64_t size = *spec.backing_size;
+  ADDCOW_TRY_ASSIGN(auto file, file_system.Create(path));
+  ADDCOW_TRY(file->Truncate(size));
+  const auto ranges = spec.backing_data.value_or(std::vector<ByteRange>{{0, size}});
+  const auto bytes = Random(spec.seed * 2 + 1).Bytes(size);
+  for (const ByteRange& range : ranges) {
+    const auto data = std::span(bytes).subspan(range.offset, range.length);
+    ADDCOW_TRY(file->Write(data, range.offset));
+    for (uint64_t i = 0; i < range.length && range.offset + i < disk.size(); i++)
+      disk[range.offset + i] = data[i];
+  }
+  return {};
+}
+
+Status MakeImageFile(FileSystem& file_system, const std::string& path, const ImageSpec& spec,
+                     std::vector<std::byte>& disk) {
+  ADDCOW_TRY_ASSIGN(auto file, file_system.Create(path));
+  ADDCOW_TRY(file->Truncate(spec.size));
+  std::vector<std::byte> bytes(spec.size);
+  if (spec.garbage) {
+    Random(spec.seed * 2).Fill(bytes);
+    ADDCOW_TRY(file->Write(bytes, 0));
+  }
+  const Layout layout(spec.size);
+  for (uint64_t cluster = 0; cluster < layout.clusters(); cluster++) {
+    const bool allocated =
+        spec.all_allocated || std::ranges::count(spec.allocated, cluster) != 0;
+    if (!allocated) continue;
+    for (uint64_t i = Layout::Start(cluster); i < layout.End(cluster + 1); i++)
+      disk[i] = bytes[i];
+  }
+  return {};
+}
+
+Status MakeAddCowFile(FileSystem& file_system, const std::string& path, const ImageSpec& spec) {
+  const Layout layout(spec.size);
+  Header header;
+  header.image = {"disk.raw", "raw"};
+  if (spec.backing_size) header.backing = NamedFile{"base.img", "raw"};
+  header.all_allocated = spec.all_allocated;
+  std::vector<std::byte> bitmap(layout.padded_bitmap_bytes());
+  for (uint64_t cluster = 0; cluster < layout.clusters(); cluster++)
+    if (spec.all_allocated || std::ranges::count(spec.allocated, cluster) != 0)
+      bitmap[cluster / 8] |= static_cast<std::byte>(1u << (cluster % 8));
+  ADDCOW_TRY_ASSIGN(const HeaderBytes bytes, SerializeHeader(header, path));
+  ADDCOW_TRY_ASSIGN(auto file, file_system.Create(path));
+  ADDCOW_TRY(file->Write(bytes, 0));
+  return file->Write(bitmap, kBitmapOffset);
+}
+
+}  // namespace
+
+Result<std::vector<std::byte>> MakeTestImage(FileSystem& file_system,
+                                             const std::string& directory,
+                                             const ImageSpec& spec) {
+  std::vector<std::byte> disk(spec.size);
+  if (spec.backing_size)
+    ADDCOW_TRY(MakeBacking(file_system, directory + "/base.img", spec, disk));
+  ADDCOW_TRY(MakeImageFile(file_system, directory + "/disk.raw", spec, disk));
+  ADDCOW_TRY(MakeAddCowFile(file_system, directory + "/x.add-cow", spec));
+  return disk;
+}
+
+Result<std::unique_ptr<Image>> OpenTestImage(FileSystem& file_system,
+                                             const std::string& directory, OpenMode mode,
+                                             std::vector<std::string>* messages) {
+  ImageSource source;
+  source.add_cow_path = directory + "/x.add-cow";
+  source.mode = mode;
+  return Image::Open(file_system, source, [messages](LogLevel, const std::string& message) {
+    if (messages != nullptr) messages->push_back(message);
+  });
+}
+
+std::vector<std::byte> ReadAll(Image& image) {
+  std::vector<std::byte> bytes(image.virtual_size());
+  if (!image.Read(bytes, 0)) bytes.clear();
+  return bytes;
+}
+
+std::vector<std::byte> Repeat(uint8_t value, uint64_t count) {
+  return std::vector<std::byte>(count, std::byte{value});
+}
+
+std::string Difference(std::span<const std::byte> actual, std::span<const std::byte> expected,
+                       uint64_t offset) {
+  if (actual.size() != expected.size())
+    return fmt::format("{} bytes, expected {}", actual.size(), expected.size());
+  const auto [a, e] = std::ranges::mismatch(actual, expected);
+  if (a == actual.end()) return "";
+  const auto position = static_cast<uint64_t>(a - actual.begin());
+  return fmt::format("byte {} (cluster {}, sector {}) is {:#04x}, expected {:#04x}",
+                     offset + position, (offset + position) / kClusterSize,
+                     (offset + position) / kSectorSize, static_cast<unsigned>(*a),
+                     static_cast<unsigned>(*e));
+}
+
+}  // namespace addcow
