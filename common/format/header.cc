@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// ParseHeader goes through the rules in the order of the table in
-// docs/format.md, one refusal for each, so that text and code can be read
-// side by side. All arithmetic is in uint64_t on 32-bit fields.
+// ParseHeader goes through the rules of the table in docs/format.md, one refusal
+// for each, what tells versions apart first. All arithmetic is in uint64_t on 32-bit fields.
 
 #include "common/format/header.h"
 
@@ -10,6 +9,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "common/format/raw_header.h"
 
@@ -140,11 +140,11 @@ Result<NamedFile> ParseImage(const Checker& check, const RawHeader& raw) {
 
 Result<Header> ParseHeader(std::span<const std::byte> bytes, const std::string& file) {
   const Checker check(bytes, file);
-  if (bytes.size() < kMagic.size() ||
-      std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0)
-    return check.Unsupported(
-        "magic is not that of an add-cow file, must be \"ADD_COW\\xff\" (is this the image "
-        "file?)");
+  std::vector<uint8_t> magic(std::min(bytes.size(), kMagic.size()));
+  if (!magic.empty()) std::memcpy(magic.data(), bytes.data(), magic.size());
+  if (!std::ranges::equal(magic, kMagic))
+    return check.Unsupported("not an add-cow file: magic is '{:02x}', must be '{:02x}'",
+                             fmt::join(magic, " "), fmt::join(kMagic, " "));
   if (bytes.size() < kHeaderSize)
     return check.Corrupt("truncated: {} bytes, the header alone must be {}", bytes.size(),
                          kHeaderSize);

@@ -213,6 +213,10 @@ Status Image::ZeroWhatBackingFills(uint64_t offset, uint64_t length, ZeroOptions
 
 Status Image::CopyUp(ClusterRange range) {
   const uint64_t start = Layout::Start(range.first);
+  // Bits past the last cluster would be counted as clusters of the disk.
+  if (!RangeFits(range.first, range.count, layout_.clusters()))
+    return Fail(
+        Error::Io(ENOSPC, "copy up", files_.image_path, start, Layout::Start(range.count)));
   ADDCOW_TRY(CheckWritable("copy up", start, layout_.End(range.end()) - start));
   const ClusterRangeLock lock(cluster_locks_, range);
   while (range.count > 0) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // Map: which bytes come from where, and which of them are holes. Runs are
-// taken word by word from the bitmap; inside a run the file that it comes
-// from is asked for its holes, and asked once for each of them however many
-// runs it spans.
+// taken word by word from the bitmap; then the file that a run comes from is
+// asked for its holes. The backing file, which does not change, is asked once
+// for each of them, however many runs it spans.
 
 #include <algorithm>
 
@@ -85,7 +85,6 @@ Status Image::Map(uint64_t offset, uint64_t length,
                   const std::function<bool(const Extent&)>& visit) {
   if (!RangeFits(offset, length, virtual_size()))
     return Fail(Error::Io(EINVAL, "map past the end", files_.image_path, offset, length));
-  HoleCursor image(files_.image.get(), virtual_size());
   HoleCursor backing(files_.backing.get(), backing_.size());
   // Up to where the backing file supplies bytes, its last sector whole.
   const uint64_t backing_end = RoundUp(backing_.size(), kSectorSize);
@@ -94,6 +93,10 @@ Status Image::Map(uint64_t offset, uint64_t length,
     const ClusterRun run = RunAt(offset, length);
     const uint64_t end = offset + BytesOf(run, offset, length);
     length -= end - offset;
+    // A new one for each run: what it learns of the image file must come after
+    // the bits. A hole that it remembered from before may since have become
+    // the data of a cluster whose bit is set by now.
+    HoleCursor image(files_.image.get(), virtual_size());
     while (offset < end) {
       Extent extent{offset, 0, Extent::Source::kImage, false};
       uint64_t limit = end;

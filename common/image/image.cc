@@ -107,12 +107,13 @@ Status Image::PublishBits() {
       store_.PutBack(std::move(taken));
       return written;
     }
+    bits_durable_ = false;
+  }
+  if (!bits_durable_) {
     ADDCOW_TRY(SyncOrStop(*files_.add_cow));
+    bits_durable_ = true;
   }
   if (all_set && !flag_written_) {
-    // Bits that were found in the file may come from a process that was
-    // killed before its (d).
-    if (taken.empty()) ADDCOW_TRY(SyncOrStop(*files_.add_cow));
     Header header = files_.header;
     header.all_allocated = true;
     ADDCOW_TRY(files_.add_cow->Write(SerializeFeatures(header.features()), kFeaturesOffset));

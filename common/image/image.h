@@ -122,6 +122,9 @@ class Image {
 
   // One flush at a time; held across its I/O.
   Mutex flush_mutex_;
+  // Every bit in the add-cow file is durable. Not so at first: the bits that
+  // were found may come from a process that was killed before it synced them.
+  bool bits_durable_ ADDCOW_GUARDED_BY(flush_mutex_) = false;
   bool flag_written_ ADDCOW_GUARDED_BY(flush_mutex_);  // ALL_ALLOCATED is on the disk
 };
 

@@ -27,7 +27,7 @@ refused() {
         "a refused image was written to ($pattern)"
 }
 
-patch 0 'X'; refused 'x.add-cow: magic is not'
+patch 0 'X'; refused 'x.add-cow: not an add-cow file: magic is'
 patch 8 '\002'; refused 'x.add-cow: version is 2, must be 1'
 patch 12 '\117'; refused 'x.add-cow: backing file name offset is 79, must be 80 to 4094'
 patch 12 '\000'; refused 'x.add-cow: backing file name size is 8, must be 0'
@@ -56,8 +56,8 @@ patch 4000 'leftover'; nbdkit -U - addcow x.add-cow --run true
 # Sizes.
 cp good.add-cow x.add-cow
 truncate -s 4095 x.add-cow; refused 'x.add-cow: truncated: 4095 bytes'
-truncate -s 7 x.add-cow; refused 'x.add-cow: magic is not'
-truncate -s 0 x.add-cow; refused 'x.add-cow: magic is not'
+truncate -s 7 x.add-cow; refused 'x.add-cow: not an add-cow file: magic is'
+truncate -s 0 x.add-cow; refused 'x.add-cow: not an add-cow file: magic is'
 cp good.add-cow x.add-cow
 truncate -s 4096 x.add-cow; refused 'x.add-cow: truncated: 4096 bytes, must be at least 4097'
 truncate -s 4097 x.add-cow; nbdkit -U - addcow x.add-cow --run true

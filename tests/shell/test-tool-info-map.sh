@@ -59,5 +59,5 @@ addcow info x.add-cow >/dev/null
 expect_fails 1 addcow map x.add-cow
 grep -q 'base.img: not found' stderr
 expect_fails 1 addcow info noise
-grep -q 'noise: magic is not' stderr
+grep -q 'noise: not an add-cow file' stderr
 expect_fails 1 addcow info nowhere
