@@ -1,1 +1,19 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# The command line tool and its bash completion.
+
+bin_PROGRAMS += tools/addcow
+
+tools_addcow_SOURCES = \
+	tools/check.cc \
+	tools/create.cc \
+	tools/flatten.cc \
+	tools/info.cc \
+	tools/main.cc \
+	tools/map.cc \
+	tools/output.cc tools/output.h \
+	tools/progress.cc tools/progress.h \
+	tools/verbs.cc tools/verbs.h
+tools_addcow_LDADD = common/libops.la
+
+bashcompletiondir = $(bashcompdir)
+dist_bashcompletion_DATA = completion/addcow

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// addcow check: looks at what is on the disk, not at what the engine makes of
+// it, and says what breaks the format. What may be found once the header is
+// sound and the files are there:
+//
+//   corruption  ALL_ALLOCATED is set, but the bit of a cluster is 0
+//   corruption  a bit past the last cluster is 1
+//   leak        the image file has storage under a 0 bit (old data, say, or
+//               an allocating write that a crash cut off)
+//
+// None of them changes what is read: the flag is honoured, the bits past the
+// end are ignored, and what is under a 0 bit is too.
+
+#ifndef ADDCOW_COMMON_OPS_CHECK_H
+#define ADDCOW_COMMON_OPS_CHECK_H
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "common/base/error.h"
+#include "common/io/file_system.h"
+
+namespace addcow {
+
+enum class Repair { kNone, kLeaks, kAll };
+
+struct CheckReport {
+  uint64_t total_clusters = 0;
+  uint64_t allocated_clusters = 0;  // as the disk is read: all, with ALL_ALLOCATED
+
+  // What is wrong, after the repair if there was one.
+  uint64_t check_errors = 0;     // things that could not be checked
+  uint64_t missing_bits = 0;     // corruptions, one for each cluster
+  uint64_t leaked_clusters = 0;  // harm nothing, waste storage
+  // Not wrong: the format tells readers to ignore bits past the last cluster,
+  // and writers to write 0. They would count if the image file grew.
+  uint64_t stray_bits = 0;
+  // Why nothing, or not all, could be checked. A code of kErrCorrupt is a
+  // corruption by itself; any other a check error.
+  std::optional<Error> error;
+
+  // What was repaired.
+  uint64_t fixed_bits = 0;
+  uint64_t fixed_leaks = 0;
+
+  uint64_t corruptions() const {
+    return missing_bits + (error && error->code() == kErrCorrupt ? 1 : 0);
+  }
+};
+
+// Writes nothing unless asked to repair, and then never while another program
+// uses the image: what that one has written and not flushed would look like a
+// leak. Fails where the files cannot be opened for a reason that is not in
+// them (not there, a newer version); what is in them is the report's business.
+Result<CheckReport> CheckImage(FileSystem& file_system, const std::string& add_cow_path,
+                               Repair repair);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_OPS_CHECK_H

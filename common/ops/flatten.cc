@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See flatten.h.
+
+#include "common/ops/flatten.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "common/image/image.h"
+#include "common/ops/require_writable.h"
+
+namespace addcow {
+
+namespace {
+
+// What is copied between two looks at the clock. Large, so that holes go by
+// fast; small enough for several in a second on a slow disk.
+constexpr uint64_t kChunkClusters = 16 * kMiB / kClusterSize;
+
+// A killed run loses what came after its last flush. But holes go by at
+// terabytes a second, so not more often than the interval.
+constexpr uint64_t kFlushBytes = 256 * kMiB;
+constexpr std::chrono::milliseconds kFlushInterval(100);
+
+// Decides when to flush.
+class Flusher {
+ public:
+  explicit Flusher(Image& image) : image_(image) {}
+
+  Status Copied(uint64_t bytes) {
+    unflushed_ += bytes;
+    if (unflushed_ < kFlushBytes || Clock::now() - last_ < kFlushInterval) return {};
+    ADDCOW_TRY(image_.Flush());
+    unflushed_ = 0;
+    last_ = Clock::now();
+    return {};
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  Image& image_;
+  uint64_t unflushed_ = 0;
+  Clock::time_point last_ = {};  // long ago
+};
+
+// Calls `use` with the unallocated clusters, at most `limit` at a time.
+Status ForEachUnallocated(const AllocationBitmap& bitmap, uint64_t limit,
+                          const std::function<Status(ClusterRange)>& use) {
+  for (uint64_t cluster = 0; cluster < bitmap.clusters();) {
+    ClusterRun run = bitmap.RunAt({cluster, bitmap.clusters() - cluster});
+    cluster = run.range.end();
+    while (!run.allocated && run.range.count > 0) {
+      const uint64_t count = std::min(run.range.count, limit);
+      ADDCOW_TRY(use({run.range.first, count}));
+      run.range = {run.range.first + count, run.range.count - count};
+    }
+  }
+  return {};
+}
+
+uint64_t BytesOf(const Layout& layout, ClusterRange range) {
+  return layout.End(range.end()) - Layout::Start(range.first);
+}
+
+Status CopyAllUp(Image& image, FlattenResult& result, const FlattenProgress& progress) {
+  const Layout layout(image.virtual_size());
+  uint64_t total = 0;
+  ADDCOW_TRY(ForEachUnallocated(image.bitmap(), UINT64_MAX, [&](ClusterRange range) {
+    total += BytesOf(layout, range);
+    return Status();
+  }));
+  progress(0, total);
+  Flusher flusher(image);
+  return ForEachUnallocated(image.bitmap(), kChunkClusters, [&](ClusterRange range) -> Status {
+    ADDCOW_TRY(image.CopyUp(range));
+    const uint64_t bytes = BytesOf(layout, range);
+    ADDCOW_TRY(flusher.Copied(bytes));
+    result.copied += bytes;
+    progress(result.copied, total);
+    return {};
+  });
+}
+
+}  // namespace
+
+Result<FlattenResult> FlattenImage(FileSystem& file_system, const std::string& add_cow_path,
+                                   LogSink log, const FlattenProgress& progress) {
+  ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system,
+                                            {.add_cow_path = add_cow_path,
+                                             .image_path = {},
+                                             .backing_path = {},
+                                             .mode = OpenMode::kReadWrite,
+                                             .want_backing = true},
+                                            std::move(log)));
+  const ImageFiles& files = image->files();
+  ADDCOW_TRY(RequireWritable(file_system, files));
+  FlattenResult result{0, files.image_path, files.backing_path};
+  const Status copied = CopyAllUp(*image, result, progress);
+  // Where copying failed (no space left, say), what there is counts the next
+  // time; and the first error is the one to report. Where it did not, this
+  // sets ALL_ALLOCATED, also if the last run was killed just before.
+  const Status flushed = image->Flush();
+  ADDCOW_TRY(copied);
+  ADDCOW_TRY(flushed);
+  return result;
+}
+
+}  // namespace addcow

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What the tool's verbs do, as a library: no printing, no argument parsing,
+# all input and output through FileSystem, so that tests can inject faults.
+
+noinst_LTLIBRARIES += common/libops.la
+
+common_libops_la_SOURCES = \
+	common/ops/check.cc common/ops/check.h \
+	common/ops/create.cc common/ops/create.h \
+	common/ops/flatten.cc common/ops/flatten.h \
+	common/ops/info.cc common/ops/info.h \
+	common/ops/map.cc common/ops/map.h \
+	common/ops/parse_size.cc common/ops/parse_size.h \
+	common/ops/raw_bitmap.cc common/ops/raw_bitmap.h \
+	common/ops/require_writable.h
+common_libops_la_LIBADD = common/libengine.la

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What the tool prints: results to standard output, everything else to
+// standard error. A result that did not arrive (full disk, closed pipe) is a
+// failure of the tool; FinishOutput, called last, sees to it.
+//
+// Threads: for the main thread, but LogToStderr, which any may call.
+
+#ifndef ADDCOW_TOOLS_OUTPUT_H
+#define ADDCOW_TOOLS_OUTPUT_H
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "common/base/error.h"
+#include "common/base/log.h"
+
+namespace addcow {
+
+// Keeps the keys in the order in which they were added.
+using Json = nlohmann::ordered_json;
+
+// Writes to standard output. False: it takes no more, so do not go on.
+bool PrintText(std::string_view text);
+
+template <typename... Args>
+bool Print(fmt::format_string<Args...> text, Args&&... args) {
+  return PrintText(fmt::format(text, std::forward<Args>(args)...));
+}
+
+// As qemu-img lays it out; file names that are not UTF-8 get replacement
+// characters.
+void PrintJson(const Json& json);
+
+// "addcow: MESSAGE" on standard error.
+void PrintError(std::string_view message);
+void PrintError(const Error& error);
+
+// For the engine: errors to standard error, the rest nowhere.
+void LogToStderr(LogLevel level, const std::string& message);
+
+// Flushes standard output and says whether all of it was written, with a
+// message if not.
+bool FinishOutput();
+
+// A file name for people: control characters cannot move the cursor.
+std::string Printable(std::string_view name);
+
+// 1.5 GiB: three digits, units of 1024, as qemu-img shows sizes.
+std::string HumanSize(uint64_t bytes);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_TOOLS_OUTPUT_H

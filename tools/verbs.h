@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The tool's verbs. Each is one file with one function that adds the verb's
+// options to the command line and returns how to run it; the work itself is
+// in common/ops.
+
+#ifndef ADDCOW_TOOLS_VERBS_H
+#define ADDCOW_TOOLS_VERBS_H
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+
+#include "common/base/error.h"
+
+namespace addcow {
+
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitFailed = 1;
+inline constexpr int kExitUsage = 2;
+
+struct Verb {
+  CLI::App* app = nullptr;
+  std::function<int()> run;  // returns the exit status
+};
+
+Verb AddCreate(CLI::App& tool);
+Verb AddInfo(CLI::App& tool);
+Verb AddMap(CLI::App& tool);
+Verb AddCheck(CLI::App& tool);
+Verb AddFlatten(CLI::App& tool);
+
+// A subcommand with what all of them have: --help and --version.
+CLI::App* AddVerb(CLI::App& tool, const std::string& name, const std::string& description);
+void AddHelpAndVersion(CLI::App& app);
+
+// The positional X.add-cow, which is required.
+void AddFileArgument(CLI::App& app, std::string& path);
+
+// --output=human|json; `json` says which.
+void AddOutputOption(CLI::App& app, bool& json);
+
+// Reports and returns kExitFailed.
+int Failed(const Error& error);
+
+// Says on one line what is wrong with the command line and where to read on,
+// and returns kExitUsage. `verb` is empty where none was given.
+int UsageError(const std::string& verb, const std::string& message);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_TOOLS_VERBS_H
