@@ -20,7 +20,10 @@ for folder in "$srcdir"/tests/vectors/*/; do
         expect_equal "$(jq -r .sha256 "$expect")" "${served%% *}" "$name: what is served"
         expect_equal "$(jq .virtual_size "$expect")" \
             "$(addcow info --output=json "$image" | jq '."virtual-size"')" "$name: size"
-        addcow check "$image" >/dev/null || fail "$name: not sound"
+        # 3: some have old bytes under a 0 bit, which is what a leak is.
+        status=0
+        addcow check "$image" >stdout 2>stderr || status=$?
+        case "$status" in 0 | 3) ;; *) fail "$name: check gave $status: $(cat stdout stderr)" ;; esac
         # Runs of allocated clusters, in bytes; in the map they have depth 0.
         want="$(jq -c '.virtual_size as $size | [.allocated[]
             | [.[0] * 65536, ([.[1] * 65536, $size - .[0] * 65536] | min)]]' "$expect")"

@@ -58,6 +58,7 @@ class FakeInode {
   SysResult<FileInfo> Info() const;
 
   // For tests.
+  uint64_t number() const { return number_; }
   void SetAbilities(const Abilities& abilities);
   uint64_t size() const;
   std::vector<std::byte> Bytes(uint64_t offset, uint64_t length) const;  // zeroes past the end

@@ -12,7 +12,8 @@
 //   writer.join();
 //
 // A stop takes the first operation that matches and no other. Parked after:
-// the operation is done, but its caller has not been told.
+// the operation is done, but its caller has not been told. Release before
+// anything waits for the end of the parked thread, a destructor included.
 //
 // Threads: any; the gate must outlive the files.
 

@@ -29,8 +29,10 @@ class ImageFixture : public testing::Test {
  protected:
   ImageFixture() { fake_.MakeDirectory(kDirectory); }
 
-  // Makes the files and opens the image.
+  // Makes the files, in place of those of an earlier Make, and opens the image.
   void Make(const ImageSpec& spec) {
+    image_.reset();
+    for (const char* path : {kAddCowPath, kImagePath, kBackingPath}) (void)fake_.Remove(path);
     auto disk = MakeTestImage(fake_, kDirectory, spec);
     ASSERT_OK(disk);
     reference_.emplace(std::move(*disk));

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// common/io/durable_create: the order of its steps, and that whatever step
+// fails nothing is left behind. What a crash leaves is in
+// tests/crash/durable_create_test.cc.
+
+#include "common/io/durable_create.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "tests/support/expect.h"
+#include "tests/support/fake_file_system.h"
+#include "tests/support/fault_file.h"
+#include "tests/support/operation_log.h"
+#include "tests/support/test_image.h"
+
+namespace addcow {
+namespace {
+
+class DurableCreateTest : public testing::Test {
+ protected:
+  DurableCreateTest() { fake_.MakeDirectory("/vm"); }
+
+  Status Create(RenameMode mode = RenameMode::kKeepExisting) {
+    return DurableCreate(log_system_, "/vm/new", mode, [](File& file) -> Status {
+      ADDCOW_TRY(file.Write(Repeat(1, 10), 0));
+      return file.Truncate(100);
+    });
+  }
+  std::vector<std::byte> Contents(const std::string& path) {
+    const auto inode = fake_.Find(path);
+    return inode == nullptr ? std::vector<std::byte>() : inode->Bytes(0, inode->size());
+  }
+  std::vector<std::byte> Complete() {
+    auto bytes = Repeat(1, 10);
+    bytes.resize(100);
+    return bytes;
+  }
+
+  const std::string temporary_ = fmt::format("/vm/new.{}.tmp", ::getpid());
+  FakeFileSystem fake_;
+  FaultPlan faults_;
+  OperationLog log_;
+  ForwardingFileSystem fault_system_{fake_, faults_};
+  ForwardingFileSystem log_system_{fault_system_, log_};
+};
+
+TEST_F(DurableCreateTest, MakesTheFile) {
+  ASSERT_OK(Create());
+  EXPECT_EQ(Contents("/vm/new"), Complete());
+  EXPECT_EQ(fake_.List(), std::vector<std::string>{"/vm/new"});
+}
+
+TEST_F(DurableCreateTest, SyncsContentsThenRenamesThenSyncsTheDirectory) {
+  ASSERT_OK(Create());
+  EXPECT_EQ(log_.Changes(), (std::vector<std::string>{
+                                "create " + temporary_, "write " + temporary_ + " 0+10",
+                                "truncate " + temporary_ + " 100", "sync " + temporary_,
+                                "rename " + temporary_ + " /vm/new", "sync directory /vm"}));
+}
+
+TEST_F(DurableCreateTest, KeepsAnExistingFile) {
+  fake_.Put("/vm/new", Repeat(9, 5));
+  EXPECT_TRUE(FailsWith(Create(RenameMode::kKeepExisting), EEXIST));
+  EXPECT_EQ(Contents("/vm/new"), Repeat(9, 5));
+  EXPECT_EQ(fake_.List(), std::vector<std::string>{"/vm/new"});
+}
+
+TEST_F(DurableCreateTest, ReplacesAnExistingFileIfTold) {
+  fake_.Put("/vm/new", Repeat(9, 5));
+  ASSERT_OK(Create(RenameMode::kReplace));
+  EXPECT_EQ(Contents("/vm/new"), Complete());
+}
+
+TEST_F(DurableCreateTest, FailedFillIsTheErrorAndLeavesNothing) {
+  const Status status = DurableCreate(
+      log_system_, "/vm/new", RenameMode::kKeepExisting,
+      [](File&) -> Status { return Fail(Error::Because(EINVAL, "/vm/new", "no")); });
+  EXPECT_TRUE(FailsSaying(status, "/vm/new: no"));
+  EXPECT_EQ(fake_.List(), std::vector<std::string>{});
+}
+
+// Which operation fails, with what, and what was there before.
+TEST_F(DurableCreateTest, WhateverFailsNothingIsLeftBehind) {
+  for (const int error : {EIO, ENOSPC}) {
+    for (uint64_t at = 1;; at++) {
+      faults_.Set({.at = at, .error = error});
+      const Status status = Create();
+      if (!faults_.fired()) {
+        EXPECT_OK(status);
+        EXPECT_EQ(at, 7u);  // as many steps as in the test of their order
+        faults_.Clear();
+        ASSERT_OK(fake_.Remove("/vm/new"));
+        break;
+      }
+      EXPECT_TRUE(FailsWith(status, error)) << faults_.hit();
+      EXPECT_EQ(fake_.List(), std::vector<std::string>{}) << faults_.hit();
+    }
+  }
+}
+
+TEST_F(DurableCreateTest, FailureNeverTakesAnExistingFileAway) {
+  for (uint64_t at = 1;; at++) {
+    fake_.Put("/vm/new", Repeat(9, 5));
+    faults_.Set({.at = at, .error = EIO});
+    const Status status = Create(RenameMode::kReplace);
+    if (!faults_.fired()) break;
+    EXPECT_TRUE(FailsWith(status, EIO)) << faults_.hit();
+    EXPECT_EQ(fake_.List(), std::vector<std::string>{"/vm/new"}) << faults_.hit();
+    // Once it is replaced it cannot be taken back, but it is complete.
+    const auto contents = Contents("/vm/new");
+    EXPECT_TRUE(contents == Repeat(9, 5) || contents == Complete()) << faults_.hit();
+  }
+}
+
+TEST_F(DurableCreateTest, InterruptedCallsAreInvisible) {
+  for (uint64_t at = 1;; at++) {
+    faults_.Set({.at = at, .error = EINTR});
+    ASSERT_OK(Create(RenameMode::kReplace)) << faults_.hit();
+    EXPECT_EQ(Contents("/vm/new"), Complete());
+    if (!faults_.fired()) break;
+  }
+}
+
+}  // namespace
+}  // namespace addcow

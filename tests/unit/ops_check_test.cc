@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// common/ops: check and the raw bitmap. What check says of what is on the
+// disk, that it writes only what it was told to, and that no repair, failed
+// ones included, changes what is read.
+
+#include <gtest/gtest.h>
+
+#include "common/ops/check.h"
+#include "common/ops/raw_bitmap.h"
+#include "tests/support/expect.h"
+#include "tests/support/fake_file_system.h"
+#include "tests/support/fault_file.h"
+#include "tests/support/operation_log.h"
+#include "tests/support/random.h"
+#include "tests/support/test_image.h"
+
+namespace addcow {
+namespace {
+
+TEST(RawBitmap, RunsAreThoseOfTheBits) {
+  Random random(TestSeed());
+  for (int round = 0; round < 200; round++) {
+    const uint64_t bytes = 1 + random.Below(3 * 4096);
+    auto inode = std::make_shared<FakeInode>();
+    ASSERT_TRUE(inode->Truncate(kBitmapOffset + bytes).has_value());
+    FakeFile file("f", inode);
+    std::vector<bool> bits(8 * bytes);
+    for (uint64_t fill = random.Below(20); fill > 0; fill--) {
+      const uint64_t first = random.Below(bits.size());
+      const uint64_t count = random.Below(bits.size() - first + 1);
+      const bool value = random.Below(3) != 0;
+      ASSERT_OK(FillRawBits(file, {first, count}, value));
+      for (uint64_t bit = first; bit < first + count; bit++) bits[bit] = value;
+    }
+    uint64_t position = 0;
+    std::optional<bool> last;
+    ASSERT_OK(VisitRawBits(file, bytes, [&](const ClusterRun& run) -> Status {
+      EXPECT_EQ(run.range.first, position);
+      EXPECT_NE(last, run.allocated);
+      EXPECT_GT(run.range.count, 0u);
+      for (; position < run.range.end() && position < bits.size(); position++)
+        if (bits[position] != run.allocated) ADD_FAILURE() << "bit " << position;
+      last = run.allocated;
+      return {};
+    }));
+    EXPECT_EQ(position, bits.size());
+    EXPECT_EQ(inode->size(), kBitmapOffset + bytes);
+  }
+}
+
+class CheckTest : public testing::Test {
+ protected:
+  CheckTest() { fake_.MakeDirectory(kDirectory); }
+
+  // In place of the files of an earlier Make.
+  void Make(const ImageSpec& spec) {
+    for (const char* path : {kAddCowPath, kImagePath, kBackingPath}) (void)fake_.Remove(path);
+    auto disk = MakeTestImage(fake_, kDirectory, spec);
+    ASSERT_OK(disk);
+    disk_ = std::move(*disk);
+  }
+  CheckReport Check(Repair repair = Repair::kNone) {
+    log_.Clear();
+    auto report = CheckImage(seam_, kAddCowPath, repair);
+    EXPECT_OK(report);
+    return report ? *report : CheckReport();
+  }
+  void Poke(uint64_t offset, uint8_t value) {
+    ASSERT_TRUE(fake_.Find(kAddCowPath)->Write(Repeat(value, 1), offset).has_value());
+  }
+  void ExpectDiskUnchanged() {
+    auto image = OpenTestImage(fake_, kDirectory, OpenMode::kReadOnly);
+    ASSERT_OK(image);
+    EXPECT_EQ(Difference(ReadAll(**image), disk_), "");
+  }
+  // The counts of wrong things that are left.
+  static void ExpectFound(const CheckReport& report, uint64_t corruptions, uint64_t leaks) {
+    EXPECT_EQ(report.check_errors, 0u);
+    EXPECT_EQ(report.corruptions(), corruptions);
+    EXPECT_EQ(report.leaked_clusters, leaks);
+  }
+
+  FakeFileSystem fake_;
+  OperationLog log_;
+  ForwardingFileSystem seam_{fake_, log_};
+  std::vector<std::byte> disk_;
+};
+
+TEST_F(CheckTest, SoundImage) {
+  Make({.size = 10 * kClusterSize + 1, .garbage = false, .allocated = {0, 10}});
+  const CheckReport report = Check();
+  ExpectFound(report, 0, 0);
+  EXPECT_EQ(report.total_clusters, 11u);
+  EXPECT_EQ(report.allocated_clusters, 2u);
+  EXPECT_EQ(log_.Changes(), std::vector<std::string>{});
+}
+
+TEST_F(CheckTest, StorageUnderAZeroBitIsALeak) {
+  Make({.size = 10 * kClusterSize + 1, .allocated = {0, 10}});  // full of old bytes
+  ExpectFound(Check(), 0, 9);
+  EXPECT_EQ(log_.Changes(), std::vector<std::string>{});
+  const CheckReport report = Check(Repair::kLeaks);
+  ExpectFound(report, 0, 0);
+  EXPECT_EQ(report.fixed_leaks, 9u);
+  EXPECT_EQ(fake_.Find(kImagePath)->Info()->allocated_bytes, kClusterSize + 4096);
+  EXPECT_EQ(fake_.Find(kImagePath)->size(), 10 * kClusterSize + 1);
+  ExpectDiskUnchanged();
+}
+
+TEST_F(CheckTest, OnlyClustersWithStorageLeak) {
+  Make({.size = 10 * kClusterSize, .garbage = false, .allocated = {2}});
+  for (const uint64_t offset : {uint64_t{5}, 3 * kClusterSize, 4 * kClusterSize - 1})
+    ASSERT_TRUE(fake_.Find(kImagePath)->Write(Repeat(1, 1), offset).has_value());
+  ExpectFound(Check(), 0, 2);
+}
+
+TEST_F(CheckTest, AFileThatCannotTellHolesHasNoLeaks) {
+  Make({.garbage = false});
+  fake_.Find(kImagePath)->SetAbilities({.seek = false});
+  ExpectFound(Check(), 0, 0);
+  fake_.Find(kImagePath)->SetAbilities({.is_block_device = true});
+  ExpectFound(Check(), 0, 0);
+}
+
+// The flag is honoured, so what is under its 0 bits is the disk: not a leak.
+TEST_F(CheckTest, FlagWithoutBitsIsCorruptAndIsNeverPunched) {
+  Make({.size = 9 * kClusterSize, .all_allocated = true});
+  Poke(kBitmapOffset, 0xf0);
+  Poke(kBitmapOffset + 1, 0);
+  const CheckReport found = Check();
+  ExpectFound(found, 5, 0);
+  EXPECT_EQ(found.allocated_clusters, 9u);
+  ExpectFound(Check(Repair::kLeaks), 5, 0);
+  EXPECT_EQ(log_.Count(OpKind::kPunchHole), 0u);
+  const CheckReport report = Check(Repair::kAll);
+  ExpectFound(report, 0, 0);
+  EXPECT_EQ(report.fixed_bits, 5u);
+  ExpectDiskUnchanged();
+  EXPECT_EQ(fake_.Find(kAddCowPath)->Bytes(kBitmapOffset, 3),
+            (std::vector{std::byte{0xff}, std::byte{0x01}, std::byte{0}}));
+}
+
+TEST_F(CheckTest, DataIsSyncedBeforeBitsAreSet) {
+  Make({.all_allocated = true});
+  Poke(kBitmapOffset, 0);
+  (void)Check(Repair::kAll);
+  const auto changes = log_.Changes();
+  ASSERT_GE(changes.size(), 3u);
+  EXPECT_EQ(changes[0], "sync data /vm/disk.raw");
+  EXPECT_EQ(changes[1], "write /vm/x.add-cow 4096+1");
+  EXPECT_EQ(changes.back(), "sync data /vm/x.add-cow");
+}
+
+TEST_F(CheckTest, BitsPastTheLastClusterAreSoundAndClearedByRepairAll) {
+  Make({.size = 9 * kClusterSize, .garbage = false, .allocated = {8}});
+  Poke(kBitmapOffset + 1, 0xff);
+  Poke(kBitmapOffset + kBitmapPadding - 1, 0x80);
+  ExpectFound(Check(), 0, 0);
+  EXPECT_EQ(Check().stray_bits, 8u);
+  EXPECT_EQ(Check(Repair::kLeaks).stray_bits, 8u);
+  const CheckReport report = Check(Repair::kAll);
+  ExpectFound(report, 0, 0);
+  EXPECT_EQ(report.stray_bits, 0u);
+  EXPECT_EQ(report.allocated_clusters, 1u);
+  ExpectDiskUnchanged();
+}
+
+TEST_F(CheckTest, WhatBreaksTheFormatIsOneCorruption) {
+  const std::function<void()> kBreak[] = {
+      [&] { Poke(44, 2); },                                    // header pages
+      [&] { (void)fake_.Find(kAddCowPath)->Truncate(100); },   // header cut off
+      [&] { (void)fake_.Find(kAddCowPath)->Truncate(4096); },  // no bitmap
+      [&] { (void)fake_.Find(kImagePath)->Truncate(0); },      // no disk
+      [&] { fake_.PutName(kBackingPath, fake_.Find(kImagePath)); }};
+  for (const auto& break_it : kBreak) {
+    Make({});
+    break_it();
+    const CheckReport report = Check();
+    ExpectFound(report, 1, 0);
+    EXPECT_TRUE(report.error);
+    EXPECT_EQ(report.total_clusters, 0u);
+  }
+}
+
+TEST_F(CheckTest, WhatCannotBeCheckedIsAnError) {
+  Make({});
+  Poke(8, 2);  // version
+  EXPECT_TRUE(FailsWith(CheckImage(fake_, kAddCowPath, Repair::kNone), kErrUnsupported));
+  Make({});
+  ASSERT_OK(fake_.Remove(kBackingPath));
+  EXPECT_TRUE(FailsWith(CheckImage(fake_, kAddCowPath, Repair::kNone), ENOENT));
+  Make({});
+  fake_.ForbidWriting(kImagePath, EACCES);
+  EXPECT_OK(CheckImage(fake_, kAddCowPath, Repair::kNone));
+  EXPECT_TRUE(FailsWith(CheckImage(fake_, kAddCowPath, Repair::kLeaks), EACCES));
+}
+
+TEST_F(CheckTest, ReadErrorsAreCountedNotTakenForCorruption) {
+  Make({.allocated = {1}});
+  FaultPlan plan({.at = 2, .where = [](const Operation& operation) {
+                    return operation.kind == OpKind::kRead;
+                  }});
+  ForwardingFileSystem faulty(fake_, plan);
+  ASSERT_OK_AND_ASSIGN(const CheckReport report,
+                       CheckImage(faulty, kAddCowPath, Repair::kNone));
+  ASSERT_TRUE(plan.fired());
+  EXPECT_EQ(report.check_errors, 1u);
+  EXPECT_EQ(report.corruptions(), 0u);
+}
+
+TEST_F(CheckTest, RepairThatFailsCanBeRunAgainAndTheDiskStays) {
+  for (const bool all_allocated : {false, true}) {
+    for (uint64_t at = 1;; at++) {
+      Make({.size = 20 * kClusterSize + 7,
+            .allocated = {0, 3, 4, 20},
+            .all_allocated = all_allocated});
+      // Bits 21 to 23 are past the end; with the flag, 16 to 19 are missing.
+      Poke(kBitmapOffset + 2, 0xf0);
+      FaultPlan plan({.at = at, .error = EIO});
+      ForwardingFileSystem faulty(fake_, plan);
+      const auto report = CheckImage(faulty, kAddCowPath, Repair::kAll);
+      ExpectDiskUnchanged();
+      ExpectFound(Check(Repair::kAll), 0, 0);
+      ExpectDiskUnchanged();
+      if (!plan.fired()) {
+        ASSERT_OK(report);
+        ExpectFound(*report, 0, 0);
+        EXPECT_GT(at, 10u);
+        break;
+      }
+      if (report && !report->error) ExpectFound(*report, 0, 0);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace addcow

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// common/io/posix_file: the system calls on real files in a temporary
+// directory. What a file system may lack (holes) is skipped where it does.
+
+#include "common/io/posix_file.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "common/base/units.h"
+#include "common/io/file_system.h"
+#include "tests/support/expect.h"
+#include "tests/support/temp_dir.h"
+#include "tests/support/test_image.h"
+
+namespace addcow {
+namespace {
+
+class PosixFileTest : public testing::Test {
+ protected:
+  std::unique_ptr<File> Create(const std::string& name) {
+    auto file = posix_.Create(directory_ / name);
+    EXPECT_OK(file);
+    return file ? std::move(*file) : nullptr;
+  }
+  static std::vector<std::byte> Read(File& file, uint64_t offset, uint64_t length) {
+    std::vector<std::byte> bytes(length);
+    EXPECT_OK(file.ReadExactly(bytes, offset));
+    return bytes;
+  }
+
+  FileSystem& posix_ = PosixFileSystem();
+  const TempDir directory_;
+};
+
+TEST_F(PosixFileTest, ReadsWhatWasWritten) {
+  const auto file = Create("f");
+  const auto data = Repeat(7, 5000);
+  ASSERT_OK(file->Write(data, 100000));
+  EXPECT_EQ(Read(*file, 100000, 5000), data);
+}
+
+TEST_F(PosixFileTest, SizeIsThatOfTheFile) {
+  const auto file = Create("f");
+  ASSERT_OK(file->Truncate(12345));
+  ASSERT_OK_AND_ASSIGN(const uint64_t size, file->Size());
+  EXPECT_EQ(size, 12345u);
+}
+
+TEST_F(PosixFileTest, OffsetsPastWhatTheSystemTakesAreErrors) {
+  const auto file = Create("f");
+  std::vector<std::byte> buffer(10);
+  EXPECT_TRUE(FailsWith(file->Read(buffer, kMaxOffset), EINVAL));
+  EXPECT_TRUE(FailsWith(file->Write(buffer, kMaxOffset), EFBIG));
+  EXPECT_TRUE(FailsWith(file->Write(buffer, UINT64_MAX - 4), EFBIG));
+  EXPECT_TRUE(FailsWith(file->PunchHole(kMaxOffset, 10), EFBIG));
+  EXPECT_TRUE(FailsWith(file->Truncate(kMaxOffset + 1), EFBIG));
+}
+
+TEST_F(PosixFileTest, PunchedHoleReadsZeroesAndKeepsTheSize) {
+  const auto file = Create("f");
+  ASSERT_OK(file->Write(Repeat(1, kMiB), 0));
+  const Status punched = file->PunchHole(65536, kMiB);
+  if (!punched && punched.error().code() == EOPNOTSUPP) GTEST_SKIP() << "no holes here";
+  ASSERT_OK(punched);
+  EXPECT_EQ(Read(*file, 65536, kMiB - 65536), Repeat(0, kMiB - 65536));
+  EXPECT_EQ(Read(*file, 0, 65536), Repeat(1, 65536));
+  ASSERT_OK_AND_ASSIGN(const uint64_t size, file->Size());
+  EXPECT_EQ(size, kMiB);
+}
+
+TEST_F(PosixFileTest, ZeroedRangeReadsZeroesAndKeepsTheSize) {
+  const auto file = Create("f");
+  ASSERT_OK(file->Write(Repeat(1, kMiB), 0));
+  const Status zeroed = file->ZeroRange(65536, kMiB);
+  if (!zeroed && zeroed.error().code() == EOPNOTSUPP) GTEST_SKIP() << "no ZERO_RANGE here";
+  ASSERT_OK(zeroed);
+  EXPECT_EQ(Read(*file, 65536, kMiB - 65536), Repeat(0, kMiB - 65536));
+  ASSERT_OK_AND_ASSIGN(const uint64_t size, file->Size());
+  EXPECT_EQ(size, kMiB);
+}
+
+TEST_F(PosixFileTest, FindsDataBehindAHole) {
+  const auto file = Create("f");
+  ASSERT_OK(file->Truncate(4 * kMiB));
+  ASSERT_OK(file->Write(Repeat(1, 65536), kMiB));
+  ASSERT_OK_AND_ASSIGN(const uint64_t data, file->FindData(0));
+  if (data == 0) GTEST_SKIP() << "holes are not known here";
+  EXPECT_EQ(data, kMiB);
+  ASSERT_OK_AND_ASSIGN(const uint64_t hole, file->FindHole(data));
+  EXPECT_EQ(hole, kMiB + 65536);
+  ASSERT_OK_AND_ASSIGN(const uint64_t none, file->FindData(hole));
+  EXPECT_EQ(none, 4 * kMiB);
+}
+
+TEST_F(PosixFileTest, SyncsSucceed) {
+  const auto file = Create("f");
+  ASSERT_OK(file->Write(Repeat(1, 10), 0));
+  EXPECT_OK(file->SyncData());
+  EXPECT_OK(file->Sync());
+}
+
+TEST_F(PosixFileTest, PrefetchChangesNothing) {
+  const auto file = Create("f");
+  ASSERT_OK(file->Write(Repeat(1, 10), 0));
+  EXPECT_OK(file->Prefetch(0, 10));
+  EXPECT_EQ(Read(*file, 0, 10), Repeat(1, 10));
+}
+
+TEST_F(PosixFileTest, WritingAReadOnlyFileFails) {
+  (void)Create("f");
+  ASSERT_OK_AND_ASSIGN(const auto file, posix_.Open(directory_ / "f", OpenMode::kReadOnly));
+  EXPECT_TRUE(FailsWith(file->Write(Repeat(1, 10), 0), EBADF));
+}
+
+TEST_F(PosixFileTest, TwoNamesOfOneFileAreTheSame) {
+  const auto a = Create("a");
+  const auto b = Create("b");
+  ASSERT_EQ(::link((directory_ / "a").c_str(), (directory_ / "c").c_str()), 0);
+  ASSERT_OK_AND_ASSIGN(const auto c, posix_.Open(directory_ / "c", OpenMode::kReadOnly));
+  ASSERT_OK_AND_ASSIGN(const FileInfo info_a, a->Info());
+  ASSERT_OK_AND_ASSIGN(const FileInfo info_b, b->Info());
+  ASSERT_OK_AND_ASSIGN(const FileInfo info_c, c->Info());
+  EXPECT_TRUE(info_a.SameFile(info_c));
+  EXPECT_FALSE(info_a.SameFile(info_b));
+}
+
+using PosixFileSystemTest = PosixFileTest;
+
+// Would hang if the FIFO were opened as a file is: there is no writer.
+TEST_F(PosixFileSystemTest, RefusesAFifoWithoutWaiting) {
+  const std::string path = directory_ / "fifo";
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  for (const OpenMode mode : {OpenMode::kReadOnly, OpenMode::kReadWrite}) {
+    const auto opened = posix_.Open(path, mode);
+    EXPECT_TRUE(FailsWith(opened, EINVAL));
+    EXPECT_TRUE(FailsSaying(opened, "not a regular file or a block device"));
+  }
+}
+
+TEST_F(PosixFileSystemTest, RefusesADirectoryAndADevice) {
+  EXPECT_TRUE(FailsWith(posix_.Open(directory_.path(), OpenMode::kReadOnly), EISDIR));
+  EXPECT_TRUE(FailsWith(posix_.Open("/dev/null", OpenMode::kReadOnly), EINVAL));
+}
+
+TEST_F(PosixFileSystemTest, MissingFileIsAnErrorThatNamesIt) {
+  const std::string path = directory_ / "none";
+  const auto opened = posix_.Open(path, OpenMode::kReadWrite);
+  EXPECT_TRUE(FailsWith(opened, ENOENT));
+  EXPECT_TRUE(FailsSaying(opened, "open: " + path + ": No such file"));
+}
+
+TEST_F(PosixFileSystemTest, CreateFailsWhereTheNameIsTaken) {
+  (void)Create("f");
+  EXPECT_TRUE(FailsWith(posix_.Create(directory_ / "f"), EEXIST));
+}
+
+TEST_F(PosixFileSystemTest, RenameReplacesIfTold) {
+  ASSERT_OK(Create("a")->Write(Repeat(1, 1), 0));
+  (void)Create("b");
+  ASSERT_OK(posix_.Rename(directory_ / "a", directory_ / "b", RenameMode::kReplace));
+  ASSERT_OK_AND_ASSIGN(const auto file, posix_.Open(directory_ / "b", OpenMode::kReadOnly));
+  EXPECT_EQ(Read(*file, 0, 1), Repeat(1, 1));
+}
+
+TEST_F(PosixFileSystemTest, RenameKeepsAnExistingFileIfTold) {
+  (void)Create("a");
+  (void)Create("b");
+  EXPECT_TRUE(FailsWith(
+      posix_.Rename(directory_ / "a", directory_ / "b", RenameMode::kKeepExisting), EEXIST));
+  EXPECT_OK(posix_.Rename(directory_ / "a", directory_ / "c", RenameMode::kKeepExisting));
+  ASSERT_OK_AND_ASSIGN(const bool there, posix_.Exists(directory_ / "a"));
+  EXPECT_FALSE(there);
+}
+
+TEST_F(PosixFileSystemTest, RemoveRemoves) {
+  (void)Create("f");
+  ASSERT_OK(posix_.Remove(directory_ / "f"));
+  EXPECT_TRUE(FailsWith(posix_.Remove(directory_ / "f"), ENOENT));
+}
+
+TEST_F(PosixFileSystemTest, DanglingLinkExists) {
+  ASSERT_EQ(::symlink("nowhere", (directory_ / "link").c_str()), 0);
+  ASSERT_OK_AND_ASSIGN(const bool there, posix_.Exists(directory_ / "link"));
+  EXPECT_TRUE(there);
+}
+
+TEST_F(PosixFileSystemTest, SyncsADirectoryAndNothingElse) {
+  (void)Create("f");
+  EXPECT_OK(posix_.SyncDirectory(directory_.path()));
+  EXPECT_TRUE(FailsWith(posix_.SyncDirectory(directory_ / "f"), ENOTDIR));
+}
+
+TEST_F(PosixFileSystemTest, RealPathFollowsLinks) {
+  (void)Create("f");
+  ASSERT_EQ(::symlink("f", (directory_ / "link").c_str()), 0);
+  ASSERT_OK_AND_ASSIGN(const std::string direct, posix_.RealPath(directory_ / "f"));
+  ASSERT_OK_AND_ASSIGN(const std::string linked, posix_.RealPath(directory_ / "link"));
+  EXPECT_EQ(direct, linked);
+  EXPECT_TRUE(FailsWith(posix_.RealPath(directory_ / "none"), ENOENT));
+}
+
+}  // namespace
+}  // namespace addcow
