@@ -50,22 +50,25 @@ slow_tests = \
 	tests/slow/test-virt-v2v.sh
 
 EXTRA_DIST += $(shell_tests) $(slow_tests) tests/functions.sh tests/slow/make-guest.sh \
-	tests/vectors .clang-format
+	tests/README.md \
+	tests/vectors .clang-format run.in quickstart runtests scripts/prepare.sh README.md LICENSE .ci/run
 
 .PHONY: check-slow check-asan check-tsan check-valgrind
 
 check-slow: all
 	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(slow_tests)'
 
-# A second build of this tree in sanitize/NAME, with its own flags, and in it
-# "make check" for the tests named.
-sanitizer_flags = -O1 -g -fno-omit-frame-pointer
+# A build of what would be released, in sanitize/NAME, with its own flags, and
+# in it "make check" for the tests named. From a copy in sanitize/src, since a
+# tree that is built in place cannot be built elsewhere as well.
+sanitizer_flags = -Og -g1 -fno-omit-frame-pointer
+sanitizer_source = sanitize/src
 run_sanitizer_build = \
 	run_sanitizer_build () { \
 	  name="$$1"; tests="$$2"; shift 2; \
+	  $(MKDIR_P) sanitize && $(MAKE) $(AM_MAKEFLAGS) distdir distdir=$(sanitizer_source) && \
 	  $(MKDIR_P) "sanitize/$$name" && cd "sanitize/$$name" && \
-	  { test -f config.status || \
-	    '$(abs_top_srcdir)/configure' --enable-developer --quiet "$$@"; } && \
+	  { test -f config.status || ../src/configure --enable-developer --quiet "$$@"; } && \
 	  if test -n "$$tests"; \
 	    then $(MAKE) $(AM_MAKEFLAGS) check TESTS="$$tests"; \
 	    else $(MAKE) $(AM_MAKEFLAGS) check; \
