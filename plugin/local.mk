@@ -15,3 +15,10 @@ plugin_nbdkit_addcow_plugin_la_LIBADD = common/libengine.la
 plugin_nbdkit_addcow_plugin_la_DEPENDENCIES = common/libengine.la plugin/plugin.syms
 
 EXTRA_DIST += plugin/plugin.syms
+
+# libtool's .la file is of no use to nbdkit. Without it "uninstall" does not
+# know what it had installed.
+install-data-hook:
+	rm -f "$(DESTDIR)$(plugindir)/nbdkit-addcow-plugin.la"
+uninstall-hook:
+	rm -f "$(DESTDIR)$(plugindir)/nbdkit-addcow-plugin.so"

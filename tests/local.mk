@@ -10,7 +10,9 @@ SH_LOG_COMPILER = bash
 AM_TESTS_ENVIRONMENT = \
 	srcdir='$(abs_top_srcdir)'; export srcdir; \
 	ADDCOW_RUN='$(abs_top_builddir)/run'; export ADDCOW_RUN; \
-	ADDCOW_BUILDDIR='$(abs_top_builddir)'; export ADDCOW_BUILDDIR;
+	ADDCOW_BUILDDIR='$(abs_top_builddir)'; export ADDCOW_BUILDDIR; \
+	ASAN_OPTIONS=allocator_may_return_null=1; export ASAN_OPTIONS; \
+	TSAN_OPTIONS=allocator_may_return_null=1; export TSAN_OPTIONS;
 
 shell_tests = \
 	tests/shell/test-all-allocated.sh \
