@@ -68,6 +68,7 @@ sanitizer_source = sanitize/src
 run_sanitizer_build = \
 	run_sanitizer_build () { \
 	  name="$$1"; tests="$$2"; shift 2; \
+	  ADDCOW_CRASH_STATES="$${ADDCOW_CRASH_STATES:-10000}"; export ADDCOW_CRASH_STATES; \
 	  $(MKDIR_P) sanitize && $(MAKE) $(AM_MAKEFLAGS) distdir distdir=$(sanitizer_source) && \
 	  $(MKDIR_P) "sanitize/$$name" && cd "sanitize/$$name" && \
 	  { test -f config.status || ../src/configure --enable-developer --quiet "$$@"; } && \
@@ -95,7 +96,7 @@ check-tsan:
 # The unit tests, and the server behind the NBD tests, under valgrind.
 check-valgrind: all
 	@if test '$(VALGRIND)' = no; then echo 'valgrind is not installed' >&2; exit 1; fi
-	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(cxx_valgrind_tests)' \
+	ADDCOW_CRASH_STATES=500 $(MAKE) $(AM_MAKEFLAGS) check TESTS='$(cxx_valgrind_tests)' \
 	  LOG_COMPILER="$(LIBTOOL) --mode=execute $(VALGRIND) --quiet --error-exitcode=119 --leak-check=full"
 	NBDKIT_VALGRIND=1 $(MAKE) $(AM_MAKEFLAGS) check \
 	  TESTS='tests/shell/test-vectors.sh tests/shell/test-qemu-io.sh tests/shell/test-clean-stop.sh'

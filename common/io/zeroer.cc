@@ -58,7 +58,9 @@ Status Zeroer::ZeroUnlessHole(uint64_t offset, uint64_t length) {
 Status Zeroer::WriteZeroes(uint64_t offset, uint64_t length) {
   static const std::array<std::byte, 64 * kKiB> zeroes = {};
   while (length > 0) {
-    const size_t count = static_cast<size_t>(std::min<uint64_t>(length, zeroes.size()));
+    // Cut between sectors: a crash must not find half of one zeroed.
+    const uint64_t to_boundary = zeroes.size() - offset % zeroes.size();
+    const size_t count = static_cast<size_t>(std::min(length, to_boundary));
     ADDCOW_TRY(file_.Write(std::span(zeroes).first(count), offset));
     offset += count;
     length -= count;

@@ -18,18 +18,31 @@ std::atomic<uint64_t> next_number = 1;
 
 constexpr uint64_t kBlock = FakeInode::kBlockSize;
 
-// Calls step(block, offset in the block, count) for each block that
-// [offset, offset + length) touches.
-template <typename Step>
-void ForEachBlock(uint64_t offset, uint64_t length, Step step) {
-  while (length > 0) {
-    const uint64_t within = offset % kBlock;
-    const uint64_t count = std::min(length, kBlock - within);
-    step(offset / kBlock, within, count);
-    offset += count;
-    length -= count;
+// Goes through a range block by block. A loop, not a callback: the thread
+// safety analysis does not look through lambdas.
+class BlockWalk {
+ public:
+  BlockWalk(uint64_t offset, uint64_t length) : offset_(offset), length_(length) {}
+
+  // False at the end.
+  bool Next() {
+    if (length_ == 0) return false;
+    block = offset_ / kBlock;
+    within = offset_ % kBlock;
+    count = std::min(length_, kBlock - within);
+    offset_ += count;
+    length_ -= count;
+    return true;
   }
-}
+
+  uint64_t block = 0;
+  uint64_t within = 0;
+  uint64_t count = 0;
+
+ private:
+  uint64_t offset_;
+  uint64_t length_;
+};
 
 }  // namespace
 
@@ -52,21 +65,24 @@ FakeInode::Block& FakeInode::Writable(uint64_t block) {
 }
 
 void FakeInode::CopyIn(const std::byte* data, uint64_t offset, uint64_t length) {
-  ForEachBlock(offset, length, [&](uint64_t block, uint64_t within, uint64_t count) {
-    std::memcpy(Writable(block).data() + within, data, count);
-    data += count;
-  });
+  for (BlockWalk at(offset, length); at.Next(); data += at.count)
+    std::memcpy(Writable(at.block).data() + at.within, data, at.count);
 }
 
 void FakeInode::CopyOut(std::span<std::byte> buffer, uint64_t offset) const {
   std::byte* to = buffer.data();
-  ForEachBlock(offset, buffer.size(), [&](uint64_t block, uint64_t within, uint64_t count) {
-    if (KindOf(block) == Kind::kData)
-      std::memcpy(to, blocks_.at(block)->data() + within, count);
+  for (BlockWalk at(offset, buffer.size()); at.Next(); to += at.count) {
+    if (KindOf(at.block) == Kind::kData)
+      std::memcpy(to, blocks_.at(at.block)->data() + at.within, at.count);
     else
-      std::memset(to, 0, count);
-    to += count;
-  });
+      std::memset(to, 0, at.count);
+  }
+}
+
+void FakeInode::ClearData(uint64_t offset, uint64_t length) {
+  for (BlockWalk at(offset, length); at.Next();)
+    if (KindOf(at.block) == Kind::kData)
+      std::memset(Writable(at.block).data() + at.within, 0, at.count);
 }
 
 void FakeInode::Clear(uint64_t offset, uint64_t length, bool keep_storage) {
@@ -77,19 +93,16 @@ void FakeInode::Clear(uint64_t offset, uint64_t length, bool keep_storage) {
     if (first < end) blocks_.erase(blocks_.lower_bound(first), blocks_.lower_bound(end));
     const uint64_t head_end = std::min(offset + length, first * kBlock);
     const uint64_t tail = std::max(head_end, end * kBlock);
-    const auto clear_part = [&](uint64_t block, uint64_t within, uint64_t count) {
-      if (KindOf(block) == Kind::kData) std::memset(Writable(block).data() + within, 0, count);
-    };
-    ForEachBlock(offset, head_end - offset, clear_part);
-    ForEachBlock(tail, offset + length - tail, clear_part);
+    ClearData(offset, head_end - offset);
+    ClearData(tail, offset + length - tail);
     return;
   }
-  ForEachBlock(offset, length, [&](uint64_t block, uint64_t within, uint64_t count) {
-    if (count == kBlock || KindOf(block) != Kind::kData)
-      blocks_[block] = nullptr;
+  for (BlockWalk at(offset, length); at.Next();) {
+    if (at.count == kBlock || KindOf(at.block) != Kind::kData)
+      blocks_[at.block] = nullptr;
     else
-      std::memset(Writable(block).data() + within, 0, count);
-  });
+      std::memset(Writable(at.block).data() + at.within, 0, at.count);
+  }
 }
 
 SysResult<size_t> FakeInode::Read(std::span<std::byte> buffer, uint64_t offset) const {

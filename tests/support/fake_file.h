@@ -74,6 +74,7 @@ class FakeInode {
   Block& Writable(uint64_t block) ADDCOW_REQUIRES(mutex_);
   void CopyIn(const std::byte* data, uint64_t offset, uint64_t length) ADDCOW_REQUIRES(mutex_);
   void CopyOut(std::span<std::byte> buffer, uint64_t offset) const ADDCOW_REQUIRES(mutex_);
+  void ClearData(uint64_t offset, uint64_t length) ADDCOW_REQUIRES(mutex_);
   void Clear(uint64_t offset, uint64_t length, bool keep_storage) ADDCOW_REQUIRES(mutex_);
   SysResult<void> CheckZero(bool able, uint64_t offset, uint64_t length) const
       ADDCOW_REQUIRES(mutex_);

@@ -82,6 +82,18 @@ TEST_F(ZeroerTest, WritesZeroesWhereNothingElseWorks) {
   EXPECT_EQ(Tried(), Lines{"write f 600000+10"});
 }
 
+// A sector that the range covers is zeroed by one write: after a crash it is
+// as before or zero, not half of each.
+TEST_F(ZeroerTest, CutsWrittenZeroesBetweenSectors) {
+  inode_->SetAbilities({.punch_hole = false, .zero_range = false});
+  ASSERT_OK(zeroer_.Zero(1000, 500000, {}));
+  const auto writes =
+      log_.Records([](const Operation& operation) { return operation.kind == OpKind::kWrite; });
+  ASSERT_GT(writes.size(), 1u);
+  for (size_t i = 1; i < writes.size(); i++)
+    EXPECT_EQ(writes[i].operation.offset % kSectorSize, 0u);
+}
+
 TEST_F(ZeroerTest, DoesNotRememberThatOneRangeWasNotAligned) {
   inode_->SetAbilities({.zero_alignment = 512});
   ASSERT_OK(zeroer_.Zero(100, 1000, {}));

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The tests in C++: GoogleTest programs that print TAP, so that each single
+# test is counted. tests/README.md says what is tested where.
+
+LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
+
+# Test doubles, and the main() of all test programs.
+check_LTLIBRARIES =
+support_sources = \
+	tests/support/crash_disk.cc tests/support/crash_disk.h \
+	tests/support/crash_model.cc tests/support/crash_model.h \
+	tests/support/expect.h \
+	tests/support/fake_file.cc tests/support/fake_file.h \
+	tests/support/fake_file_system.cc tests/support/fake_file_system.h \
+	tests/support/fault_file.cc tests/support/fault_file.h \
+	tests/support/forwarding_file.cc tests/support/forwarding_file.h \
+	tests/support/gated_file.cc tests/support/gated_file.h \
+	tests/support/image_fixture.h \
+	tests/support/main.cc \
+	tests/support/operation.cc tests/support/operation.h \
+	tests/support/operation_log.h \
+	tests/support/racer.cc tests/support/racer.h \
+	tests/support/random.h \
+	tests/support/reference_disk.cc tests/support/reference_disk.h \
+	tests/support/temp_dir.h \
+	tests/support/test_image.cc tests/support/test_image.h
+
+unit_sources = \
+	tests/unit/allocation_bitmap_test.cc \
+	tests/unit/backing_test.cc \
+	tests/unit/base_test.cc \
+	tests/unit/bitmap_store_test.cc \
+	tests/unit/cluster_locks_test.cc \
+	tests/unit/durable_create_test.cc \
+	tests/unit/fake_file_test.cc \
+	tests/unit/file_test.cc \
+	tests/unit/header_test.cc \
+	tests/unit/image_files_test.cc \
+	tests/unit/image_flush_test.cc \
+	tests/unit/image_found_state_test.cc \
+	tests/unit/image_map_test.cc \
+	tests/unit/image_race_test.cc \
+	tests/unit/image_read_write_test.cc \
+	tests/unit/image_zero_test.cc \
+	tests/unit/layout_test.cc \
+	tests/unit/ops_check_test.cc \
+	tests/unit/ops_test.cc \
+	tests/unit/posix_file_test.cc \
+	tests/unit/zeroer_test.cc
+
+crash_sources = \
+	tests/crash/crash_disk_test.cc \
+	tests/crash/crash_harness.cc tests/crash/crash_harness.h \
+	tests/crash/durable_create_test.cc \
+	tests/crash/engine_crash_test.cc \
+	tests/crash/random_crash_test.cc
+
+test_cppflags = $(AM_CPPFLAGS) $(GTEST_CFLAGS)
+test_ldadd = tests/support/libsupport.la common/libengine.la $(GTEST_LIBS)
+
+# The programs with threads, for ThreadSanitizer, and those for valgrind.
+cxx_thread_tests =
+cxx_valgrind_tests =
+
+if HAVE_GTEST
+check_LTLIBRARIES += tests/support/libsupport.la
+tests_support_libsupport_la_SOURCES = $(support_sources)
+tests_support_libsupport_la_CPPFLAGS = $(test_cppflags)
+
+cxx_tests = tests/crash/crash-tests tests/unit/unit-tests
+tests_crash_crash_tests_SOURCES = $(crash_sources)
+tests_crash_crash_tests_CPPFLAGS = $(test_cppflags)
+tests_crash_crash_tests_LDADD = $(test_ldadd)
+tests_unit_unit_tests_SOURCES = $(unit_sources)
+tests_unit_unit_tests_CPPFLAGS = $(test_cppflags)
+tests_unit_unit_tests_LDADD = common/libops.la $(test_ldadd)
+
+cxx_thread_tests += tests/crash/crash-tests tests/unit/unit-tests
+cxx_valgrind_tests += tests/unit/unit-tests
+
+check_PROGRAMS += $(cxx_tests)
+TESTS += $(cxx_tests)
+endif
