@@ -53,6 +53,7 @@ crash_sources = \
 	tests/crash/crash_harness.cc tests/crash/crash_harness.h \
 	tests/crash/durable_create_test.cc \
 	tests/crash/engine_crash_test.cc \
+	tests/crash/ops_crash_test.cc \
 	tests/crash/random_crash_test.cc
 
 test_cppflags = $(AM_CPPFLAGS) $(GTEST_CFLAGS)
@@ -70,7 +71,7 @@ tests_support_libsupport_la_CPPFLAGS = $(test_cppflags)
 cxx_tests = tests/crash/crash-tests tests/unit/unit-tests
 tests_crash_crash_tests_SOURCES = $(crash_sources)
 tests_crash_crash_tests_CPPFLAGS = $(test_cppflags)
-tests_crash_crash_tests_LDADD = $(test_ldadd)
+tests_crash_crash_tests_LDADD = common/libops.la $(test_ldadd)
 tests_unit_unit_tests_SOURCES = $(unit_sources)
 tests_unit_unit_tests_CPPFLAGS = $(test_cppflags)
 tests_unit_unit_tests_LDADD = common/libops.la $(test_ldadd)

@@ -91,7 +91,8 @@ Result<std::unique_ptr<Image>> OpenTestImage(FileSystem& file_system,
 }
 
 std::vector<std::byte> ReadAll(Image& image) {
-  std::vector<std::byte> bytes(image.virtual_size());
+  // Not zeroes: what is not filled in must show.
+  std::vector<std::byte> bytes(image.virtual_size(), std::byte{0xee});
   if (!image.Read(bytes, 0)) bytes.clear();
   return bytes;
 }
