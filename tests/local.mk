@@ -81,7 +81,7 @@ run_sanitizer_build = \
 # All tests under AddressSanitizer and UndefinedBehaviorSanitizer. nbdkit is
 # not built with them, so ./run preloads the run-time into it.
 check-asan:
-	$(run_sanitizer_build); run_sanitizer_build asan '' \
+	+$(run_sanitizer_build); run_sanitizer_build asan '' \
 	  CXX='$(CXX)' \
 	  CXXFLAGS='$(sanitizer_flags) -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
 	  SANITIZER_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"
@@ -89,7 +89,7 @@ check-asan:
 # The tests with threads under ThreadSanitizer. Built with clang, which also
 # checks the lock annotations (-Wthread-safety).
 check-tsan:
-	$(run_sanitizer_build); run_sanitizer_build tsan '$(cxx_thread_tests)' \
+	+$(run_sanitizer_build); run_sanitizer_build tsan '$(cxx_thread_tests)' \
 	  CC=clang CXX=clang++ \
 	  CXXFLAGS='$(sanitizer_flags) -fsanitize=thread'
 

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The tool's verbs that write, when the power fails at any moment. None of
+// them changes what a disk reads, so after a crash it must read as before;
+// and what has returned must hold.
+
+#include <gtest/gtest.h>
+
+#include "common/ops/check.h"
+#include "common/ops/create.h"
+#include "common/ops/flatten.h"
+#include "tests/support/crash_disk.h"
+#include "tests/support/expect.h"
+#include "tests/support/test_image.h"
+
+namespace addcow {
+namespace {
+
+constexpr uint64_t kC = kClusterSize;
+
+class OpsCrash : public testing::Test {
+ protected:
+  OpsCrash() { files_.MakeDirectory(kDirectory); }
+
+  void MakeImage(const ImageSpec& spec) {
+    auto contents = MakeTestImage(files_, kDirectory, spec);
+    ASSERT_OK(contents);
+    contents_ = std::move(*contents);
+  }
+
+  // Runs `verb` on files_ and calls `check(files, returned)` for what crashes
+  // on its way and after it leave.
+  template <typename Verb, typename Check>
+  void Run(Verb verb, Check check) {
+    Random random(TestSeed());
+    CrashDisk disk(files_);
+    uint64_t states = 0;
+    const auto check_all = [&](bool returned) {
+      for (const CrashDisk::Choice& choice : disk.Choices(random, 32)) {
+        SCOPED_TRACE(disk.Describe(choice));
+        check(*disk.Crash(choice), returned);
+        states++;
+      }
+    };
+    disk.SetHook([&](const Operation&) {
+      if (!HasFailure()) check_all(false);
+      return 0;
+    });
+    verb(disk);
+    disk.SetHook(nullptr);
+    if (!HasFailure()) check_all(true);
+    EXPECT_GT(states, 10u);
+  }
+
+  void ExpectReads(FakeFileSystem& files, const std::vector<std::byte>& contents) {
+    auto image = OpenTestImage(files);
+    ASSERT_OK(image);
+    EXPECT_EQ(Difference(ReadAll(**image), contents), "");
+  }
+
+  FakeFileSystem files_;
+  std::vector<std::byte> contents_;
+};
+
+CreateOptions NewImage(bool force) {
+  CreateOptions options;
+  options.add_cow_path = kAddCowPath;
+  options.image_name = "disk.raw";
+  options.backing = NamedFile{"base.img", "raw"};
+  options.force = force;
+  return options;
+}
+
+TEST_F(OpsCrash, CreatedImageIsThereWholeOrNotAtAll) {
+  contents_ = Repeat(7, 2 * kC + 100);
+  files_.Put(kBackingPath, contents_);
+  Run([](FileSystem& disk) { EXPECT_OK(CreateImage(disk, NewImage(false))); },
+      [&](FakeFileSystem& files, bool returned) {
+        if (files.Find(kAddCowPath) != nullptr)
+          ExpectReads(files, contents_);
+        else
+          EXPECT_FALSE(returned);
+      });
+}
+
+TEST_F(OpsCrash, CreateOverAnOldOneLeavesTheOldOrTheNewDisk) {
+  MakeImage({.size = 2 * kC, .backing_size = 2 * kC, .allocated = {1}});
+  const auto backing = files_.Find(kBackingPath)->Bytes(0, 2 * kC);
+  Run([](FileSystem& disk) { EXPECT_OK(CreateImage(disk, NewImage(true))); },
+      [&](FakeFileSystem& files, bool returned) {
+        auto image = OpenTestImage(files);
+        ASSERT_OK(image);
+        const auto found = ReadAll(**image);
+        EXPECT_TRUE(found == backing || (found == contents_ && !returned));
+      });
+}
+
+TEST_F(OpsCrash, FlattenChangesNothingThatIsRead) {
+  MakeImage({.size = 5 * kC - 100, .backing_size = 3 * kC + 50, .allocated = {1}});
+  Run(
+      [](FileSystem& disk) {
+        EXPECT_OK(FlattenImage(
+            disk, kAddCowPath, [](LogLevel, const std::string&) {}, [](uint64_t, uint64_t) {}));
+      },
+      [&](FakeFileSystem& files, bool returned) {
+        // The image file is the whole disk now: nothing else may be needed.
+        if (returned) {
+          ASSERT_OK(files.Remove(kBackingPath));
+          EXPECT_EQ(Difference(files.Find(kImagePath)->Bytes(0, 5 * kC - 100), contents_), "");
+        }
+        ExpectReads(files, contents_);
+      });
+}
+
+TEST_F(OpsCrash, RepairOfLeaksChangesNothingThatIsRead) {
+  MakeImage({.size = 4 * kC, .backing_size = 3 * kC + 50, .allocated = {1}});
+  Run(
+      [](FileSystem& disk) {
+        ASSERT_OK_AND_ASSIGN(const CheckReport report,
+                             CheckImage(disk, kAddCowPath, Repair::kLeaks));
+        EXPECT_EQ(report.fixed_leaks, 3u);
+      },
+      [&](FakeFileSystem& files, bool) { ExpectReads(files, contents_); });
+}
+
+TEST_F(OpsCrash, RepairOfMissingBitsChangesNothingThatIsRead) {
+  MakeImage({.size = 4 * kC, .backing_size = 4 * kC, .all_allocated = true});
+  ASSERT_TRUE(files_.Find(kAddCowPath)->PunchHole(kBitmapOffset, 1));
+  Run(
+      [](FileSystem& disk) {
+        ASSERT_OK_AND_ASSIGN(const CheckReport report,
+                             CheckImage(disk, kAddCowPath, Repair::kAll));
+        EXPECT_EQ(report.fixed_bits, 4u);
+      },
+      [&](FakeFileSystem& files, bool returned) {
+        ExpectReads(files, contents_);
+        if (returned) {
+          EXPECT_EQ(files.Find(kAddCowPath)->Bytes(kBitmapOffset, 1), Repeat(0x0f, 1));
+        }
+      });
+}
+
+}  // namespace
+}  // namespace addcow
