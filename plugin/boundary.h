@@ -27,8 +27,8 @@ inline int WireErrno(int code) {
     case ENOSPC:
     case EDQUOT:
     case EFBIG:
-    case EINVAL:      // only the engine's own checks of offset and length give it
-    case EOPNOTSUPP:  // only a fast zero gives it
+    case EINVAL:      // the engine's own checks of offset and length
+    case EOPNOTSUPP:  // a fast zero that cannot be fast
       return code;
     default:
       return EIO;

@@ -52,9 +52,10 @@ int Run(int argc, char** argv) {
       "'addcow VERB --help' tells more of a verb.\n\n"
       "Exit status: 0 done; 1 failed; 2 wrong usage ('check' has more). Errors are one\n"
       "line on standard error.\n\n"
-      "Example: an overlay over base.img, changed by a server, then made complete:\n"
+      "Example: an overlay over base.img, changed by a server, which is stopped, then\n"
+      "made complete:\n"
       "  addcow create -b base.img -F raw -i disk.raw x.add-cow\n"
-      "  nbdkit addcow x.add-cow\n"
+      "  nbdkit -f -U sock addcow x.add-cow\n"
       "  addcow flatten x.add-cow");
   tool.require_subcommand(1);
   const std::vector<Verb> verbs = {AddCreate(tool), AddInfo(tool), AddMap(tool), AddCheck(tool),

@@ -12,7 +12,8 @@ namespace addcow {
 
 Error Error::System(int code, std::string operation, std::string file) {
   Error error;
-  error.code_ = code;
+  error.code_ = code == kErrCorrupt ? EIO : code;
+  if (code == kErrCorrupt) error.reason_ = "the file system is corrupt (EUCLEAN)";
   error.operation_ = std::move(operation);
   error.file_ = std::move(file);
   return error;

@@ -16,8 +16,9 @@
 
 namespace addcow {
 
-// Codes that mean something of ours. Both are ordinary errno values that no
-// system call of ours returns, so that code() is always an errno.
+// Codes that mean something of ours; both are errno values. A system call that
+// gives EUCLEAN (a broken file system) is reported as EIO, so that a broken
+// disk is not taken for a broken image.
 inline constexpr int kErrCorrupt = EUCLEAN;      // breaks a rule of the format
 inline constexpr int kErrUnsupported = ENOTSUP;  // sound, but not for this version
 

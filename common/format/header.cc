@@ -64,14 +64,18 @@ class Checker {
   }
 
   // The zero-padded format name in `bytes`; empty where all are zero.
-  Result<std::string> Format(std::string_view what, const std::array<char, 16>& bytes) const {
-    const auto end = std::find(bytes.begin(), bytes.end(), '\0');
-    if (std::any_of(end, bytes.end(), [](char c) { return c != '\0'; }))
-      return Corrupt(
-          "{} format has bytes after its first zero byte, must be padded with zeroes", what);
-    std::string format(bytes.begin(), end);
-    if (std::any_of(format.begin(), format.end(), [](char c) { return c <= ' ' || c > '~'; }))
-      return Corrupt("{} format holds a byte that is not a printable ASCII character", what);
+  Result<std::string> Format(std::string_view what, const std::array<char, 16>& field) const {
+    const auto end = std::find(field.begin(), field.end(), '\0');
+    const std::string format(field.begin(), end);
+    const bool printable =
+        std::all_of(format.begin(), format.end(), [](char c) { return c > ' ' && c <= '~'; });
+    const bool padded = std::all_of(end, field.end(), [](char c) { return c == '\0'; });
+    if (!printable || !padded) {
+      std::array<uint8_t, 16> bytes;
+      std::memcpy(bytes.data(), field.data(), bytes.size());
+      return Corrupt("{} format is '{:02x}', must be printable ASCII, padded with zeroes", what,
+                     fmt::join(bytes, " "));
+    }
     return format;
   }
 

@@ -5,6 +5,7 @@
 #include "common/image/allocation_bitmap.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <bit>
@@ -23,12 +24,15 @@ uint64_t Mask(uint64_t first, uint64_t count) {
 Result<std::unique_ptr<AllocationBitmap>> AllocationBitmap::Create(uint64_t clusters,
                                                                    const std::string& file) {
   const uint64_t words = DivideUp(clusters, 64);
-  // calloc: pages that no set bit touches are never taken from the system.
-  auto* memory = static_cast<uint64_t*>(std::calloc(words, sizeof(uint64_t)));
-  if (memory == nullptr)
+  // Pages that no set bit touches are never taken from the system, and none
+  // are reserved: a sparse disk may be larger than memory has bits for.
+  void* memory = ::mmap(nullptr, words * sizeof(uint64_t), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED)
     return Fail(Error::Because(ENOMEM, file,
                                fmt::format("no memory for the bitmap's {} bytes", words * 8)));
-  return std::unique_ptr<AllocationBitmap>(new AllocationBitmap(clusters, memory));
+  return std::unique_ptr<AllocationBitmap>(
+      new AllocationBitmap(clusters, static_cast<uint64_t*>(memory)));
 }
 
 ClusterRun AllocationBitmap::RunAt(ClusterRange range) const {
@@ -49,6 +53,8 @@ ClusterRun AllocationBitmap::RunAt(ClusterRange range) const {
   position = std::clamp(position, range.first + 1, end);
   return {allocated, {range.first, position - range.first}};
 }
+
+AllocationBitmap::~AllocationBitmap() { ::munmap(words_, words() * sizeof(uint64_t)); }
 
 uint64_t AllocationBitmap::Set(ClusterRange range) {
   uint64_t added = 0;

@@ -14,7 +14,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 
 #include "common/base/error.h"
@@ -33,6 +32,10 @@ class AllocationBitmap {
   // ENOMEM where the memory cannot be had.
   static Result<std::unique_ptr<AllocationBitmap>> Create(uint64_t clusters,
                                                           const std::string& file);
+
+  ~AllocationBitmap();
+  AllocationBitmap(const AllocationBitmap&) = delete;
+  AllocationBitmap& operator=(const AllocationBitmap&) = delete;
 
   uint64_t clusters() const { return clusters_; }
 
@@ -66,20 +69,16 @@ class AllocationBitmap {
   void LoadWord(uint64_t index, uint64_t value);
 
  private:
-  struct Free {
-    void operator()(uint64_t* words) const { std::free(words); }
-  };
-
   AllocationBitmap(uint64_t clusters, uint64_t* words) : clusters_(clusters), words_(words) {}
 
   std::atomic_ref<uint64_t> Word(uint64_t index) const {
-    return std::atomic_ref<uint64_t>(words_.get()[index]);
+    return std::atomic_ref<uint64_t>(words_[index]);
   }
 
   // Constant after construction.
   const uint64_t clusters_;
   // What it points to is only touched through atomic_ref.
-  const std::unique_ptr<uint64_t, Free> words_;
+  uint64_t* const words_;
 
   std::atomic<uint64_t> allocated_ = 0;
   // Set once every bit is: spares the look at the bits.

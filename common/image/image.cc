@@ -128,9 +128,16 @@ Status Image::Flush() {
   MutexLock lock(flush_mutex_);
   ADDCOW_TRY(CheckWritable("flush", 0, 0));
   unflushed_.store(false, std::memory_order_relaxed);
-  Status published = PublishBits();
-  if (!published) unflushed_.store(true, std::memory_order_relaxed);
-  return published;
+  try {
+    Status published = PublishBits();
+    if (!published) unflushed_.store(true, std::memory_order_relaxed);
+    return published;
+  } catch (...) {
+    // Out of memory on the way: bits that were taken may be forgotten, or a
+    // sync's failure. Nothing can be vouched for any more.
+    sync_failed_.store(true, std::memory_order_release);
+    throw;
+  }
 }
 
 Status Image::Close() {

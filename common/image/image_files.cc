@@ -14,9 +14,10 @@ namespace addcow {
 namespace {
 
 // An open failed: says whose file it is and what can be done.
-Error NamedFileError(const Error& error, const std::string& add_cow, const char* role,
-                     const char* parameter) {
-  if (error.code() != ENOENT && error.code() != ENOTDIR) return error;
+// `given`: by the user, not by the header.
+Error NamedFileError(const Error& error, bool given, const std::string& add_cow,
+                     const char* role, const char* parameter) {
+  if (given || (error.code() != ENOENT && error.code() != ENOTDIR)) return error;
   return Error::Because(
       error.code(), error.file(),
       fmt::format("not found, but it is the {} of {} (if it was moved, serve it with {}=FILE)",
@@ -51,7 +52,8 @@ Status OpenBacking(FileSystem& file_system, const ImageSource& source, ImageFile
                     named.format, kRawFormat)));
   auto backing = file_system.Open(files.backing_path, OpenMode::kReadOnly);
   if (!backing)
-    return Fail(NamedFileError(backing.error(), files.add_cow_path, "backing file", "backing"));
+    return Fail(NamedFileError(backing.error(), source.backing_path.has_value(),
+                               files.add_cow_path, "backing file", "backing"));
   files.backing = std::move(*backing);
   ADDCOW_TRY_ASSIGN(files.backing_size, files.backing->Size());
   ADDCOW_TRY(CheckDifferent(*files.backing, "backing file", *files.add_cow, "add-cow file"));
@@ -65,7 +67,8 @@ Status OpenImage(FileSystem& file_system, const ImageSource& source, ImageFiles&
                    ? file_system.Open(files.image_path, OpenMode::kReadOnly)
                    : OpenWritableOrReadOnly(file_system, files.image_path, &files.mode);
   if (!image)
-    return Fail(NamedFileError(image.error(), files.add_cow_path, "image file", "image"));
+    return Fail(NamedFileError(image.error(), source.image_path.has_value(), files.add_cow_path,
+                               "image file", "image"));
   files.image = std::move(*image);
   ADDCOW_TRY(CheckDifferent(*files.image, "image file", *files.add_cow, "add-cow file"));
   ADDCOW_TRY_ASSIGN(files.virtual_size, files.image->Size());

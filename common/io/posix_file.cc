@@ -27,8 +27,7 @@ SysResult<void> Check(int result) {
   return {};
 }
 
-// Where a server that has lost the end of its file system's offsets would
-// otherwise wrap to a negative off_t.
+// A larger offset would wrap to a negative off_t.
 bool FitsOffset(uint64_t offset, uint64_t length) {
   return RangeFits(offset, length, kMaxOffset);
 }

@@ -5,12 +5,11 @@
 // sound and the files are there:
 //
 //   corruption  ALL_ALLOCATED is set, but the bit of a cluster is 0
-//   corruption  a bit past the last cluster is 1
 //   leak        the image file has storage under a 0 bit (old data, say, or
 //               an allocating write that a crash cut off)
 //
-// None of them changes what is read: the flag is honoured, the bits past the
-// end are ignored, and what is under a 0 bit is too.
+// Neither changes what is read: the flag is honoured, and what is under a 0 bit
+// is ignored. So are bits past the last cluster, which are only counted.
 
 #ifndef ADDCOW_COMMON_OPS_CHECK_H
 #define ADDCOW_COMMON_OPS_CHECK_H

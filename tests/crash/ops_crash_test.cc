@@ -49,7 +49,7 @@ class OpsCrash : public testing::Test {
     verb(disk);
     disk.SetHook(nullptr);
     if (!HasFailure()) check_all(true);
-    EXPECT_GT(states, 10u);
+    EXPECT_GT(states, 4u);
   }
 
   void ExpectReads(FakeFileSystem& files, const std::vector<std::byte>& contents) {

@@ -113,6 +113,16 @@ TEST(ErrorMessage, KeepsTextBeyondAscii) {
   EXPECT_EQ(Error::Because(EIO, "größe.raw", "no").Message(), "größe.raw: no");
 }
 
+// EUCLEAN stands for a broken image in this project. From the system it means
+// a broken file system, which no repair of the image mends.
+TEST(Error, CorruptFileSystemIsNotACorruptImage) {
+  const Error error = Error::System(EUCLEAN, "open", "x");
+  EXPECT_EQ(error.code(), EIO);
+  EXPECT_EQ(error.Message(), "open: x: the file system is corrupt (EUCLEAN)");
+  EXPECT_EQ(Error::Io(EUCLEAN, "pread", "x", 0, 1).code(), EIO);
+  EXPECT_EQ(Error::Because(kErrCorrupt, "x", "bad").code(), kErrCorrupt);
+}
+
 TEST(Error, KeepsWhatItWasMadeOf) {
   const Error error = Error::Io(ENOSPC, "pwrite", "test.raw", 512, 1);
   EXPECT_EQ(error.code(), ENOSPC);

@@ -184,6 +184,17 @@ TEST_F(BitmapStoreTest, BitsAllocatedAfterTakeAreNotWritten) {
   EXPECT_EQ(BitsOnDisk(0), 0x01);
 }
 
+TEST_F(BitmapStoreTest, BitsAllocatedAfterTakeAreNotWrittenWhateverThePage) {
+  Make(200000);
+  for (uint64_t cluster = 0; cluster < 199000; cluster += 30000) {
+    store_->Allocate({cluster, 1});
+    const auto taken = store_->Take();
+    store_->Allocate({cluster + 1, 1});
+    ASSERT_OK(store_->Write(taken));
+    EXPECT_EQ(BitsOnDisk(cluster / 8), 1u << (cluster % 8)) << cluster;
+  }
+}
+
 TEST_F(BitmapStoreTest, BitsAllocatedAfterTakeAreWrittenNextTime) {
   Make(100);
   store_->Allocate({0, 1});

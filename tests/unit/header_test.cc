@@ -325,16 +325,24 @@ TEST(ParseHeader, RefusesABackingFormatWithoutABackingFile) {
 }
 
 TEST(ParseHeader, RefusesBytesAfterTheFormatsEnd) {
+  const std::string allowed = "', must be printable ASCII, padded with zeroes";
   EXPECT_TRUE(FailsSaying(Plain().Put(kImageFormatAt + 15, "x").Parse(),
-                          "image file format has bytes after its first zero byte"));
+                          "image file format is '72 61 77 00 00 00 00 00 "
+                          "00 00 00 00 00 00 00 78" +
+                              allowed));
   EXPECT_TRUE(FailsSaying(Plain().Put(kBackingFormatAt + 1, "x").Parse(),
-                          "backing file format has bytes after its first zero byte"));
+                          "backing file format is '00 78 00 00 00 00 00 00 "
+                          "00 00 00 00 00 00 00 00" +
+                              allowed));
 }
 
 TEST(ParseHeader, RefusesAFormatThatIsNotPrintable) {
-  for (const char* format : {"r\nw", "r w", "r\x7fw", "r\x80w"})
-    EXPECT_TRUE(FailsSaying(WithBacking().Put(kBackingFormatAt, format).Parse(),
-                            "not a printable ASCII character"));
+  for (const char* format : {"r\nw", "r w", "r\x7fw", "r\x80w"}) {
+    const auto parsed = WithBacking().Put(kBackingFormatAt, format).Parse();
+    EXPECT_TRUE(FailsWith(parsed, kErrCorrupt));
+    EXPECT_TRUE(FailsSaying(parsed, fmt::format("backing file format is '72 {:02x} 77 00",
+                                                static_cast<unsigned char>(format[1]))));
+  }
 }
 
 // Writing.

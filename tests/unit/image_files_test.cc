@@ -120,6 +120,15 @@ TEST_F(ImageFilesTest, MissingBackingFileIsNamedWithARemedy) {
                           "/vm/x.add-cow (if it was moved, serve it with backing=FILE)"));
 }
 
+TEST_F(ImageFilesTest, MissingFileThatTheUserNamedNeedsNoRemedy) {
+  Make();
+  source_.image_path = "/vm/no.raw";
+  EXPECT_TRUE(FailsSaying(Open(), "open: /vm/no.raw: No such file or directory"));
+  source_.image_path.reset();
+  source_.backing_path = "/vm/no.img";
+  EXPECT_TRUE(FailsSaying(Open(), "open: /vm/no.img: No such file or directory"));
+}
+
 TEST_F(ImageFilesTest, MissingBackingFileIsNotAskedForIfNotWanted) {
   Make();
   ASSERT_OK(fake_.Remove(kBackingPath));

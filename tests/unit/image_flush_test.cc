@@ -6,7 +6,7 @@
 
 #include <gtest/gtest.h>
 
-#include <thread>
+#include <new>
 
 #include "tests/support/image_fixture.h"
 
@@ -307,6 +307,22 @@ TEST_F(ImageFlush, FlagThatCouldNotBeWrittenIsWrittenByALaterFlush) {
   EXPECT_FALSE(FlagOnDisk());
   Flush();
   EXPECT_TRUE(FlagOnDisk());
+}
+
+// What was taken for publishing is forgotten then.
+TEST_F(ImageFlush, FlushThatRanOutOfMemoryIsFinal) {
+  Make({});
+  Write(0, 10);
+  Gate::Stop stop = gate_.ParkBefore([](const Operation& operation) -> bool {
+    if (operation.kind == OpKind::kWrite && operation.path == kAddCowPath)
+      throw std::bad_alloc();
+    return false;
+  });
+  EXPECT_THROW((void)image_->Flush(), std::bad_alloc);
+  EXPECT_FALSE(image_->writable());
+  EXPECT_TRUE(FailsWith(image_->Flush(), EIO));
+  EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 10), 0), EIO));
+  ExpectAsReference();
 }
 
 // Read only.

@@ -77,6 +77,20 @@ TEST_F(ImageZero, TrimWhereTheBackingFileEnds) {
   ExpectAsReference();
 }
 
+// The backing file has several pieces of data in one cluster. The copy-up of
+// one piece must not bring back another one that is zeroed already.
+TEST_F(ImageZero, TrimOverManyPiecesOfBackingDataInOneCluster) {
+  std::vector<ByteRange> pieces;
+  for (uint64_t at = 0; at < 2 * kClusterSize; at += 12288) pieces.push_back({at, 4096});
+  for (const auto& [offset, length] :
+       {ByteRange{0, 2 * kClusterSize}, ByteRange{0, kClusterSize}, ByteRange{5000, 40000},
+        ByteRange{30000, 90000}, ByteRange{1, 65536}}) {
+    Make({.size = 2 * kClusterSize, .backing_size = 2 * kClusterSize, .backing_data = pieces});
+    Zero(offset, length);
+    ExpectAsReference();
+  }
+}
+
 TEST_F(ImageZero, TrimJustPastTheBackingFilesEndLeavesTheClusterUnallocated) {
   Zero(kBackingEnd + 4096, 5000);
   EXPECT_FALSE(IsAllocated(2));
