@@ -70,8 +70,8 @@ refused 'is both the backing file and the image file' backing=other-name.raw
 rm other-name.raw
 refused 'x.add-cow: is both the image file and the add-cow file' image=x.add-cow
 refused 'x.add-cow: is both the backing file and the add-cow file' backing=x.add-cow
-refused 'nowhere.raw: not found, but it is the image file' image=nowhere.raw
-refused 'nowhere.img: not found, but it is the backing file' backing=nowhere.img
+refused 'nowhere.raw: No such file or directory' image=nowhere.raw
+refused 'nowhere.img: No such file or directory' backing=nowhere.img
 : >empty.raw
 refused 'empty.raw: the image file is empty' image=empty.raw
 mkfifo fifo
