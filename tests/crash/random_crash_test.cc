@@ -14,20 +14,19 @@
 
 #include "tests/crash/crash_harness.h"
 
+#ifndef __has_feature  // clang's
+#define __has_feature(feature) 0
+#endif
+
 namespace addcow {
 namespace {
 
 constexpr uint64_t kC = kClusterSize;
 
 // How many are looked at if nobody says. Sanitizers make it ten times slower.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer) || \
+    __has_feature(thread_sanitizer)
 constexpr uint64_t kStates = 20000;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-constexpr uint64_t kStates = 20000;
-#else
-constexpr uint64_t kStates = 200000;
-#endif
 #else
 constexpr uint64_t kStates = 200000;
 #endif
