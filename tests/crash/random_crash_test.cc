@@ -26,7 +26,7 @@ constexpr uint64_t kC = kClusterSize;
 // How many are looked at if nobody says. Sanitizers make it ten times slower.
 #if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer) || \
     __has_feature(thread_sanitizer)
-constexpr uint64_t kStates = 20000;
+constexpr uint64_t kStates = 10000;
 #else
 constexpr uint64_t kStates = 200000;
 #endif
