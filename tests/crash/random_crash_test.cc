@@ -23,9 +23,10 @@ namespace {
 
 constexpr uint64_t kC = kClusterSize;
 
-// How many are looked at if nobody says. Sanitizers make it ten times slower.
+// How many are looked at if nobody says. Ten times slower are sanitizers, and
+// code that is not optimised.
 #if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer) || \
-    __has_feature(thread_sanitizer)
+    __has_feature(thread_sanitizer) || !defined(__OPTIMIZE__)
 constexpr uint64_t kStates = 10000;
 #else
 constexpr uint64_t kStates = 200000;
