@@ -14,6 +14,7 @@ common_libengine_la_SOURCES = \
 	common/base/zero_bytes.h \
 	common/io/durable_create.cc common/io/durable_create.h \
 	common/io/file.cc common/io/file.h \
+	common/io/file_lock.cc common/io/file_lock.h \
 	common/io/file_system.cc common/io/file_system.h \
 	common/io/posix_file.cc common/io/posix_file.h \
 	common/io/zeroer.cc common/io/zeroer.h \

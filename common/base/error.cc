@@ -35,6 +35,11 @@ Error Error::Because(int code, std::string file, std::string reason) {
   return error;
 }
 
+std::string ErrnoText(int code) {
+  const char* text = strerrordesc_np(code);
+  return text != nullptr ? text : fmt::format("error {}", code);
+}
+
 namespace {
 
 // A message is one line whatever a file is called.
@@ -58,9 +63,7 @@ std::string Error::Message() const {
   if (!file_.empty()) text += file_ + ": ";
   if (offset_) text += fmt::format("offset={}, count={}: ", *offset_, count_);
   if (!reason_.empty()) return OneLine(text + reason_);
-  const char* description = strerrordesc_np(code_);
-  return OneLine(text +
-                 (description != nullptr ? description : fmt::format("error {}", code_)));
+  return OneLine(text + ErrnoText(code_));
 }
 
 }  // namespace addcow

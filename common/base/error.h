@@ -22,6 +22,9 @@ namespace addcow {
 inline constexpr int kErrCorrupt = EUCLEAN;      // breaks a rule of the format
 inline constexpr int kErrUnsupported = ENOTSUP;  // sound, but not for this version
 
+// An errno in words. Any thread.
+std::string ErrnoText(int code);
+
 // One failure: what was tried, on which file, where, and why it failed.
 class Error {
  public:

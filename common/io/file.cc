@@ -123,6 +123,21 @@ Status File::Prefetch(uint64_t offset, uint64_t length) {
   return {};
 }
 
+Status File::Lock(LockKind kind) {
+  auto done = RetryInterrupted([&] { return DoLock(kind); });
+  if (done) return {};
+  if (done.error() != EAGAIN)
+    return Fail(Error::Because(done.error(), name_,
+                               "cannot be locked: " + ErrnoText(done.error()) +
+                                   " (lock=off does without, if no other program uses it)"));
+  return Fail(Error::Because(EBUSY, name_,
+                             kind == LockKind::kWrite
+                                 ? "is in use by another program, so it cannot be written to "
+                                   "(stop that program first)"
+                                 : "is in use by another program that may write to it (stop "
+                                   "that program first)"));
+}
+
 Result<FileInfo> File::Info() {
   auto info = RetryInterrupted([&] { return DoInfo(); });
   if (!info) return Fail(Failure(info.error(), "fstat"));

@@ -50,6 +50,9 @@ struct FileInfo {
   }
 };
 
+// What the holder of a lock does with a file; see File::Lock.
+enum class LockKind { kRead, kWrite };
+
 class File {
  public:
   explicit File(std::string name) : name_(std::move(name)) {}
@@ -96,6 +99,14 @@ class File {
 
   Result<FileInfo> Info();
 
+  // Tells other programs that the file is being read, or written as well, and
+  // that nobody else may write to it meanwhile: any number of readers, or one
+  // writer. Held until this object goes, by the children of a fork too; called
+  // again it changes the kind. Never waits: EBUSY where another user of the
+  // file stands against it, also one in this process. Programs that do not
+  // ask are not stopped (file_lock.h says which ones do).
+  Status Lock(LockKind kind);
+
  private:
   // Each as its system call: may be short, may fail with EINTR.
   virtual SysResult<size_t> DoRead(std::span<std::byte> buffer, uint64_t offset) = 0;
@@ -111,6 +122,9 @@ class File {
   virtual SysResult<uint64_t> DoSeekHole(uint64_t offset) = 0;
   virtual SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) = 0;
   virtual SysResult<FileInfo> DoInfo() = 0;
+  // EAGAIN: somebody else's lock stands against it. Any other error: this
+  // file cannot be locked.
+  virtual SysResult<void> DoLock(LockKind kind) = 0;
 
   // A test double that wraps another File passes calls on to its functions.
   friend class ForwardingFile;

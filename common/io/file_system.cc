@@ -4,20 +4,37 @@
 
 #include "common/io/file_system.h"
 
+#include <algorithm>
+#include <deque>
+#include <sstream>
+
 namespace addcow {
+
+namespace {
 
 bool IsNotWritable(const Error& error) {
   return error.code() == EACCES || error.code() == EPERM || error.code() == EROFS ||
          error.code() == ETXTBSY;
 }
 
-Result<std::unique_ptr<File>> OpenWritableOrReadOnly(FileSystem& file_system,
-                                                     const std::string& path, OpenMode* mode) {
-  if (mode != nullptr) *mode = OpenMode::kReadWrite;
-  auto file = file_system.Open(path, OpenMode::kReadWrite);
+// The parts of a path, without empty ones and ".".
+std::deque<std::string> PartsOf(const std::string& path) {
+  std::deque<std::string> parts;
+  std::stringstream rest(path);
+  for (std::string part; std::getline(rest, part, '/');)
+    if (!part.empty() && part != ".") parts.push_back(std::move(part));
+  return parts;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<File>> OpenWritableOrReadOnly(
+    const std::function<Result<std::unique_ptr<File>>(OpenMode)>& open,
+    std::optional<Error>& not_writable) {
+  auto file = open(OpenMode::kReadWrite);
   if (file || !IsNotWritable(file.error())) return file;
-  if (mode != nullptr) *mode = OpenMode::kReadOnly;
-  return file_system.Open(path, OpenMode::kReadOnly);
+  not_writable = std::move(file).error();
+  return open(OpenMode::kReadOnly);
 }
 
 std::string DirectoryOf(const std::string& path) {
@@ -30,6 +47,25 @@ std::string ResolveName(const std::string& directory, const std::string& name) {
   if (!name.empty() && name.front() == '/') return name;
   if (directory.empty() || directory == ".") return name;
   return directory.back() == '/' ? directory + name : directory + "/" + name;
+}
+
+std::optional<std::string> NameBeneath(const std::string& root, const std::string& directory,
+                                       const std::string& name) {
+  std::deque<std::string> rest = PartsOf(name);
+  std::deque<std::string> path;
+  if (!name.starts_with('/')) {
+    path = PartsOf(directory);
+    for (; !rest.empty() && rest.front() == ".."; rest.pop_front())
+      if (!path.empty()) path.pop_back();
+  }
+  path.insert(path.end(), rest.begin(), rest.end());
+  const std::deque<std::string> above = PartsOf(root);
+  const auto [at_path, at_above] = std::ranges::mismatch(path, above);
+  if (at_above != above.end() || at_path == path.end()) return std::nullopt;
+  std::string beneath;
+  for (auto part = at_path; part != path.end(); ++part)
+    beneath += (beneath.empty() ? "" : "/") + *part;
+  return beneath;
 }
 
 }  // namespace addcow

@@ -11,7 +11,9 @@
 #ifndef ADDCOW_COMMON_IO_FILE_SYSTEM_H
 #define ADDCOW_COMMON_IO_FILE_SYSTEM_H
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "common/base/error.h"
@@ -27,8 +29,14 @@ class FileSystem {
   virtual ~FileSystem() = default;
 
   // Opens a regular file or a block device. Any other kind of file is refused
-  // without waiting for it (a FIFO has no writer yet).
+  // without waiting for it (a FIFO has no writer yet) and without touching it.
   virtual Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) = 0;
+
+  // The same for `name`, relative to `directory`, which has no symbolic links
+  // in it. EXDEV where a link or ".." on the way leads out of the directory, or
+  // a link is absolute; ELOOP where one is magic, as those of /proc are.
+  virtual Result<std::unique_ptr<File>> OpenBeneath(const std::string& directory,
+                                                    const std::string& name, OpenMode mode) = 0;
 
   // Makes a new, empty file open for reading and writing; EEXIST where the
   // name is taken.
@@ -48,14 +56,12 @@ class FileSystem {
 // The operating system's.
 FileSystem& PosixFileSystem();
 
-// Opens for reading and writing; where the file may not be written (EACCES,
-// EPERM, EROFS, ETXTBSY), for reading only. `mode`, if given, says which.
-Result<std::unique_ptr<File>> OpenWritableOrReadOnly(FileSystem& file_system,
-                                                     const std::string& path,
-                                                     OpenMode* mode = nullptr);
-
-// Whether a failed attempt to open for writing may be tried again read-only.
-bool IsNotWritable(const Error& error);
+// Calls `open` for reading and writing; where the file may not be written
+// (EACCES, EPERM, EROFS, ETXTBSY), for reading only, and then puts the reason
+// into `not_writable`.
+Result<std::unique_ptr<File>> OpenWritableOrReadOnly(
+    const std::function<Result<std::unique_ptr<File>>(OpenMode)>& open,
+    std::optional<Error>& not_writable);
 
 // The directory part of a path; "." where it has none.
 std::string DirectoryOf(const std::string& path);
@@ -63,6 +69,14 @@ std::string DirectoryOf(const std::string& path);
 // Where `name`, found in a file in `directory`, leads: relative names start
 // from `directory`, never from the working directory.
 std::string ResolveName(const std::string& directory, const std::string& name);
+
+// `name`, found in a file in `directory`, as a name relative to `root`; both
+// are absolute. Nothing where it does not start out beneath `root`. What lies
+// behind symbolic links on the way is not looked at (OpenBeneath does that),
+// so only a ".." that comes before any other part of the name is resolved, and
+// `directory` and `root` must have no links in them for that to be right.
+std::optional<std::string> NameBeneath(const std::string& root, const std::string& directory,
+                                       const std::string& name);
 
 }  // namespace addcow
 

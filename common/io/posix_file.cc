@@ -6,14 +6,19 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <climits>
 #include <cstdlib>
+#include <initializer_list>
 
 #include "common/base/units.h"
+#include "common/io/file_lock.h"
 #include "common/io/file_system.h"
 
 namespace addcow {
@@ -109,22 +114,30 @@ SysResult<FileInfo> PosixFile::DoInfo() {
   return info;
 }
 
+SysResult<void> PosixFile::DoLock(LockKind kind) { return LockDescriptor(fd_.get(), kind); }
+
 namespace {
 
 class PosixFileSystemImpl final : public FileSystem {
  public:
   Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override {
-    const int access = mode == OpenMode::kReadOnly ? O_RDONLY : O_RDWR;
-    // O_NONBLOCK: a FIFO or a terminal must be refused, not waited for. It
-    // means nothing to regular files and block devices.
-    auto fd = OpenFd(path, access | O_NONBLOCK | O_NOCTTY, 0);
-    if (!fd) return Fail(std::move(fd).error());
-    struct stat st;
-    if (::fstat(fd->get(), &st) != 0) return Fail(Error::System(errno, "fstat", path));
-    if (S_ISDIR(st.st_mode)) return Fail(Error::System(EISDIR, "open", path));
-    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-      return Fail(Error::Because(EINVAL, path, "not a regular file or a block device"));
-    return MakeFile(path, std::move(*fd));
+    return OpenChecked(path, mode, [&](int flags) { return OpenFd(path, flags, 0); });
+  }
+
+  Result<std::unique_ptr<File>> OpenBeneath(const std::string& directory,
+                                            const std::string& name, OpenMode mode) override {
+    ADDCOW_TRY_ASSIGN(const UniqueFd root, OpenFd(directory, O_PATH | O_DIRECTORY, 0));
+    const std::string path = ResolveName(directory, name);
+    return OpenChecked(path, mode, [&](int flags) {
+      struct open_how how = {};
+      how.flags = static_cast<unsigned>(flags | O_CLOEXEC);
+      how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
+      // EAGAIN: something was renamed meanwhile, so it could not be sure.
+      return Retry(path, {EINTR, EAGAIN}, [&] {
+        return static_cast<int>(
+            ::syscall(SYS_openat2, root.get(), name.c_str(), &how, sizeof how));
+      });
+    });
   }
 
   Result<std::unique_ptr<File>> Create(const std::string& path) override {
@@ -175,12 +188,48 @@ class PosixFileSystemImpl final : public FileSystem {
   }
 
  private:
-  static Result<UniqueFd> OpenFd(const std::string& path, int flags, mode_t mode) {
-    for (;;) {
-      UniqueFd fd(::open(path.c_str(), flags | O_CLOEXEC, mode));
+  // Calls `open` until it gives a descriptor or an errno not in `again`, or it
+  // has tried often enough.
+  template <typename Call>
+  static Result<UniqueFd> Retry(const std::string& path, std::initializer_list<int> again,
+                                Call open) {
+    constexpr int kTries = 1000;
+    for (int tries = 1;; tries++) {
+      UniqueFd fd(open());
       if (fd.valid()) return fd;
-      if (errno != EINTR) return Fail(Error::System(errno, "open", path));
+      const int code = errno;
+      if (tries == kTries || std::ranges::find(again, code) == again.end())
+        return Fail(Error::System(code, "open", path));
     }
+  }
+
+  static Result<UniqueFd> OpenFd(const std::string& path, int flags, mode_t mode) {
+    return Retry(path, {EINTR}, [&] { return ::open(path.c_str(), flags | O_CLOEXEC, mode); });
+  }
+
+  static Status CheckKind(const UniqueFd& fd, const std::string& path) {
+    struct stat st;
+    if (::fstat(fd.get(), &st) != 0) return Fail(Error::System(errno, "fstat", path));
+    if (S_ISDIR(st.st_mode)) return Fail(Error::System(EISDIR, "open", path));
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+      return Fail(Error::Because(EINVAL, path, "not a regular file or a block device"));
+    return {};
+  }
+
+  // `open(flags)` opens the file at `path`.
+  template <typename Call>
+  static Result<std::unique_ptr<File>> OpenChecked(const std::string& path, OpenMode mode,
+                                                   Call open) {
+    // What it is is looked at first: opening a device can set it in motion.
+    ADDCOW_TRY_ASSIGN(const UniqueFd probe, open(O_PATH));
+    ADDCOW_TRY(CheckKind(probe, path));
+    // By now another file may be there. O_NONBLOCK: if it is a FIFO or a
+    // terminal it must be refused, not waited for; it means nothing to regular
+    // files and block devices.
+    const int access = mode == OpenMode::kReadOnly ? O_RDONLY : O_RDWR;
+    ADDCOW_TRY_ASSIGN(UniqueFd fd, open(access | O_NONBLOCK | O_NOCTTY));
+    ADDCOW_TRY(CheckKind(fd, path));
+    return MakeFile(path, std::move(fd));
   }
 
   static std::unique_ptr<File> MakeFile(const std::string& path, UniqueFd fd) {

@@ -28,6 +28,8 @@ class CrashFile final : public File {
   SysResult<uint64_t> DoSeekHole(uint64_t offset) override { return inode_->SeekHole(offset); }
   SysResult<void> DoPrefetch(uint64_t, uint64_t) override { return {}; }
   SysResult<FileInfo> DoInfo() override { return inode_->Info(); }
+  // A crash takes all locks with it, and here nobody else has the files.
+  SysResult<void> DoLock(LockKind) override { return {}; }
 
   SysResult<size_t> DoWrite(std::span<const std::byte> data, uint64_t offset) override {
     return Change({OpKind::kWrite, name(), offset, data.size(), data},
@@ -85,6 +87,12 @@ CrashDisk::CrashDisk(const FakeFileSystem& initial)
 Result<std::unique_ptr<File>> CrashDisk::Open(const std::string& path, OpenMode mode) {
   ADDCOW_TRY(live_->Open(path, mode));
   return std::make_unique<CrashFile>(path, live_->Find(path), mode, *this);
+}
+
+Result<std::unique_ptr<File>> CrashDisk::OpenBeneath(const std::string& directory,
+                                                     const std::string& name, OpenMode mode) {
+  ADDCOW_TRY(live_->OpenBeneath(directory, name, mode));
+  return Open(ResolveName(directory, name), mode);
 }
 
 Result<std::unique_ptr<File>> CrashDisk::Create(const std::string& path) {

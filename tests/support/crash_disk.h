@@ -50,6 +50,8 @@ class CrashDisk final : public FileSystem {
   explicit CrashDisk(const FakeFileSystem& initial);
 
   Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override;
+  Result<std::unique_ptr<File>> OpenBeneath(const std::string& directory,
+                                            const std::string& name, OpenMode mode) override;
   Result<std::unique_ptr<File>> Create(const std::string& path) override;
   Status Rename(const std::string& from, const std::string& to, RenameMode mode) override;
   Status Remove(const std::string& path) override;

@@ -200,6 +200,21 @@ SysResult<FileInfo> FakeInode::Info() const {
   return info;
 }
 
+SysResult<void> FakeInode::Lock(const void* holder, LockKind kind) {
+  MutexLock lock(mutex_);
+  if (!abilities_.lock) return tl::unexpected<int>(ENOLCK);
+  for (const auto& [other, held] : locks_)
+    if (other != holder && (kind == LockKind::kWrite || held == LockKind::kWrite))
+      return tl::unexpected<int>(EAGAIN);
+  locks_[holder] = kind;
+  return {};
+}
+
+void FakeInode::Unlock(const void* holder) {
+  MutexLock lock(mutex_);
+  locks_.erase(holder);
+}
+
 void FakeInode::SetAbilities(const Abilities& abilities) {
   MutexLock lock(mutex_);
   abilities_ = abilities;

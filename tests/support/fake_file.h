@@ -8,7 +8,8 @@
 // data. SeekData and SeekHole report at that granularity, and unwritten
 // blocks as holes, as ext4 and XFS do. Punching frees whole blocks and zeroes
 // the rest. What a file system may lack can be switched off (Abilities), and
-// its errors are those of the system calls.
+// its errors are those of the system calls. Locks are by handle, as those of
+// open file descriptions are.
 //
 // Threads: every function of both may be called from any thread. Calls on one
 // inode happen one after the other.
@@ -42,6 +43,7 @@ class FakeInode {
     bool seek = true;             // else EINVAL
     uint64_t zero_alignment = 1;  // punches and zero ranges off it: EINVAL
     bool is_block_device = false;
+    bool lock = true;  // else ENOLCK
   };
 
   // Inode numbers are unique in the process.
@@ -56,6 +58,9 @@ class FakeInode {
   SysResult<uint64_t> SeekData(uint64_t offset) const;
   SysResult<uint64_t> SeekHole(uint64_t offset) const;
   SysResult<FileInfo> Info() const;
+  // `holder` is any handle's address.
+  SysResult<void> Lock(const void* holder, LockKind kind);
+  void Unlock(const void* holder);
 
   // For tests.
   uint64_t number() const { return number_; }
@@ -85,6 +90,7 @@ class FakeInode {
   mutable Mutex mutex_;
   Abilities abilities_ ADDCOW_GUARDED_BY(mutex_);
   uint64_t size_ ADDCOW_GUARDED_BY(mutex_) = 0;
+  std::map<const void*, LockKind> locks_ ADDCOW_GUARDED_BY(mutex_);
   // Not there: a hole. Null: unwritten. The bytes past the end are zero.
   std::map<uint64_t, std::shared_ptr<Block>> blocks_ ADDCOW_GUARDED_BY(mutex_);
 };
@@ -96,6 +102,7 @@ class FakeFile final : public File {
   FakeFile(std::string name, std::shared_ptr<FakeInode> inode,
            Access access = Access::kReadWrite)
       : File(std::move(name)), inode_(std::move(inode)), access_(access) {}
+  ~FakeFile() override { inode_->Unlock(this); }
 
  private:
   SysResult<size_t> DoRead(std::span<std::byte> buffer, uint64_t offset) override;
@@ -110,6 +117,7 @@ class FakeFile final : public File {
   SysResult<uint64_t> DoSeekHole(uint64_t offset) override { return inode_->SeekHole(offset); }
   SysResult<void> DoPrefetch(uint64_t, uint64_t) override { return {}; }
   SysResult<FileInfo> DoInfo() override { return inode_->Info(); }
+  SysResult<void> DoLock(LockKind kind) override { return inode_->Lock(this, kind); }
 
   const std::shared_ptr<FakeInode> inode_;
   const Access access_;

@@ -52,6 +52,20 @@ Result<std::unique_ptr<File>> FakeFileSystem::Open(const std::string& path, Open
   return std::make_unique<FakeFile>(path, found->second);
 }
 
+// The links are followed by text alone, so an absolute one that leads to
+// beneath the directory again is not refused here; the system's is.
+Result<std::unique_ptr<File>> FakeFileSystem::OpenBeneath(const std::string& directory,
+                                                          const std::string& name,
+                                                          OpenMode mode) {
+  const std::string path = ResolveName(directory, name);
+  {
+    MutexLock lock(mutex_);
+    if (directory != "/" && !Absolute(path).starts_with(directory + "/"))
+      return Fail(Error::System(EXDEV, "open", path));
+  }
+  return Open(path, mode);
+}
+
 Result<std::unique_ptr<File>> FakeFileSystem::Create(const std::string& path) {
   MutexLock lock(mutex_);
   const std::string absolute = Absolute(path);

@@ -82,6 +82,10 @@ SysResult<FileInfo> ForwardingFile::DoInfo() {
   return Pass({OpKind::kInfo, name()}, [&](const Verdict&) { return inner_->DoInfo(); });
 }
 
+SysResult<void> ForwardingFile::DoLock(LockKind kind) {
+  return Pass({OpKind::kLock, name()}, [&](const Verdict&) { return inner_->DoLock(kind); });
+}
+
 template <typename Call>
 auto ForwardingFileSystem::Pass(const Operation& operation, Call call) -> decltype(call()) {
   const Verdict verdict = interceptor_.Before(operation);
@@ -102,6 +106,13 @@ Result<std::unique_ptr<File>> ForwardingFileSystem::Wrap(Result<std::unique_ptr<
 Result<std::unique_ptr<File>> ForwardingFileSystem::Open(const std::string& path,
                                                          OpenMode mode) {
   return Wrap(Pass({OpKind::kOpen, path}, [&] { return inner_.Open(path, mode); }));
+}
+
+Result<std::unique_ptr<File>> ForwardingFileSystem::OpenBeneath(const std::string& directory,
+                                                                const std::string& name,
+                                                                OpenMode mode) {
+  return Wrap(Pass({OpKind::kOpen, ResolveName(directory, name)},
+                   [&] { return inner_.OpenBeneath(directory, name, mode); }));
 }
 
 Result<std::unique_ptr<File>> ForwardingFileSystem::Create(const std::string& path) {

@@ -56,6 +56,7 @@ class ForwardingFile final : public File {
   SysResult<uint64_t> DoSeekHole(uint64_t offset) override;
   SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) override;
   SysResult<FileInfo> DoInfo() override;
+  SysResult<void> DoLock(LockKind kind) override;
 
   // Runs `call` between the interceptor's Before and After.
   template <typename Call>
@@ -72,6 +73,8 @@ class ForwardingFileSystem final : public FileSystem {
       : inner_(inner), interceptor_(interceptor) {}
 
   Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override;
+  Result<std::unique_ptr<File>> OpenBeneath(const std::string& directory,
+                                            const std::string& name, OpenMode mode) override;
   Result<std::unique_ptr<File>> Create(const std::string& path) override;
   Status Rename(const std::string& from, const std::string& to, RenameMode mode) override;
   Status Remove(const std::string& path) override;

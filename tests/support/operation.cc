@@ -34,6 +34,8 @@ const char* Name(OpKind kind) {
       return "prefetch";
     case OpKind::kInfo:
       return "info";
+    case OpKind::kLock:
+      return "lock";
     case OpKind::kOpen:
       return "open";
     case OpKind::kCreate:

@@ -29,8 +29,9 @@ enum class OpKind {
   kSeekHole,
   kPrefetch,
   kInfo,
+  kLock,
   // Of a FileSystem.
-  kOpen,
+  kOpen,  // OpenBeneath too
   kCreate,
   kRename,
   kRemove,

@@ -171,28 +171,101 @@ TEST(DirectoryOf, IsWhatStandsBeforeTheLastSlash) {
   EXPECT_EQ(DirectoryOf("b"), ".");
 }
 
-TEST(OpenWritableOrReadOnly, FallsBackWhereWritingIsForbidden) {
+class OpenWritableOrReadOnlyTest : public testing::Test {
+ protected:
+  Result<std::unique_ptr<File>> Open() {
+    return OpenWritableOrReadOnly([&](OpenMode mode) { return file_system_.Open("/f", mode); },
+                                  not_writable_);
+  }
+
+  FakeFileSystem file_system_;
+  std::optional<Error> not_writable_;
+};
+
+TEST_F(OpenWritableOrReadOnlyTest, FallsBackWhereWritingIsForbiddenAndSaysWhy) {
+  file_system_.Put("/f", 1);
   for (const int code : {EACCES, EPERM, EROFS, ETXTBSY}) {
-    FakeFileSystem file_system;
-    file_system.Put("/f", 1);
-    file_system.ForbidWriting("/f", code);
-    OpenMode mode = OpenMode::kReadWrite;
-    EXPECT_OK(OpenWritableOrReadOnly(file_system, "/f", &mode));
-    EXPECT_EQ(mode, OpenMode::kReadOnly) << code;
+    file_system_.ForbidWriting("/f", code);
+    not_writable_.reset();
+    ASSERT_OK_AND_ASSIGN(const auto file, Open());
+    EXPECT_TRUE(FailsWith(file->Truncate(0), EBADF));
+    ASSERT_TRUE(not_writable_);
+    EXPECT_EQ(not_writable_->code(), code);
   }
 }
 
-TEST(OpenWritableOrReadOnly, PassesOtherErrorsOn) {
-  FakeFileSystem file_system;
-  EXPECT_TRUE(FailsWith(OpenWritableOrReadOnly(file_system, "/f"), ENOENT));
+TEST_F(OpenWritableOrReadOnlyTest, PassesOtherErrorsOn) {
+  EXPECT_TRUE(FailsWith(Open(), ENOENT));
+  EXPECT_FALSE(not_writable_);
 }
 
-TEST(OpenWritableOrReadOnly, SaysThatItMayBeWritten) {
-  FakeFileSystem file_system;
-  file_system.Put("/f", 1);
-  OpenMode mode = OpenMode::kReadOnly;
-  EXPECT_OK(OpenWritableOrReadOnly(file_system, "/f", &mode));
-  EXPECT_EQ(mode, OpenMode::kReadWrite);
+TEST_F(OpenWritableOrReadOnlyTest, HasNothingToSayOfAFileThatMayBeWritten) {
+  file_system_.Put("/f", 1);
+  ASSERT_OK_AND_ASSIGN(const auto file, Open());
+  EXPECT_OK(file->Truncate(0));
+  EXPECT_FALSE(not_writable_);
+}
+
+TEST(NameBeneath, RelativeNamesStartFromTheDirectory) {
+  EXPECT_EQ(NameBeneath("/vm", "/vm", "disk.raw"), "disk.raw");
+  EXPECT_EQ(NameBeneath("/vm", "/vm/a/b", "c/d"), "a/b/c/d");
+  EXPECT_EQ(NameBeneath("/", "/vm", "disk.raw"), "vm/disk.raw");
+}
+
+TEST(NameBeneath, LeadingDotsAreResolved) {
+  EXPECT_EQ(NameBeneath("/vm", "/vm/a", "../base.img"), "base.img");
+  EXPECT_EQ(NameBeneath("/vm", "/vm/a", "./.././base.img"), "base.img");
+  EXPECT_EQ(NameBeneath("/vm", "/vm/a", "../../base.img"), std::nullopt);
+  EXPECT_EQ(NameBeneath("/vm", "/other", "../vm/base.img"), "base.img");
+  EXPECT_EQ(NameBeneath("/vm", "/vm", "../../../../etc/shadow"), std::nullopt);
+}
+
+// What stands before such a ".." may be a symbolic link: OpenBeneath decides.
+TEST(NameBeneath, LaterDotsAreLeftToTheSystem) {
+  EXPECT_EQ(NameBeneath("/vm", "/vm", "a/../../etc/shadow"), "a/../../etc/shadow");
+}
+
+TEST(NameBeneath, AbsoluteNamesMustStartWithTheRoot) {
+  EXPECT_EQ(NameBeneath("/vm", "/x", "/vm/disk.raw"), "disk.raw");
+  EXPECT_EQ(NameBeneath("/vm/", "/x", "//vm/./disk.raw"), "disk.raw");
+  EXPECT_EQ(NameBeneath("/vm", "/vm", "/vmware/disk.raw"), std::nullopt);
+  EXPECT_EQ(NameBeneath("/vm", "/vm", "/etc/shadow"), std::nullopt);
+  EXPECT_EQ(NameBeneath("/vm", "/vm", "/x/../vm/disk.raw"), std::nullopt);
+}
+
+TEST(NameBeneath, TheRootItselfIsNotBeneathIt) {
+  EXPECT_EQ(NameBeneath("/vm", "/vm/a", ".."), std::nullopt);
+  EXPECT_EQ(NameBeneath("/vm", "/vm", "/vm"), std::nullopt);
+}
+
+class FileLockTest : public testing::Test {
+ protected:
+  std::unique_ptr<File> Open() {
+    auto file = file_system_.Open("/f", OpenMode::kReadOnly);
+    return file ? std::move(*file) : nullptr;
+  }
+
+  FakeFileSystem file_system_;
+  const std::shared_ptr<FakeInode> inode_ = file_system_.Put("/f", 1);
+};
+
+TEST_F(FileLockTest, SaysWhatStandsAgainstIt) {
+  const auto first = Open();
+  const auto second = Open();
+  ASSERT_OK(first->Lock(LockKind::kWrite));
+  const Status refused = second->Lock(LockKind::kRead);
+  EXPECT_TRUE(FailsWith(refused, EBUSY));
+  EXPECT_EQ(refused.error().Message(),
+            "/f: is in use by another program that may write to it (stop that program first)");
+}
+
+TEST_F(FileLockTest, SaysHowToDoWithout) {
+  inode_->SetAbilities({.lock = false});
+  const Status refused = Open()->Lock(LockKind::kRead);
+  EXPECT_TRUE(FailsWith(refused, ENOLCK));
+  EXPECT_EQ(refused.error().Message(),
+            "/f: cannot be locked: No locks available (lock=off does without, if no other "
+            "program uses it)");
 }
 
 }  // namespace

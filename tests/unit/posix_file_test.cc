@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -194,6 +195,76 @@ TEST_F(PosixFileSystemTest, SyncsADirectoryAndNothingElse) {
   (void)Create("f");
   EXPECT_OK(posix_.SyncDirectory(directory_.path()));
   EXPECT_TRUE(FailsWith(posix_.SyncDirectory(directory_ / "f"), ENOTDIR));
+}
+
+// Two open file descriptions of one process are strangers to each other, so
+// this is also what two processes see. The shell tests have QEMU in it.
+TEST_F(PosixFileSystemTest, ReadersShareAndWritersDoNot) {
+  (void)Create("f");
+  const auto open = [&] {
+    return std::move(*posix_.Open(directory_ / "f", OpenMode::kReadOnly));
+  };
+  auto first = open();
+  const auto second = open();
+  ASSERT_OK(first->Lock(LockKind::kRead));
+  EXPECT_OK(second->Lock(LockKind::kRead));
+  EXPECT_TRUE(FailsWith(open()->Lock(LockKind::kWrite), EBUSY));
+  first.reset();
+  ASSERT_OK(second->Lock(LockKind::kWrite));  // from kRead
+  EXPECT_TRUE(FailsWith(open()->Lock(LockKind::kRead), EBUSY));
+  EXPECT_TRUE(FailsWith(open()->Lock(LockKind::kWrite), EBUSY));
+  ASSERT_OK(second->Lock(LockKind::kRead));  // and back
+  EXPECT_OK(open()->Lock(LockKind::kRead));
+}
+
+TEST_F(PosixFileSystemTest, LocksOutliveTheParentOfAFork) {
+  (void)Create("f");
+  int to_child[2];
+  ASSERT_EQ(::pipe(to_child), 0);
+  auto file = std::move(*posix_.Open(directory_ / "f", OpenMode::kReadWrite));
+  ASSERT_OK(file->Lock(LockKind::kWrite));
+  const pid_t child = ::fork();
+  if (child == 0) {  // as a daemon: holds the descriptor until it is told
+    ::close(to_child[1]);
+    char byte;
+    ::_exit(::read(to_child[0], &byte, 1) == 0 ? 0 : 1);
+  }
+  file.reset();
+  const auto other = std::move(*posix_.Open(directory_ / "f", OpenMode::kReadOnly));
+  EXPECT_TRUE(FailsWith(other->Lock(LockKind::kRead), EBUSY));
+  ::close(to_child[1]);
+  ::close(to_child[0]);
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_OK(other->Lock(LockKind::kRead));
+}
+
+TEST_F(PosixFileSystemTest, OpensBeneathAFolderAndNowhereElse) {
+  ASSERT_OK_AND_ASSIGN(const std::string root, posix_.RealPath(directory_.path()));
+  ASSERT_EQ(::mkdir((directory_ / "in").c_str(), 0700), 0);
+  ASSERT_EQ(::mkdir((directory_ / "in/sub").c_str(), 0700), 0);
+  (void)Create("in/f");
+  (void)Create("out");
+  const auto open = [&](const std::string& name) {
+    return posix_.OpenBeneath(root + "/in", name, OpenMode::kReadOnly);
+  };
+  const auto link = [&](const char* target, const char* name) {
+    ASSERT_EQ(::symlink(target, (directory_ / ("in/" + std::string(name))).c_str()), 0);
+  };
+  link("sub/../f", "inside");
+  link("../out", "outside");
+  link((root + "/in/f").c_str(), "absolute");
+  link("/proc/self/cwd", "magic");
+  EXPECT_OK(open("f"));
+  EXPECT_OK(open("sub/../f"));
+  EXPECT_OK(open("inside"));
+  EXPECT_TRUE(FailsWith(open("sub/../../out"), EXDEV));
+  EXPECT_TRUE(FailsWith(open("outside"), EXDEV));
+  EXPECT_TRUE(FailsWith(open("absolute"), EXDEV));
+  EXPECT_TRUE(FailsWith(open("magic"), EXDEV));
+  EXPECT_TRUE(FailsWith(open("none"), ENOENT));
+  EXPECT_TRUE(FailsWith(open("sub"), EISDIR));
 }
 
 TEST_F(PosixFileSystemTest, RealPathFollowsLinks) {
