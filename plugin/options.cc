@@ -4,6 +4,9 @@
 
 #include "plugin/options.h"
 
+#include <strings.h>
+
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <optional>
@@ -17,7 +20,9 @@ const char kOptionsHelp[] =
     "image=<FILE>        Use this image file, not the one that the header names.\n"
     "backing=<FILE>      Use this backing file, not the one that the header names.\n"
     "layer=all|top       Extents of the whole disk (default), or only of what is\n"
-    "                    allocated in the image file (read only).";
+    "                    allocated in the image file (read only).\n"
+    "lock=<BOOL>         Lock the files against other programs (default: on).\n"
+    "confine=<DIR>       Refuse files that the header names outside of DIR.";
 
 namespace {
 
@@ -40,6 +45,17 @@ Status SetPath(std::optional<std::string>& path, std::string_view key,
   return {};
 }
 
+// The words of nbdkit_parse_bool, which would print a message of its own.
+Result<bool> ParseBool(std::string_view key, const std::string& value) {
+  const auto is_one_of = [&](std::initializer_list<const char*> words) {
+    return std::ranges::any_of(
+        words, [&](const char* word) { return ::strcasecmp(value.c_str(), word) == 0; });
+  };
+  if (is_one_of({"1", "true", "t", "yes", "y", "on"})) return true;
+  if (is_one_of({"0", "false", "f", "no", "n", "off"})) return false;
+  return Fail(BadOption(key, "is '" + value + "', must be 'on' or 'off'"));
+}
+
 }  // namespace
 
 Status SetOption(Options& options, std::string_view key, const std::string& value) {
@@ -54,6 +70,11 @@ Status SetOption(Options& options, std::string_view key, const std::string& valu
     if (value != "all" && value != "top")
       return Fail(BadOption(key, "is '" + value + "', must be 'all' or 'top'"));
     options.layer = value == "top" ? Layer::kTop : Layer::kAll;
+    return {};
+  }
+  if (key == "confine") return SetPath(options.source.access.confine, key, value);
+  if (key == "lock") {
+    ADDCOW_TRY_ASSIGN(options.source.access.lock, ParseBool(key, value));
     return {};
   }
   return Fail(Error::Because(EINVAL, "parameter '" + std::string(key) + "'",

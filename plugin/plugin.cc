@@ -20,6 +20,7 @@
 #include "plugin/boundary.h"
 #include "plugin/nbdkit_api.h"
 #include "plugin/options.h"
+#include "plugin/server_arguments.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -72,7 +73,7 @@ void addcow_dump_plugin() {
   printf("addcow_format_version=1\n");
   printf("addcow_cluster_size=%llu\n", static_cast<unsigned long long>(kClusterSize));
   printf("addcow_backing_formats=raw\n");
-  printf("addcow_parameters=file image backing layer\n");
+  printf("addcow_parameters=file image backing layer lock confine\n");
   printf("addcow_layers=all top\n");
   printf("addcow_capabilities=write flush fua trim zero fast_zero extents cache multi_conn\n");
 }
@@ -87,6 +88,7 @@ int addcow_config_complete() {
 
 int addcow_get_ready() {
   return AtBoundary([]() -> Status {
+    if (HasReadOnlyOption(OwnArguments())) options.source.mode = OpenMode::kReadOnly;
     ADDCOW_TRY_ASSIGN(image, Image::Open(PosixFileSystem(), options.source, Log));
     Describe();
     return {};

@@ -35,6 +35,7 @@ unit_sources = \
 	tests/unit/fake_file_test.cc \
 	tests/unit/file_test.cc \
 	tests/unit/header_test.cc \
+	tests/unit/image_access_test.cc \
 	tests/unit/image_files_test.cc \
 	tests/unit/image_flush_test.cc \
 	tests/unit/image_found_state_test.cc \
@@ -46,6 +47,7 @@ unit_sources = \
 	tests/unit/ops_check_test.cc \
 	tests/unit/ops_test.cc \
 	tests/unit/posix_file_test.cc \
+	tests/unit/server_arguments_test.cc plugin/server_arguments.cc \
 	tests/unit/zeroer_test.cc
 
 crash_sources = \

@@ -18,11 +18,13 @@ shell_tests = \
 	tests/shell/test-all-allocated.sh \
 	tests/shell/test-clean-stop.sh \
 	tests/shell/test-completion.sh \
+	tests/shell/test-confine.sh \
 	tests/shell/test-fio-verify.sh \
 	tests/shell/test-help-and-dump-plugin.sh \
 	tests/shell/test-install.sh \
 	tests/shell/test-layer-top.sh \
 	tests/shell/test-layers.sh \
+	tests/shell/test-locks.sh \
 	tests/shell/test-man-pages.sh \
 	tests/shell/test-moved-files.sh \
 	tests/shell/test-nbdcopy.sh \

@@ -20,6 +20,7 @@ constexpr int kExitLeaks = 3;
 struct Arguments {
   std::string file;
   std::string repair;
+  AccessOptions access;
   bool json = false;
   bool quiet = false;
 };
@@ -30,8 +31,8 @@ constexpr const char* kFooter =
     "  -r leaks   give leaked storage back (punches holes into the image file)\n"
     "  -r all     and mend the bitmap: set the bits that ALL_ALLOCATED promises,\n"
     "             clear those past the last cluster\n\n"
-    "Do not repair an image that is in use: what its server has not flushed yet looks\n"
-    "like a leak.\n\n"
+    "An image that another program has open is refused. With -U it is looked at all the\n"
+    "same: what its server has not flushed yet then looks like a leak.\n\n"
     "Exit status: 0 sound, or all was repaired; 1 could not be checked; 2 corrupt, or\n"
     "wrong usage (then nothing is on standard output); 3 leaks, but not corrupt.\n\n"
     "Examples:\n"
@@ -93,12 +94,15 @@ int ExitStatus(const CheckReport& report) {
   return report.leaked_clusters > 0 ? kExitLeaks : kExitOk;
 }
 
-int RunCheck(const Arguments& arguments) {
+int RunCheck(const CLI::App& app, const Arguments& arguments) {
+  if (!arguments.repair.empty() && app.count("--force-share") > 0)
+    return UsageError("check", "-U is for looking only, it does not go with -r");
   Repair repair = Repair::kNone;
   if (!arguments.repair.empty())
     repair = arguments.repair == "all" ? Repair::kAll : Repair::kLeaks;
-  const auto report = CheckImage(PosixFileSystem(), arguments.file, repair);
-  if (!report) return Failed(report.error());
+  const auto report = CheckImage(PosixFileSystem(), arguments.file, repair, arguments.access);
+  if (!report)
+    return repair == Repair::kNone ? FailedToShare(report.error()) : Failed(report.error());
   // Where nothing could be counted, the error says it all.
   const bool counted = report->total_clusters > 0;
   if (arguments.json)
@@ -120,9 +124,12 @@ Verb AddCheck(CLI::App& tool) {
       ->type_name("leaks|all")
       ->option_text("leaks|all")
       ->check(CLI::IsMember({"leaks", "all"}));
+  AddLockOption(*app, arguments->access.lock);
+  AddConfineOption(*app, arguments->access.confine);
+  AddForceShareFlag(*app, arguments->access.lock);
   app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");
   app->footer(kFooter);
-  return {app, [arguments] { return RunCheck(*arguments); }};
+  return {app, [app, arguments] { return RunCheck(*app, *arguments); }};
 }
 
 }  // namespace addcow

@@ -21,6 +21,7 @@ struct Arguments {
   std::string image;
   std::string size;
   bool force = false;
+  bool lock = true;
   bool quiet = false;
 };
 
@@ -55,7 +56,8 @@ int RunCreate(const CLI::App& app, const Arguments& arguments) {
                         .image_name = arguments.image,
                         .backing = {},
                         .size = {},
-                        .force = arguments.force};
+                        .force = arguments.force,
+                        .lock = arguments.lock};
   if (has_backing) options.backing = {arguments.backing, arguments.backing_format};
   if (app.count("--size") > 0) {
     auto size = ParseSize(arguments.size);
@@ -96,6 +98,7 @@ Verb AddCreate(CLI::App& tool) {
   app->add_option("-s,--size", arguments->size, "The size of a new image file")
       ->type_name("SIZE");
   app->add_flag("--force", arguments->force, "Replace X.add-cow if it is an add-cow file");
+  AddLockOption(*app, arguments->lock);
   app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");
   app->footer(kFooter);
   return {app, [app, arguments] { return RunCreate(*app, *arguments); }};

@@ -16,6 +16,7 @@ namespace {
 
 struct Arguments {
   std::string file;
+  AccessOptions access;
   bool progress = false;
   bool quiet = false;
 };
@@ -29,9 +30,9 @@ constexpr const char* kFooter =
 
 int RunFlatten(const Arguments& arguments) {
   Progress progress(arguments.progress && !arguments.quiet);
-  const auto flattened =
-      FlattenImage(PosixFileSystem(), arguments.file, LogToStderr,
-                   [&](uint64_t done, uint64_t total) { progress.Show(done, total); });
+  const auto flattened = FlattenImage(
+      PosixFileSystem(), arguments.file, LogToStderr,
+      [&](uint64_t done, uint64_t total) { progress.Show(done, total); }, arguments.access);
   progress.Finish();
   if (!flattened) return Failed(flattened.error());
   if (arguments.quiet) return kExitOk;
@@ -52,6 +53,8 @@ Verb AddFlatten(CLI::App& tool) {
   AddFileArgument(*app, arguments->file);
   app->add_flag("-p,--progress", arguments->progress,
                 "Show the progress: a bar on a terminal, else a line each 10 percent");
+  AddLockOption(*app, arguments->access.lock);
+  AddConfineOption(*app, arguments->access.confine);
   app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");
   app->footer(kFooter);
   return {app, [arguments] { return RunFlatten(*arguments); }};

@@ -16,6 +16,7 @@ namespace {
 
 struct Arguments {
   std::string file;
+  std::optional<std::string> confine;
   bool json = false;
 };
 
@@ -80,7 +81,7 @@ void PrintInfo(const std::string& file, const ImageInfo& info) {
 }
 
 int RunInfo(const Arguments& arguments) {
-  const auto info = GetInfo(PosixFileSystem(), arguments.file);
+  const auto info = GetInfo(PosixFileSystem(), arguments.file, arguments.confine);
   if (!info) return Failed(info.error());
   if (arguments.json)
     PrintInfoJson(arguments.file, *info);
@@ -96,6 +97,9 @@ Verb AddInfo(CLI::App& tool) {
   auto arguments = std::make_shared<Arguments>();
   AddFileArgument(*app, arguments->file);
   AddOutputOption(*app, arguments->json);
+  AddConfineOption(*app, arguments->confine);
+  app->add_flag_callback(
+      "-U,--force-share", [] {}, "As in qemu-img; nothing is locked here in any case");
   app->footer(kFooter);
   return {app, [arguments] { return RunInfo(*arguments); }};
 }

@@ -16,6 +16,7 @@ namespace {
 
 struct Arguments {
   std::string file;
+  AccessOptions access;
   bool json = false;
 };
 
@@ -55,8 +56,9 @@ int RunMap(const Arguments& arguments) {
   const auto visit = [&](const MapEntry& entry) {
     return arguments.json ? print_json(entry) : print_human(entry);
   };
-  const Status mapped = MapImage(PosixFileSystem(), arguments.file, LogToStderr, visit);
-  if (!mapped) return Failed(mapped.error());
+  const Status mapped =
+      MapImage(PosixFileSystem(), arguments.file, LogToStderr, visit, arguments.access);
+  if (!mapped) return FailedToShare(mapped.error());
   if (arguments.json) PrintText("]\n");
   return kExitOk;
 }
@@ -68,6 +70,9 @@ Verb AddMap(CLI::App& tool) {
   auto arguments = std::make_shared<Arguments>();
   AddFileArgument(*app, arguments->file);
   AddOutputOption(*app, arguments->json);
+  AddLockOption(*app, arguments->access.lock);
+  AddConfineOption(*app, arguments->access.confine);
+  AddForceShareFlag(*app, arguments->access.lock);
   app->footer(kFooter);
   return {app, [arguments] { return RunMap(*arguments); }};
 }

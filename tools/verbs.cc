@@ -33,8 +33,36 @@ void AddOutputOption(CLI::App& app, bool& json) {
       ->check(CLI::IsMember({"human", "json"}));
 }
 
+void AddLockOption(CLI::App& app, bool& lock) {
+  app.add_option_function<std::string>(
+         "--lock", [&lock](const std::string& value) { lock = value == "on"; },
+         "Lock the files against other programs: on (the default) or off")
+      ->type_name("on|off")
+      ->option_text("on|off")
+      ->check(CLI::IsMember({"on", "off"}));
+}
+
+void AddConfineOption(CLI::App& app, std::optional<std::string>& confine) {
+  app.add_option_function<std::string>(
+         "--confine", [&confine](const std::string& value) { confine = value; },
+         "Refuse files that the header names outside of DIR")
+      ->type_name("DIR");
+}
+
+void AddForceShareFlag(CLI::App& app, bool& lock) {
+  app.add_flag_callback(
+      "-U,--force-share", [&lock] { lock = false; },
+      "Look at it also while another program writes to it");
+}
+
 int Failed(const Error& error) {
   PrintError(error);
+  return kExitFailed;
+}
+
+int FailedToShare(const Error& error) {
+  if (error.code() != EBUSY) return Failed(error);
+  PrintError(error.Message() + "; -U looks at it all the same, but may see it half changed");
   return kExitFailed;
 }
 

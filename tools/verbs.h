@@ -12,6 +12,7 @@
 #include <string>
 
 #include "common/base/error.h"
+#include "common/image/image_files.h"
 
 namespace addcow {
 
@@ -40,8 +41,18 @@ void AddFileArgument(CLI::App& app, std::string& path);
 // --output=human|json; `json` says which.
 void AddOutputOption(CLI::App& app, bool& json);
 
+// --lock=on|off.
+void AddLockOption(CLI::App& app, bool& lock);
+// --confine=DIR.
+void AddConfineOption(CLI::App& app, std::optional<std::string>& confine);
+// -U: look at files although another program has them open for writing. For
+// verbs that only read; it is the same as --lock=off.
+void AddForceShareFlag(CLI::App& app, bool& lock);
+
 // Reports and returns kExitFailed.
 int Failed(const Error& error);
+// The same for a verb that has -U, of which it tells where that would help.
+int FailedToShare(const Error& error);
 
 // Says on one line what is wrong with the command line and where to read on,
 // and returns kExitUsage. `verb` is empty where none was given.

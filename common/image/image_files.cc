@@ -35,6 +35,59 @@ Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b) 
   return {};
 }
 
+// A file that was not given by the user, but named by the header.
+Result<std::unique_ptr<File>> OpenConfined(FileSystem& file_system, const std::string& confine,
+                                           const ImageFiles& files, const std::string& name,
+                                           OpenMode mode) {
+  const auto real = file_system.RealPath(confine);
+  if (!real)
+    return Fail(Error::Because(
+        EINVAL, confine,
+        "the folder of confine= cannot be found: " + ErrnoText(real.error().code())));
+  const std::string& root = *real;
+  const std::string directory = DirectoryOf(files.add_cow_path);
+  auto beneath = NameBeneath(root, directory, name);
+  // An absolute name may be spelt as the user spelt the folder.
+  if (!beneath && name.starts_with('/') && confine.starts_with('/'))
+    beneath = NameBeneath(confine, directory, name);
+  const auto outside = [&](int code) {
+    return Fail(Error::Because(
+        code, files.add_cow_path,
+        fmt::format("names the file '{}', which is not beneath {} and so refused (confine=); "
+                    "absolute symbolic links are not followed there",
+                    name, root)));
+  };
+  if (!beneath) return outside(EXDEV);
+  auto file = file_system.OpenBeneath(root, *beneath, mode);
+  if (file) return file;
+  switch (file.error().code()) {
+    case EXDEV:
+    case ELOOP:
+      return outside(file.error().code());
+    case ENOSYS:
+      return Fail(Error::Because(ENOSYS, root,
+                                 "confine= needs openat2, which this system does not have"));
+    default:
+      return file;
+  }
+}
+
+// `given`: the path that the user gave instead of the header's name.
+Result<std::unique_ptr<File>> OpenNamed(FileSystem& file_system, const ImageSource& source,
+                                        const ImageFiles& files,
+                                        const std::optional<std::string>& given,
+                                        const std::string& name, OpenMode mode) {
+  if (given) return file_system.Open(*given, mode);
+  if (source.access.confine)
+    return OpenConfined(file_system, *source.access.confine, files, name, mode);
+  return file_system.Open(ResolveName(DirectoryOf(files.add_cow_path), name), mode);
+}
+
+Status LockIf(const ImageSource& source, File& file, OpenMode mode) {
+  if (!source.access.lock) return {};
+  return file.Lock(mode == OpenMode::kReadOnly ? LockKind::kRead : LockKind::kWrite);
+}
+
 Status OpenBacking(FileSystem& file_system, const ImageSource& source, ImageFiles& files) {
   if (!files.header.backing && source.backing_path)
     return Fail(Error::Because(EINVAL, files.add_cow_path,
@@ -50,27 +103,40 @@ Status OpenBacking(FileSystem& file_system, const ImageSource& source, ImageFile
         fmt::format("backing file format is '{}', must be '{}' (convert it: qemu-img convert "
                     "-O raw, or serve it as raw with nbdfuse)",
                     named.format, kRawFormat)));
-  auto backing = file_system.Open(files.backing_path, OpenMode::kReadOnly);
+  auto backing = OpenNamed(file_system, source, files, source.backing_path, named.name,
+                           OpenMode::kReadOnly);
   if (!backing)
     return Fail(NamedFileError(backing.error(), source.backing_path.has_value(),
                                files.add_cow_path, "backing file", "backing"));
   files.backing = std::move(*backing);
-  ADDCOW_TRY_ASSIGN(files.backing_size, files.backing->Size());
+  // Before it is locked: that it is in use here is the better message.
   ADDCOW_TRY(CheckDifferent(*files.backing, "backing file", *files.add_cow, "add-cow file"));
-  return CheckDifferent(*files.backing, "backing file", *files.image, "image file");
+  ADDCOW_TRY(CheckDifferent(*files.backing, "backing file", *files.image, "image file"));
+  ADDCOW_TRY(LockIf(source, *files.backing, OpenMode::kReadOnly));
+  ADDCOW_TRY_ASSIGN(files.backing_size, files.backing->Size());
+  return {};
 }
 
 Status OpenImage(FileSystem& file_system, const ImageSource& source, ImageFiles& files) {
   files.image_path = source.image_path.value_or(
       ResolveName(DirectoryOf(files.add_cow_path), files.header.image.name));
+  const auto open = [&](OpenMode mode) {
+    return OpenNamed(file_system, source, files, source.image_path, files.header.image.name,
+                     mode);
+  };
   auto image = files.mode == OpenMode::kReadOnly
-                   ? file_system.Open(files.image_path, OpenMode::kReadOnly)
-                   : OpenWritableOrReadOnly(file_system, files.image_path, &files.mode);
+                   ? open(OpenMode::kReadOnly)
+                   : OpenWritableOrReadOnly(open, files.not_writable);
+  if (files.not_writable) files.mode = OpenMode::kReadOnly;
   if (!image)
     return Fail(NamedFileError(image.error(), source.image_path.has_value(), files.add_cow_path,
                                "image file", "image"));
   files.image = std::move(*image);
   ADDCOW_TRY(CheckDifferent(*files.image, "image file", *files.add_cow, "add-cow file"));
+  // Only now it is known whether the add-cow file will be written to.
+  if (files.mode == OpenMode::kReadWrite)
+    ADDCOW_TRY(LockIf(source, *files.add_cow, OpenMode::kReadWrite));
+  ADDCOW_TRY(LockIf(source, *files.image, files.mode));
   ADDCOW_TRY_ASSIGN(files.virtual_size, files.image->Size());
   if (files.virtual_size == 0)
     return Fail(Error::Because(kErrCorrupt, files.image_path,
@@ -96,13 +162,13 @@ Status CheckBitmapSize(const ImageFiles& files) {
 Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& source) {
   ImageFiles files;
   ADDCOW_TRY_ASSIGN(files.add_cow_path, file_system.RealPath(source.add_cow_path));
-  if (source.mode == OpenMode::kReadOnly) {
-    files.mode = OpenMode::kReadOnly;
-    ADDCOW_TRY_ASSIGN(files.add_cow, file_system.Open(files.add_cow_path, OpenMode::kReadOnly));
-  } else {
-    ADDCOW_TRY_ASSIGN(files.add_cow,
-                      OpenWritableOrReadOnly(file_system, files.add_cow_path, &files.mode));
-  }
+  const auto open = [&](OpenMode mode) { return file_system.Open(files.add_cow_path, mode); };
+  ADDCOW_TRY_ASSIGN(files.add_cow, source.mode == OpenMode::kReadOnly
+                                       ? open(OpenMode::kReadOnly)
+                                       : OpenWritableOrReadOnly(open, files.not_writable));
+  files.mode = files.not_writable ? OpenMode::kReadOnly : source.mode;
+  // Before it is read: who has it open for writing may be changing it.
+  ADDCOW_TRY(LockIf(source, *files.add_cow, OpenMode::kReadOnly));
   HeaderBytes bytes;
   ADDCOW_TRY_ASSIGN(const size_t count, files.add_cow->Read(bytes, 0));
   ADDCOW_TRY_ASSIGN(files.header,

@@ -17,6 +17,16 @@
 
 namespace addcow {
 
+// How the files may be opened.
+struct AccessOptions {
+  // Tell other programs that the files are in use, and refuse to open what
+  // another one uses in a way that does not go together with it (File::Lock).
+  bool lock = true;
+  // The files that the header names must lie beneath this folder, symbolic
+  // links followed. For add-cow files that somebody else has made.
+  std::optional<std::string> confine = std::nullopt;
+};
+
 struct ImageSource {
   std::string add_cow_path;
   // Used instead of the names in the header, for images that were moved;
@@ -28,11 +38,14 @@ struct ImageSource {
   // Whether the backing file is opened. A tool that only looks at the
   // metadata need not have it.
   bool want_backing = true;
+  AccessOptions access = {};
 };
 
 struct ImageFiles {
   Header header;
   OpenMode mode = OpenMode::kReadOnly;  // what all files that are written allow
+  // Why `mode` is kReadOnly although kReadWrite was asked for.
+  std::optional<Error> not_writable;
   std::unique_ptr<File> add_cow;
   std::unique_ptr<File> image;
   std::unique_ptr<File> backing;  // none: no backing file, or not to be opened
@@ -43,14 +56,14 @@ struct ImageFiles {
   uint64_t backing_size = 0;
 };
 
-// Opens the add-cow file at `source.add_cow_path` and reads its header; the
-// other members of the result are empty.
+// Opens the add-cow file at `source.add_cow_path`, locks it for reading and
+// reads its header; the other members of the result are empty.
 Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& source);
 
-// Opens all files and checks them: that they are three different ones, that
-// the disk has a byte at least, and that the bitmap is as long as the disk
-// needs. With ALL_ALLOCATED set the backing file is left alone: it may be
-// gone.
+// Opens all files, locks them, and checks them: that they are three different
+// ones, that the disk has a byte at least, and that the bitmap is as long as
+// the disk needs. The locks are held as long as the files are open. With ALL_ALLOCATED set the
+// backing file is left alone: it may be gone.
 Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& source);
 
 }  // namespace addcow

@@ -18,7 +18,6 @@
 
 #include "common/image/image_files.h"
 #include "common/ops/raw_bitmap.h"
-#include "common/ops/require_writable.h"
 
 namespace addcow {
 
@@ -155,14 +154,15 @@ CheckReport RunChecker(const ImageFiles& files, Repair repair) {
 }  // namespace
 
 Result<CheckReport> CheckImage(FileSystem& file_system, const std::string& add_cow_path,
-                               Repair repair) {
+                               Repair repair, const AccessOptions& access) {
   const bool writes = repair != Repair::kNone;
   const auto files =
       OpenImageFiles(file_system, {.add_cow_path = add_cow_path,
                                    .image_path = {},
                                    .backing_path = {},
                                    .mode = writes ? OpenMode::kReadWrite : OpenMode::kReadOnly,
-                                   .want_backing = true});
+                                   .want_backing = true,
+                                   .access = access});
   if (!files) {
     if (files.error().code() != kErrCorrupt) return Fail(files.error());
     CheckReport report;
@@ -171,7 +171,7 @@ Result<CheckReport> CheckImage(FileSystem& file_system, const std::string& add_c
   }
   if (!writes) return RunChecker(*files, repair);
 
-  ADDCOW_TRY(RequireWritable(file_system, *files));
+  if (files->not_writable) return Fail(*files->not_writable);
   const CheckReport before = RunChecker(*files, repair);
   if (before.error) return before;
   CheckReport after = RunChecker(*files, Repair::kNone);

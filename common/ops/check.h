@@ -19,6 +19,7 @@
 #include <string>
 
 #include "common/base/error.h"
+#include "common/image/image_files.h"
 #include "common/io/file_system.h"
 
 namespace addcow {
@@ -54,7 +55,7 @@ struct CheckReport {
 // leak. Fails where the files cannot be opened for a reason that is not in
 // them (not there, a newer version); what is in them is the report's business.
 Result<CheckReport> CheckImage(FileSystem& file_system, const std::string& add_cow_path,
-                               Repair repair);
+                               Repair repair, const AccessOptions& access = {});
 
 }  // namespace addcow
 

@@ -80,6 +80,8 @@ Result<Target> FindTarget(FileSystem& file_system, const CreateOptions& options)
   ADDCOW_TRY_ASSIGN(target.path, file_system.RealPath(path));
   ADDCOW_TRY_ASSIGN(target.existing, file_system.Open(target.path, OpenMode::kReadOnly));
   ADDCOW_TRY(CheckReplaceable(*target.existing));
+  // Its server would go on with a file that has no name any more.
+  if (options.lock) ADDCOW_TRY(target.existing->Lock(LockKind::kWrite));
   return target;
 }
 

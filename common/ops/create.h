@@ -27,6 +27,8 @@ struct CreateOptions {
   std::optional<uint64_t> size;
   // Replace an add-cow file that is there. Any other file is refused.
   bool force = false;
+  // Refuse to replace an add-cow file that another program has open.
+  bool lock = true;
 };
 
 struct CreateResult {

@@ -8,7 +8,6 @@
 #include <chrono>
 
 #include "common/image/image.h"
-#include "common/ops/require_writable.h"
 
 namespace addcow {
 
@@ -86,16 +85,18 @@ Status CopyAllUp(Image& image, FlattenResult& result, const FlattenProgress& pro
 }  // namespace
 
 Result<FlattenResult> FlattenImage(FileSystem& file_system, const std::string& add_cow_path,
-                                   LogSink log, const FlattenProgress& progress) {
+                                   LogSink log, const FlattenProgress& progress,
+                                   const AccessOptions& access) {
   ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system,
                                             {.add_cow_path = add_cow_path,
                                              .image_path = {},
                                              .backing_path = {},
                                              .mode = OpenMode::kReadWrite,
-                                             .want_backing = true},
+                                             .want_backing = true,
+                                             .access = access},
                                             std::move(log)));
   const ImageFiles& files = image->files();
-  ADDCOW_TRY(RequireWritable(file_system, files));
+  if (files.not_writable) return Fail(*files.not_writable);
   FlattenResult result{0, files.image_path, files.backing_path};
   const Status copied = CopyAllUp(*image, result, progress);
   // Where copying failed (no space left, say), what there is counts the next

@@ -15,6 +15,7 @@
 
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "common/image/image_files.h"
 #include "common/io/file_system.h"
 
 namespace addcow {
@@ -33,7 +34,8 @@ using FlattenProgress = std::function<void(uint64_t done, uint64_t total)>;
 // not be written it fails before anything is read. On failure what was copied
 // is kept as far as possible.
 Result<FlattenResult> FlattenImage(FileSystem& file_system, const std::string& add_cow_path,
-                                   LogSink log, const FlattenProgress& progress);
+                                   LogSink log, const FlattenProgress& progress,
+                                   const AccessOptions& access = {});
 
 }  // namespace addcow
 

@@ -9,13 +9,16 @@
 
 namespace addcow {
 
-Result<ImageInfo> GetInfo(FileSystem& file_system, const std::string& add_cow_path) {
-  ADDCOW_TRY_ASSIGN(const ImageFiles files,
-                    OpenImageFiles(file_system, {.add_cow_path = add_cow_path,
-                                                 .image_path = {},
-                                                 .backing_path = {},
-                                                 .mode = OpenMode::kReadOnly,
-                                                 .want_backing = false}));
+Result<ImageInfo> GetInfo(FileSystem& file_system, const std::string& add_cow_path,
+                          const std::optional<std::string>& confine) {
+  ADDCOW_TRY_ASSIGN(
+      const ImageFiles files,
+      OpenImageFiles(file_system, {.add_cow_path = add_cow_path,
+                                   .image_path = {},
+                                   .backing_path = {},
+                                   .mode = OpenMode::kReadOnly,
+                                   .want_backing = false,
+                                   .access = {.lock = false, .confine = confine}}));
   ADDCOW_TRY_ASSIGN(const FileInfo add_cow, files.add_cow->Info());
   ADDCOW_TRY_ASSIGN(const FileInfo image, files.image->Info());
   return ImageInfo{.version = kVersion,  // the only one that can be opened

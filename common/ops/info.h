@@ -6,6 +6,7 @@
 #define ADDCOW_COMMON_OPS_INFO_H
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "common/base/error.h"
@@ -25,7 +26,10 @@ struct ImageInfo {
 
 // Reads; writes nothing. The image file must be there, since its size is the
 // disk's; the backing file need not be, nor be of a format that can be served.
-Result<ImageInfo> GetInfo(FileSystem& file_system, const std::string& add_cow_path);
+// `confine`: AccessOptions has it. Nothing is locked: what is shown cannot be
+// torn by a server that has the files open.
+Result<ImageInfo> GetInfo(FileSystem& file_system, const std::string& add_cow_path,
+                          const std::optional<std::string>& confine = std::nullopt);
 
 }  // namespace addcow
 

@@ -11,6 +11,5 @@ common_libops_la_SOURCES = \
 	common/ops/info.cc common/ops/info.h \
 	common/ops/map.cc common/ops/map.h \
 	common/ops/parse_size.cc common/ops/parse_size.h \
-	common/ops/raw_bitmap.cc common/ops/raw_bitmap.h \
-	common/ops/require_writable.h
+	common/ops/raw_bitmap.cc common/ops/raw_bitmap.h
 common_libops_la_LIBADD = common/libengine.la

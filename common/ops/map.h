@@ -34,7 +34,8 @@ struct MapEntry {
 // different, until it returns false. Writes nothing; never holds more than
 // one entry. All files must be there.
 Status MapImage(FileSystem& file_system, const std::string& add_cow_path, LogSink log,
-                const std::function<bool(const MapEntry&)>& visit);
+                const std::function<bool(const MapEntry&)>& visit,
+                const AccessOptions& access = {});
 
 }  // namespace addcow
 

@@ -33,6 +33,7 @@ done
 offered "addcow create --" addcow create -- | has -- --force || fail "create --force is not offered"
 offered "addcow flatten --" addcow flatten -- | has -- --progress || fail "flatten --progress is not offered"
 expect_equal "human json" "$(offered "addcow info --output=" addcow info --output = | sort | xargs)" "values of --output"
+expect_equal "off on" "$(offered "addcow flatten --lock=" addcow flatten --lock = | sort | xargs)" "values of --lock"
 expect_equal "all leaks" "$(offered "addcow check -r " addcow check -r "" | sort | xargs)" "values of -r"
 
 nbdkit_completion=/usr/share/bash-completion/completions/nbdkit
@@ -44,7 +45,7 @@ chmod +x bin/wrapper
 printf '#!/bin/sh\nPATH="%s" exec "%s" nbdkit "$@"\n' "$PATH" "$ADDCOW_RUN" >bin/nbdkit
 chmod +x bin/nbdkit
 PATH="$scratch/bin:$PATH" bash complete.bash "$nbdkit_completion" _nbdkit "nbdkit addcow " nbdkit addcow "" >words
-for parameter in file= image= backing= layer=; do
+for parameter in file= image= backing= layer= lock= confine=; do
     grep -q -- "$parameter" words ||
         fail "nbdkit's completion does not offer $parameter"
 done

@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Two users of one file at once, in both directions, with the real programs:
+# nbdkit with this plugin, the tool, and QEMU's. Any number of readers, or one
+# writer.
+
+. "$(dirname "$0")/../functions.sh"
+requires nbdinfo qemu-io qemu-img
+
+random_file base.img 300000
+addcow create -q -b base.img -F raw -i disk.raw x.add-cow
+# The same image file under another name and with another add-cow file.
+addcow create -q -b base.img -F raw -i disk.raw other.add-cow 2>/dev/null
+ln disk.raw hardlink.raw
+cp x.add-cow elsewhere.add-cow
+# A second overlay on the same backing file.
+addcow create -q -b base.img -F raw -i disk2.raw x2.add-cow
+
+# refused FILE COMMAND...: with exit status 1 and one line that names FILE.
+refused() {
+    local file="$1"
+    shift
+    expect_fails 1 "$@"
+    expect_equal 1 "$(wc -l <stderr)" "lines of: $*: $(cat stderr)"
+    grep -q -- "$file: is in use by another program" stderr || fail "$*: $(cat stderr)"
+}
+# serve_refused FILE PARAMETER...: the server does not even start.
+serve_refused() {
+    local file="$1"
+    shift
+    refused "$file" "$ADDCOW_RUN" nbdkit -U - "$@" --run 'touch started'
+    [ ! -e started ] || fail "it was served: $*"
+}
+qemu_writes() { qemu-io -f raw -c 'write -P 1 0 512' "$1" >qemu.out 2>&1; }
+qemu_refused() {
+    local before
+    before="$(sha "$1")"
+    if qemu_writes "$1"; then fail "QEMU wrote to $1 while it is in use"; fi
+    grep -q 'lock' qemu.out || fail "QEMU: $(cat qemu.out)"
+    expect_equal "$before" "$(sha "$1")" "contents of $1"
+}
+
+# While we serve for writing. The server is a daemon: the locks outlive its
+# fork.
+nbdkit -U "$scratch/sock" -P "$scratch/pid" addcow x.add-cow
+daemon="$(cat pid)"
+at_exit "kill $daemon 2>/dev/null"
+nbdinfo --size "$(uri sock)" >/dev/null
+
+serve_refused x.add-cow addcow x.add-cow
+serve_refused x.add-cow -r addcow x.add-cow
+serve_refused disk.raw addcow other.add-cow
+serve_refused disk.raw -r addcow other.add-cow
+serve_refused hardlink.raw addcow elsewhere.add-cow image=hardlink.raw
+refused x.add-cow addcow flatten x.add-cow
+refused x.add-cow addcow check x.add-cow
+grep -q -- '-U looks at it' stderr || fail "check does not tell of -U: $(cat stderr)"
+refused x.add-cow addcow check -r all x.add-cow
+refused x.add-cow addcow map x.add-cow
+refused x.add-cow addcow create --force -i disk.raw x.add-cow
+addcow info x.add-cow >/dev/null || fail "info needs no lock"
+addcow map -U x.add-cow >/dev/null || fail "map -U"
+addcow check --force-share x.add-cow >/dev/null || fail "check -U"
+qemu_refused disk.raw
+qemu_refused base.img
+qemu-io -r -f raw -c 'read 0 512' base.img >/dev/null || fail "QEMU may read the backing file"
+# Readers share the backing file; but nobody makes it an image file.
+start_server sock2 addcow x2.add-cow
+addcow create -q -i base.img -b disk2.raw -F raw backwards.add-cow 2>/dev/null
+serve_refused base.img addcow backwards.add-cow
+nbdinfo --size "$(uri sock2)" >/dev/null
+stop_server "$server_pid"
+
+# The locks go with the server, also when it is killed.
+kill -KILL "$daemon"
+while kill -0 "$daemon" 2>/dev/null; do sleep 0.1; done
+nbdkit -U - addcow x.add-cow --run 'nbdinfo --size "$uri"' >/dev/null
+qemu_writes disk.raw || fail "a lock was left behind: $(cat qemu.out)"
+addcow check -q -r leaks x.add-cow # what QEMU wrote is under a 0 bit
+
+# Servers with -r share, and keep writers out.
+start_server sock3 -r addcow x.add-cow
+reader="$server_pid"
+nbdkit -r -U - addcow x.add-cow --run 'nbdinfo --size "$uri"' >/dev/null ||
+    fail "a second server with -r"
+addcow map x.add-cow >/dev/null || fail "map beside a server with -r"
+addcow check -q x.add-cow || fail "check beside a server with -r"
+serve_refused x.add-cow addcow x.add-cow
+serve_refused disk.raw addcow other.add-cow
+refused x.add-cow addcow flatten x.add-cow
+qemu_refused disk.raw
+qemu_refused base.img
+# lock=off asks nobody and stops nobody.
+nbdkit -U - addcow x.add-cow lock=off --run 'nbdinfo --size "$uri"' >/dev/null ||
+    fail "lock=off was refused"
+stop_server "$reader"
+start_server sock4 addcow x.add-cow lock=off
+addcow map x.add-cow >/dev/null || fail "lock=off locked something"
+stop_server "$server_pid"
+
+# While QEMU has a file open for writing.
+# while_qemu_writes FILE COMMAND...: runs the command meanwhile.
+while_qemu_writes() {
+    local file="$1" qemu
+    shift
+    mkfifo to_qemu
+    qemu-io -f raw "$file" <to_qemu >qemu.out 2>&1 &
+    qemu=$!
+    at_exit "kill $qemu 2>/dev/null"
+    exec 9>to_qemu
+    printf 'write -P 7 0 512\n' >&9
+    until grep -q 'wrote 512' qemu.out; do
+        kill -0 "$qemu" || fail "QEMU ended: $(cat qemu.out)"
+        sleep 0.1
+    done
+    "$@"
+    printf 'quit\n' >&9
+    exec 9>&-
+    wait "$qemu"
+    rm to_qemu
+}
+while_qemu_writes disk.raw serve_refused disk.raw addcow x.add-cow
+while_qemu_writes disk.raw serve_refused disk.raw -r addcow x.add-cow
+while_qemu_writes base.img serve_refused base.img addcow x.add-cow
+while_qemu_writes x.add-cow serve_refused x.add-cow addcow x.add-cow
