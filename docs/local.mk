@@ -28,4 +28,5 @@ dist_doc_DATA += \
 	docs/concurrency.md \
 	docs/durability.md \
 	docs/format.md \
+	docs/security.md \
 	docs/testing.md
