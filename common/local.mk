@@ -22,6 +22,7 @@ common_libengine_la_SOURCES = \
 	common/format/layout.h \
 	common/format/raw_header.h \
 	common/image/allocation_bitmap.cc common/image/allocation_bitmap.h \
+	common/image/background_flush.cc common/image/background_flush.h \
 	common/image/backing.cc common/image/backing.h \
 	common/image/bitmap_store.cc common/image/bitmap_store.h \
 	common/image/cluster_locks.cc common/image/cluster_locks.h \

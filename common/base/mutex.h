@@ -9,6 +9,7 @@
 #ifndef ADDCOW_COMMON_BASE_MUTEX_H
 #define ADDCOW_COMMON_BASE_MUTEX_H
 
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 
@@ -61,6 +62,14 @@ class ConditionVariable {
     std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
     condition_.wait(lock);
     lock.release();
+  }
+  // As Wait, but no longer than until `time`. False: it has come.
+  bool WaitUntil(Mutex& mutex, std::chrono::steady_clock::time_point time)
+      ADDCOW_REQUIRES(mutex) {
+    std::unique_lock<std::mutex> lock(mutex.mutex_, std::adopt_lock);
+    const std::cv_status status = condition_.wait_until(lock, time);
+    lock.release();
+    return status == std::cv_status::no_timeout;
   }
   void NotifyAll() { condition_.notify_all(); }
 

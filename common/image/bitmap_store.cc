@@ -63,6 +63,11 @@ void BitmapStore::Allocate(ClusterRange range) {
   bitmap_.Set(range);
 }
 
+bool BitmapStore::HasPending() {
+  MutexLock lock(mutex_);
+  return !pending_.empty();
+}
+
 BitmapStore::PageMap BitmapStore::Take() {
   MutexLock lock(mutex_);
   return std::exchange(pending_, {});

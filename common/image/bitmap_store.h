@@ -53,6 +53,9 @@ class BitmapStore {
   // already (written, not yet durable). Any thread.
   void Allocate(ClusterRange range) ADDCOW_EXCLUDES(mutex_);
 
+  // Whether Take would return anything. Any thread.
+  bool HasPending() ADDCOW_EXCLUDES(mutex_);
+
   // Phase (a): all bits set so far and not yet written. Any thread, but the
   // phases of one flush must not mix with another's (Image::Flush).
   PageMap Take() ADDCOW_EXCLUDES(mutex_);

@@ -126,6 +126,23 @@ Status Image::PublishBits() {
 Status Image::Flush() {
   if (files_.mode == OpenMode::kReadOnly) return {};
   MutexLock lock(flush_mutex_);
+  return FlushLocked();
+}
+
+Status Image::FlushNewBits() {
+  if (files_.mode == OpenMode::kReadOnly) return {};
+  MutexLock lock(flush_mutex_);
+  return HasNewBits() ? FlushLocked() : Status();
+}
+
+// The flag alone, for bits that were found in the file, waits for a write:
+// without one the server may be meant to be read only.
+bool Image::HasNewBits() {
+  return store_.HasPending() ||
+         (bitmap_->all() && !flag_written_ && unflushed_.load(std::memory_order_relaxed));
+}
+
+Status Image::FlushLocked() {
   ADDCOW_TRY(CheckWritable("flush", 0, 0));
   unflushed_.store(false, std::memory_order_relaxed);
   try {

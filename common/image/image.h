@@ -75,6 +75,10 @@ class Image {
   // EIO, reads go on.
   Status Flush() ADDCOW_EXCLUDES(flush_mutex_);
 
+  // Flush, but only where a process that is killed would take something with
+  // it: where bits wait, or ALL_ALLOCATED after a write. Else no system call.
+  Status FlushNewBits() ADDCOW_EXCLUDES(flush_mutex_);
+
   // Calls `visit` for the extents of the range, in order, without gaps,
   // neighbours different, until it returns false.
   Status Map(uint64_t offset, uint64_t length, const std::function<bool(const Extent&)>& visit);
@@ -103,6 +107,8 @@ class Image {
   Status CopyNonZero(std::span<const std::byte> data, uint64_t offset);
   ClusterRun RunAt(uint64_t offset, uint64_t length) const;
   uint64_t BytesOf(ClusterRun run, uint64_t offset, uint64_t length) const;
+  Status FlushLocked() ADDCOW_REQUIRES(flush_mutex_);
+  bool HasNewBits() ADDCOW_REQUIRES(flush_mutex_);
   Status PublishBits() ADDCOW_REQUIRES(flush_mutex_);
   Status SyncOrStop(File& file) ADDCOW_REQUIRES(flush_mutex_);
 

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See background_flush.h.
+
+#include "common/image/background_flush.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+
+#include <exception>
+#include <system_error>
+
+namespace addcow {
+
+bool FlushRound::Run() {
+  if (!image_.writable()) return false;
+  try {
+    const Status flushed = image_.FlushNewBits();
+    if (!image_.writable()) return false;  // a sync failed, here or for a client
+    if (!flushed && !failing_)
+      log_(LogLevel::kError,
+           fmt::format("background flush: {}; it is tried again, but until it succeeds, what "
+                       "was written to new clusters is lost if this process is killed",
+                       flushed.error().Message()));
+    failing_ = !flushed;
+    return true;
+  } catch (const std::exception& exception) {
+    // The engine has stopped writing (Image::Flush).
+    log_(LogLevel::kError,
+         fmt::format("background flush: {}; read only from here on", exception.what()));
+    return false;
+  }
+}
+
+Result<std::unique_ptr<BackgroundFlush>> BackgroundFlush::Start(Image& image,
+                                                                Clock::duration interval,
+                                                                LogSink log) {
+  try {
+    return std::unique_ptr<BackgroundFlush>(
+        new BackgroundFlush(image, interval, std::move(log)));
+  } catch (const std::system_error& error) {
+    return Fail(
+        Error::System(error.code().value(), "start a thread", image.files().add_cow_path));
+  }
+}
+
+BackgroundFlush::BackgroundFlush(Image& image, Clock::duration interval, LogSink log)
+    : interval_(interval), round_(image, std::move(log)), thread_([this] { Loop(); }) {}
+
+BackgroundFlush::~BackgroundFlush() {
+  {
+    MutexLock lock(mutex_);
+    stop_ = true;
+  }
+  stop_wanted_.NotifyAll();
+  thread_.join();
+}
+
+bool BackgroundFlush::SleepUntil(Clock::time_point time) {
+  MutexLock lock(mutex_);
+  while (!stop_ && stop_wanted_.WaitUntil(mutex_, time)) {
+  }
+  return !stop_;
+}
+
+void BackgroundFlush::Loop() {
+  // Fails only where the name is too long.
+  (void)::pthread_setname_np(::pthread_self(), kThreadName);
+  // Counted from the beginning of a round: a write that comes after it has to
+  // wait for the next one.
+  Clock::time_point next = Clock::now() + interval_;
+  while (SleepUntil(next)) {
+    next = Clock::now() + interval_;
+    if (!round_.Run()) return;
+  }
+}
+
+}  // namespace addcow
