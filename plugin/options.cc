@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <memory>
 #include <optional>
@@ -22,7 +23,10 @@ const char kOptionsHelp[] =
     "layer=all|top       Extents of the whole disk (default), or only of what is\n"
     "                    allocated in the image file (read only).\n"
     "lock=<BOOL>         Lock the files against other programs (default: on).\n"
-    "confine=<DIR>       Refuse files that the header names outside of DIR.";
+    "confine=<DIR>       Refuse files that the header names outside of DIR.\n"
+    "sync-interval=<SECONDS>\n"
+    "                    Clients that do not flush lose no more than this if nbdkit is\n"
+    "                    killed (default: 5; 0: wait for a flush).";
 
 namespace {
 
@@ -36,6 +40,19 @@ Result<std::string> AbsolutePath(std::string_view key, const std::string& value)
                                                    &std::free);
   if (path == nullptr) return Fail(BadOption(key, "cannot find the working directory"));
   return std::string(path.get());
+}
+
+// A day: what is longer is meant to be 0, or a mistake.
+constexpr unsigned kMaxSyncInterval = 24 * 60 * 60;
+
+Result<std::chrono::seconds> Interval(std::string_view key, const std::string& value) {
+  unsigned seconds = 0;
+  const char* const end = value.data() + value.size();
+  const auto parsed = std::from_chars(value.data(), end, seconds);
+  if (parsed.ec != std::errc() || parsed.ptr != end || seconds > kMaxSyncInterval)
+    return Fail(BadOption(key, "is '" + value + "', must be whole seconds, 0 (off) to " +
+                                   std::to_string(kMaxSyncInterval)));
+  return std::chrono::seconds(seconds);
 }
 
 Status SetPath(std::optional<std::string>& path, std::string_view key,
@@ -75,6 +92,10 @@ Status SetOption(Options& options, std::string_view key, const std::string& valu
   if (key == "confine") return SetPath(options.source.access.confine, key, value);
   if (key == "lock") {
     ADDCOW_TRY_ASSIGN(options.source.access.lock, ParseBool(key, value));
+    return {};
+  }
+  if (key == "sync-interval") {
+    ADDCOW_TRY_ASSIGN(options.sync_interval, Interval(key, value));
     return {};
   }
   return Fail(Error::Because(EINVAL, "parameter '" + std::string(key) + "'",

@@ -5,6 +5,7 @@
 #ifndef ADDCOW_PLUGIN_OPTIONS_H
 #define ADDCOW_PLUGIN_OPTIONS_H
 
+#include <chrono>
 #include <string>
 #include <string_view>
 
@@ -21,6 +22,7 @@ enum class Layer {
 struct Options {
   ImageSource source;  // add_cow_path is empty until file= was seen
   Layer layer = Layer::kAll;
+  std::chrono::seconds sync_interval{5};  // 0: bits wait for a client's flush
 };
 
 // What `nbdkit addcow --help` prints. nbdkit's bash completion finds the

@@ -16,6 +16,8 @@
 #include <optional>
 #include <string>
 
+#include "common/base/mutex.h"
+#include "common/image/background_flush.h"
 #include "common/image/image.h"
 #include "plugin/boundary.h"
 #include "plugin/nbdkit_api.h"
@@ -38,6 +40,13 @@ namespace {
 Options options;
 std::unique_ptr<Image> image;
 std::string description;
+
+// Brings bits to the file between flushes. Started by the first connection
+// that may write, so never before the server has forked (get_ready is), and
+// not at all in a server that only reads: -r is not known earlier. Stopped in
+// cleanup.
+Mutex background_flush_mutex;
+std::unique_ptr<BackgroundFlush> background_flush ADDCOW_GUARDED_BY(background_flush_mutex);
 
 // What a connection's handle points to.
 struct Connection {
@@ -73,7 +82,7 @@ void addcow_dump_plugin() {
   printf("addcow_format_version=1\n");
   printf("addcow_cluster_size=%llu\n", static_cast<unsigned long long>(kClusterSize));
   printf("addcow_backing_formats=raw\n");
-  printf("addcow_parameters=file image backing layer lock confine\n");
+  printf("addcow_parameters=file image backing layer lock confine sync-interval\n");
   printf("addcow_layers=all top\n");
   printf("addcow_capabilities=write flush fua trim zero fast_zero extents cache multi_conn\n");
 }
@@ -95,8 +104,24 @@ int addcow_get_ready() {
   });
 }
 
+Status StartBackgroundFlush() {
+  if (options.sync_interval.count() == 0 || !image->writable()) return {};
+  MutexLock lock(background_flush_mutex);
+  if (background_flush != nullptr) return {};
+  ADDCOW_TRY_ASSIGN(background_flush,
+                    BackgroundFlush::Start(*image, options.sync_interval, Log));
+  return {};
+}
+
+void StopBackgroundFlush() {
+  MutexLock lock(background_flush_mutex);
+  background_flush.reset();
+}
+
 void* addcow_open(int readonly) {
-  return readonly ? &readonly_connection : &writable_connection;
+  if (readonly) return &readonly_connection;
+  // Without it the server would promise what it does not keep.
+  return AtBoundary(StartBackgroundFlush) == 0 ? &writable_connection : nullptr;
 }
 
 int64_t addcow_get_size(void*) { return static_cast<int64_t>(image->virtual_size()); }
@@ -187,6 +212,7 @@ int addcow_extents(void*, uint32_t count, uint64_t offset, uint32_t flags,
 
 // All connections are closed: write out what no client has flushed.
 void addcow_cleanup() {
+  StopBackgroundFlush();  // Close wants to be alone
   if (image != nullptr) (void)AtBoundary([] { return image->Close(); });
 }
 

@@ -39,6 +39,7 @@ shell_tests = \
 	tests/shell/test-sparse-random.sh \
 	tests/shell/test-style.sh \
 	tests/shell/test-symbols.sh \
+	tests/shell/test-sync-interval.sh \
 	tests/shell/test-tool-check.sh \
 	tests/shell/test-tool-create.sh \
 	tests/shell/test-tool-flatten.sh \

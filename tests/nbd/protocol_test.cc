@@ -56,7 +56,7 @@ TEST_F(NbdTest, OffersAllThatThePluginCanDo) {
 
 TEST_F(NbdTest, FuaWriteIsPublishedBeforeTheReply) {
   MakeImage({.size = 8 * kClusterSize, .backing_size = 8 * kClusterSize});
-  StartServer();
+  StartServer({}, {"sync-interval=0"});
   const NbdHandle nbd = Connect();
   const std::vector<std::byte> data = Repeat(7, 1000);
   ASSERT_NBD(nbd_pwrite(nbd.get(), data.data(), data.size(), 10, 0));
@@ -72,7 +72,7 @@ TEST_F(NbdTest, FuaWriteIsPublishedBeforeTheReply) {
 
 TEST_F(NbdTest, FlushOnOneConnectionCoversTheWritesOfAnother) {
   MakeImage({.size = 8 * kClusterSize, .backing_size = 8 * kClusterSize});
-  StartServer();
+  StartServer({}, {"sync-interval=0"});
   const NbdHandle writer = Connect();
   const NbdHandle flusher = Connect();
   const std::vector<std::byte> data = Repeat(7, 1000);
@@ -167,7 +167,7 @@ TEST_F(NbdTest, LongZeroReadsAsZeroesToItsEnd) {
 
 TEST_F(NbdTest, CleanStopWritesWhatNobodyFlushed) {
   MakeImage({.size = 300001, .backing_size = 200000});
-  StartServer();
+  StartServer({}, {"sync-interval=0"});
   {
     const NbdHandle nbd = Connect();
     const std::vector<std::byte> data = Repeat(9, 100000);

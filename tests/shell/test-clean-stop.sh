@@ -8,7 +8,8 @@ requires nbdsh
 random_file base.img 1M
 before="$(sha base.img)"
 addcow create -q -b base.img -F raw -i disk.raw x.add-cow
-start_server sock addcow x.add-cow
+# sync-interval=0: only the clean stop can have done it.
+start_server sock addcow x.add-cow sync-interval=0
 # Closing the socket without a disconnect request, so that no flush is sent.
 nbdsh -u "$(uri sock)" -c 'h.pwrite(b"A" * 100, 70000)' -c 'h.pwrite(b"B" * 65536, 524288)' \
     -c 'h.zero(4096, 200000)'

@@ -82,6 +82,9 @@ rm fifo
 
 # Parameters.
 refused "layer=: is '', must be 'all' or 'top'" layer=
+for value in '' x -1 +1 1.5 5s ' 5' 86401 4294967296; do
+    refused "^nbdkit: error: sync-interval=: is '.*', must be whole seconds, 0 \(off\) to 86400$" sync-interval="$value"
+done
 refused "parameter 'colour': unknown" colour=red
 refused 'image=: the file name is empty' image=
 expect_fails 1 nbdkit -U - addcow --run true
