@@ -7,6 +7,8 @@
 
 #include <fmt/format.h>
 
+#include <bitset>
+
 namespace addcow {
 
 SharedSectors::SharedSectors(uint64_t sectors, std::byte initial)
@@ -50,18 +52,25 @@ uint64_t SharedSectors::BeginRead() {
 std::string SharedSectors::Check(uint64_t first, std::span<const std::byte> actual,
                                  uint64_t read) {
   MutexLock lock(mutex_);
-  reads_.erase(reads_.find(read));
+  std::bitset<256> possible;  // values in the sector
   for (size_t i = 0; i < actual.size(); i++) {
-    const std::vector<WriteRecord>& writes = sectors_[first + i / kSectorSize];
-    const bool found = std::ranges::any_of(writes, [&](const WriteRecord& write) {
-      return write.value == actual[i] && !IsOver(writes, write, read);
-    });
-    if (!found)
+    if (i % kSectorSize == 0) {
+      const std::vector<WriteRecord>& writes = sectors_[first + i / kSectorSize];
+      possible.reset();
+      for (const WriteRecord& write : writes)
+        if (!IsOver(writes, write, read)) possible.set(static_cast<size_t>(write.value));
+    }
+    if (!possible[static_cast<size_t>(actual[i])])
       return fmt::format("shared sector {}, byte {}: {:#04x} is no value that may be there",
                          first + i / kSectorSize, i % kSectorSize,
                          static_cast<unsigned>(actual[i]));
   }
   return "";
+}
+
+void SharedSectors::EndRead(uint64_t read) {
+  MutexLock lock(mutex_);
+  reads_.erase(reads_.find(read));
 }
 
 }  // namespace addcow

@@ -60,9 +60,11 @@ class SharedSectors {
   uint64_t BeginWrite(uint64_t first, uint64_t count, std::byte value);
   void EndWrite(uint64_t first, uint64_t count, uint64_t write);
 
-  // Around a read; what Begin returns goes to Check. Empty, or what is wrong.
+  // Around a read; what Begin returns goes to Check, any number of times, and
+  // to End. Check: empty, or what is wrong.
   uint64_t BeginRead();
   std::string Check(uint64_t first, std::span<const std::byte> actual, uint64_t read);
+  void EndRead(uint64_t read);
 
  private:
   static constexpr uint64_t kInFlight = UINT64_MAX;

@@ -56,6 +56,15 @@ class ImageRace : public ImageFixture {
 //
 //   thread 1: read the backing file       | write the copy to the image file
 //   thread 2:                       write |
+//
+// nbdkit's cow filter loses the acknowledged write of thread 2 in two ways.
+//
+// - Cow-on-read: a read copies the block up without the lock that partial
+//   writes take, and lays its old bytes over any write made meanwhile. Here a
+//   copy-up is CopyUp: see the tests whose names end in "SurvivesACopyUp", and
+//   WriteSurvivesACopyUpThatWaitedForIt for the other order.
+// - A write of whole blocks needs no copy-up and takes no lock, so the copy-up
+//   of a partial write lands on it: WholeClusterWriteSurvivesASmallOnesCopyUp.
 
 TEST_F(ImageRace, TwoWritesToOneUnallocatedClusterBothSurvive) {
   const auto first = Repeat(1, 100);
@@ -96,6 +105,31 @@ TEST_F(ImageRace, WholeClusterWriteSurvivesASmallOnesCopyUp) {
   EXPECT_TRUE(found == small || found == Repeat(0xaa, 100));
   reference_->Write(new_cluster_, 0);
   reference_->Write(found, 1000);
+  ExpectAsReference();
+}
+
+// The copy-up found the cluster unallocated and waits; it must look again.
+TEST_F(ImageRace, WriteSurvivesACopyUpThatWaitedForIt) {
+  const auto data = Repeat(1, 100);
+  RunAgainstCopyUp([&] { return image_->Write(data, 1000); },
+                   [&] {
+                     return image_->CopyUp({0, 1});
+                   });
+  reference_->Write(data, 1000);
+  ExpectAsReference();
+}
+
+// The other order for a whole cluster: parked with its bytes written, its bit not set.
+TEST_F(ImageRace, WholeClusterWriteSurvivesACopyUpThatWaitedForIt) {
+  Gate::Stop writing = gate_.ParkAfter(OpKind::kWrite, kImagePath);
+  Racer writer([&] { EXPECT_OK(image_->Write(new_cluster_, 0)); });
+  writing.WaitUntilParked();
+  Racer copier([&] { EXPECT_OK(image_->CopyUp({0, 1})); });
+  copier.WaitUntilBlockedOrDone();
+  writing.Release();
+  writer.Join();
+  copier.Join();
+  reference_->Write(new_cluster_, 0);
   ExpectAsReference();
 }
 
