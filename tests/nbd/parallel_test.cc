@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Several connections, many requests in flight on each, random kinds and odd
-// offsets, against a shadow of the disk.
+// Several connections, many requests in flight on each, of every kind and at
+// odd offsets, against a shadow of the disk; the background flush is on.
 //
 // The disk is cut into stripes of 3001 bytes, which share clusters, sectors
 // and words with their neighbours. A stripe belongs to one connection, with
 // at most one request in flight, so its content is known at every moment,
-// whatever is done to the rest of its cluster.
+// whatever is done to the rest of its cluster. That goes for extents as well:
+// what is reported to read as zeroes must be zero in the shadow.
+//
+// Rounds, as in tests/stress. ADDCOW_STRESS_SECONDS is the time for all tests;
+// without it each does one round.
 
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
 #include <thread>
 
+#include "common/base/zero_bytes.h"
 #include "tests/nbd/server.h"
 #include "tests/support/random.h"
 #include "tests/support/reference_disk.h"
@@ -18,15 +26,17 @@ namespace addcow {
 namespace {
 
 constexpr uint64_t kStripe = 3001;
-constexpr uint64_t kConnections = 4;
+constexpr uint64_t kConnections = 8;
+constexpr uint64_t kRequests = 1000;  // of a connection in a round
 constexpr size_t kInFlight = 24;
 
 struct Request {
   int64_t cookie = -1;
-  uint64_t stripe = 0;
+  uint64_t stripe = UINT64_MAX;  // none: it has no content to check
   uint64_t offset = 0;
   bool is_read = false;
   std::vector<std::byte> buffer;  // what is written, or room for what is read
+  std::string wrong;              // found by a callback
 };
 
 class Client {
@@ -48,7 +58,6 @@ class Client {
       const std::string reaped = Reap();
       if (wrong.empty()) wrong = reaped;
     }
-    if (wrong.empty() && nbd_flush(nbd_.get(), 0) == -1) wrong = nbd_get_error();
     return wrong;
   }
 
@@ -65,45 +74,70 @@ class Client {
 
   std::string Issue() {
     auto request = std::make_unique<Request>();
-    request->stripe = FreeStripe();
-    const uint64_t start = request->stripe * kStripe;
+    const uint64_t stripe = FreeStripe();
+    const uint64_t start = stripe * kStripe;
     const uint64_t room = std::min(kStripe, disk_.size() - start);
-    const uint64_t skip = random_.Below(room);
-    const uint64_t length = random_.Between(1, room - skip);
+    const uint64_t skip = random_.OneIn(4) ? 0 : random_.Below(room);
+    const uint64_t length = random_.OneIn(4) ? room - skip : random_.Between(1, room - skip);
     request->offset = start + skip;
     request->buffer = random_.Bytes(length);
-    const uint32_t fua = random_.OneIn(50) ? LIBNBD_CMD_FLAG_FUA : 0;
+    const uint32_t fua = random_.OneIn(100) ? LIBNBD_CMD_FLAG_FUA : 0;
     nbd_completion_callback none = {};
     nbd_handle* nbd = nbd_.get();
     void* data = request->buffer.data();
-    switch (random_.Below(10)) {
-      case 0:
+    const uint64_t kind = random_.Below(100);
+    if (kind == 0) {  // neither has anything to do with a stripe
+      request->cookie = nbd_aio_flush(nbd, none, 0);
+    } else if (kind < 4) {
+      const uint64_t offset = random_.Below(disk_.size());
+      request->cookie = nbd_aio_cache(nbd, disk_.size() - offset, offset, none, 0);
+    } else {
+      request->stripe = stripe;
+      if (kind < 15) {
+        nbd_extent_callback callback = {};
+        callback.callback = CheckExtents;
+        callback.user_data = request.get();
+        const uint32_t one = random_.OneIn(3) ? LIBNBD_CMD_FLAG_REQ_ONE : 0;
+        request->cookie =
+            nbd_aio_block_status(nbd, length, request->offset, callback, none, one);
+        // What the disk has there, for the callback.
+        std::ranges::copy(disk_.Range(request->offset, length), request->buffer.begin());
+      } else if (kind < 25) {
         request->cookie = nbd_aio_trim(nbd, length, request->offset, none, fua);
         disk_.Zero(request->offset, length);
-        break;
-      case 1:
-        request->cookie = nbd_aio_zero(nbd, length, request->offset, none, fua);
+      } else if (kind < 40) {
+        const uint32_t keep = random_.OneIn(2) ? LIBNBD_CMD_FLAG_NO_HOLE : 0;
+        request->cookie = nbd_aio_zero(nbd, length, request->offset, none, fua | keep);
         disk_.Zero(request->offset, length);
-        break;
-      case 2:
-        request->cookie =
-            nbd_aio_zero(nbd, length, request->offset, none, fua | LIBNBD_CMD_FLAG_NO_HOLE);
-        disk_.Zero(request->offset, length);
-        break;
-      case 3:
-      case 4:
-      case 5:
-      case 6:
+      } else if (kind < 70) {
         request->cookie = nbd_aio_pwrite(nbd, data, length, request->offset, none, fua);
         disk_.Write(request->buffer, request->offset);
-        break;
-      default:
+      } else {
         request->cookie = nbd_aio_pread(nbd, data, length, request->offset, none, 0);
         request->is_read = true;
+      }
     }
     if (request->cookie == -1) return nbd_get_error();
     in_flight_.push_back(std::move(request));
     return "";
+  }
+
+  // libnbd calls it with the extents of one reply: pairs of length and flags.
+  static int CheckExtents(void* user_data, const char*, uint64_t offset, uint32_t* entries,
+                          size_t count, int*) {
+    Request& request = *static_cast<Request*>(user_data);
+    const uint64_t end = request.offset + request.buffer.size();
+    if (count == 0) request.wrong = "no extent";
+    for (size_t i = 0; i + 1 < count; i += 2) {
+      const uint64_t extent_end = offset + entries[i];
+      const uint64_t stop = std::min(extent_end, end);
+      if ((entries[i + 1] & LIBNBD_STATE_ZERO) != 0 && offset < stop &&
+          !IsZero(std::span(request.buffer).subspan(offset - request.offset, stop - offset)))
+        request.wrong = "reported as zero, but is data: offset " + std::to_string(offset) +
+                        ", length " + std::to_string(stop - offset);
+      offset = extent_end;
+    }
+    return 0;
   }
 
   std::string Reap() {
@@ -117,6 +151,7 @@ class Client {
         continue;
       }
       if (done == -1 && wrong.empty()) wrong = nbd_get_error();
+      if (wrong.empty()) wrong = request.wrong;
       if (done == 1 && request.is_read && wrong.empty())
         wrong = disk_.Check(request.buffer, request.offset);
       it = in_flight_.erase(it);
@@ -131,29 +166,48 @@ class Client {
   std::vector<std::unique_ptr<Request>> in_flight_;
 };
 
-class ParallelNbdTest : public NbdTest, public testing::WithParamInterface<ImageSpec> {};
+class ParallelNbdTest : public NbdTest, public testing::WithParamInterface<ImageSpec> {
+ protected:
+  void Round(uint64_t seed) {
+    for (const char* name : {"/x.add-cow", "/disk.raw", "/base.img"})
+      std::filesystem::remove(directory_ + name);
+    MakeImage(GetParam());
+    StartServer({}, {"sync-interval=1"});
+    ReferenceDisk disk(contents_);
+    std::vector<std::string> wrong(kConnections);
+    {
+      std::vector<std::unique_ptr<Client>> clients;
+      for (uint64_t i = 0; i < kConnections; i++)
+        clients.push_back(std::make_unique<Client>(Connect(), disk, i, seed + i));
+      std::vector<std::thread> threads;
+      for (uint64_t i = 0; i < kConnections; i++)
+        threads.emplace_back([&, i] { wrong[i] = clients[i]->Run(kRequests); });
+      for (std::thread& thread : threads) thread.join();
+    }
+    EXPECT_EQ(wrong, std::vector<std::string>(kConnections));
+    {
+      const NbdHandle nbd = Connect();
+      EXPECT_EQ(disk.Check(NbdRead(nbd.get(), 0, disk.size()), 0), "");
+    }
+    StopServer();
+    EXPECT_EQ(disk.Check(ReadFromFiles(), 0), "");
+  }
+};
 
 TEST_P(ParallelNbdTest, EveryRequestSeesAndLeavesTheRightBytes) {
-  MakeImage(GetParam());
-  StartServer();
-  ReferenceDisk disk(contents_);
-  std::vector<std::string> wrong(kConnections);
-  {
-    std::vector<std::unique_ptr<Client>> clients;
-    for (uint64_t i = 0; i < kConnections; i++)
-      clients.push_back(std::make_unique<Client>(Connect(), disk, i, TestSeed() + i));
-    std::vector<std::thread> threads;
-    for (uint64_t i = 0; i < kConnections; i++)
-      threads.emplace_back([&, i] { wrong[i] = clients[i]->Run(2000); });
-    for (std::thread& thread : threads) thread.join();
-  }
-  EXPECT_EQ(wrong, std::vector<std::string>(kConnections));
-  {
-    const NbdHandle nbd = Connect();
-    EXPECT_EQ(disk.Check(NbdRead(nbd.get(), 0, disk.size()), 0), "");
-  }
-  StopServer();
-  EXPECT_EQ(disk.Check(ReadFromFiles(), 0), "");
+  using Clock = std::chrono::steady_clock;
+  const auto tests =
+      static_cast<uint64_t>(testing::UnitTest::GetInstance()->test_to_run_count());
+  const auto end =
+      Clock::now() +
+      std::chrono::milliseconds(EnvironmentNumber("ADDCOW_STRESS_SECONDS", 0) * 1000 / tests);
+  uint64_t rounds = 0;
+  do {
+    Round(TestSeed() + kConnections * rounds++);
+  } while (Clock::now() < end && !HasFailure());
+  std::printf("# %llu requests in %llu rounds\n",
+              static_cast<unsigned long long>(rounds * kConnections * kRequests),
+              static_cast<unsigned long long>(rounds));
 }
 
 std::string SpecName(const testing::TestParamInfo<ImageSpec>& spec) {
