@@ -62,8 +62,11 @@ crash_sources = \
 test_cppflags = $(AM_CPPFLAGS) $(GTEST_CFLAGS)
 test_ldadd = tests/support/libsupport.la common/libengine.la $(GTEST_LIBS)
 
-# The programs with threads, for ThreadSanitizer, and those for valgrind.
+# The programs with threads, for ThreadSanitizer, those for "make stress", and
+# those for valgrind.
 cxx_thread_tests =
+cxx_stress_tests =
+cxx_server_stress_tests =
 cxx_valgrind_tests =
 
 if HAVE_GTEST

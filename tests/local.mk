@@ -58,7 +58,7 @@ EXTRA_DIST += $(shell_tests) $(slow_tests) tests/functions.sh tests/slow/make-gu
 	tests/README.md \
 	tests/vectors .clang-format run.in quickstart runtests scripts/prepare.sh README.md LICENSE .ci/run
 
-.PHONY: check-slow check-asan check-tsan check-valgrind
+.PHONY: check-slow check-asan check-tsan check-valgrind stress
 
 check-slow: all
 	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(slow_tests)'
@@ -69,12 +69,16 @@ check-slow: all
 sanitizer_flags = -Og -g1 -fno-omit-frame-pointer
 sanitizer_source = sanitize/src
 run_sanitizer_build = \
+	enter_sanitizer_build () { \
+	  name="$$1"; shift; \
+	  $(MKDIR_P) sanitize && $(MAKE) $(AM_MAKEFLAGS) distdir distdir=$(sanitizer_source) && \
+	  $(MKDIR_P) "sanitize/$$name" && cd "sanitize/$$name" && \
+	  { test -f config.status || ../src/configure --enable-developer --quiet "$$@"; }; \
+	}; \
 	run_sanitizer_build () { \
 	  name="$$1"; tests="$$2"; shift 2; \
 	  ADDCOW_CRASH_STATES="$${ADDCOW_CRASH_STATES:-10000}"; export ADDCOW_CRASH_STATES; \
-	  $(MKDIR_P) sanitize && $(MAKE) $(AM_MAKEFLAGS) distdir distdir=$(sanitizer_source) && \
-	  $(MKDIR_P) "sanitize/$$name" && cd "sanitize/$$name" && \
-	  { test -f config.status || ../src/configure --enable-developer --quiet "$$@"; } && \
+	  enter_sanitizer_build "$$name" "$$@" && \
 	  if test -n "$$tests"; \
 	    then $(MAKE) $(AM_MAKEFLAGS) check TESTS="$$tests"; \
 	    else $(MAKE) $(AM_MAKEFLAGS) check; \
@@ -91,10 +95,34 @@ check-asan:
 
 # The tests with threads under ThreadSanitizer. Built with clang, which also
 # checks the lock annotations (-Wthread-safety).
-check-tsan:
-	+$(run_sanitizer_build); run_sanitizer_build tsan '$(cxx_thread_tests)' \
+tsan_configuration = \
 	  CC=clang CXX=clang++ \
 	  CXXFLAGS='$(sanitizer_flags) -fsanitize=thread'
+check-tsan:
+	+$(run_sanitizer_build); run_sanitizer_build tsan '$(cxx_thread_tests)' \
+	  $(tsan_configuration)
+
+# The stress tests for longer:
+#   make stress [SECONDS=300] [SEED=number]
+# First the engine for SECONDS, under ThreadSanitizer; then the server with many
+# connections for a fifth of that, without: clang's ThreadSanitizer cannot be
+# loaded into a program that was built without it. Each prints its seed and how
+# much it did.
+SECONDS = 300
+SEED =
+stress: all $(cxx_server_stress_tests)
+	+status=0; $(run_sanitizer_build); \
+	( enter_sanitizer_build tsan $(tsan_configuration) && \
+	  $(MAKE) $(AM_MAKEFLAGS) $(cxx_stress_tests) && \
+	  for test in $(cxx_stress_tests); do \
+	    ADDCOW_SEED='$(SEED)' ADDCOW_STRESS_SECONDS='$(SECONDS)' "$$test" || exit 1; \
+	  done ) || status=1; \
+	ADDCOW_RUN='$(abs_top_builddir)/run'; export ADDCOW_RUN; \
+	for test in $(cxx_server_stress_tests); do \
+	  ADDCOW_SEED='$(SEED)' ADDCOW_STRESS_SECONDS="$$(($(SECONDS) / 5 + 1))" \
+	    "$$test" --gtest_filter='*Parallel*' || status=1; \
+	done; \
+	exit "$$status"
 
 # The unit tests, and the server behind the NBD tests, under valgrind.
 check-valgrind: all

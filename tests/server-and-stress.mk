@@ -6,6 +6,7 @@ if HAVE_GTEST
 check_PROGRAMS += tests/fault/fault-tests tests/stress/stress-tests
 TESTS += tests/fault/fault-tests tests/stress/stress-tests
 cxx_thread_tests += tests/stress/stress-tests
+cxx_stress_tests += tests/stress/stress-tests
 cxx_valgrind_tests += tests/fault/fault-tests
 
 tests_fault_fault_tests_SOURCES = \
@@ -21,6 +22,7 @@ tests_stress_stress_tests_LDADD = $(test_ldadd)
 if HAVE_LIBNBD
 check_PROGRAMS += tests/nbd/nbd-tests
 TESTS += tests/nbd/nbd-tests
+cxx_server_stress_tests += tests/nbd/nbd-tests
 tests_nbd_nbd_tests_SOURCES = \
 	tests/nbd/parallel_test.cc \
 	tests/nbd/protocol_test.cc \
