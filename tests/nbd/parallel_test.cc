@@ -173,6 +173,7 @@ class ParallelNbdTest : public NbdTest, public testing::WithParamInterface<Image
       std::filesystem::remove(directory_ + name);
     MakeImage(GetParam());
     StartServer({}, {"sync-interval=1"});
+    if (HasFatalFailure()) return;
     ReferenceDisk disk(contents_);
     std::vector<std::string> wrong(kConnections);
     {

@@ -57,6 +57,7 @@ void NbdTest::StartServer(const std::vector<std::string>& options,
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   std::filesystem::remove(pid_file);
+  std::filesystem::remove(directory_ + "/sock");  // an earlier server's
   ASSERT_EQ(posix_spawn(&server_, arguments[0], nullptr, nullptr, arguments.data(), environ),
             0);
   struct stat st;
