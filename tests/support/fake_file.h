@@ -99,9 +99,13 @@ class FakeFile final : public File {
  public:
   enum class Access { kReadOnly, kReadWrite };
 
+  // `ticket` is kept until the file is closed; FakeFileSystem counts by it.
   FakeFile(std::string name, std::shared_ptr<FakeInode> inode,
-           Access access = Access::kReadWrite)
-      : File(std::move(name)), inode_(std::move(inode)), access_(access) {}
+           Access access = Access::kReadWrite, std::shared_ptr<void> ticket = nullptr)
+      : File(std::move(name)),
+        inode_(std::move(inode)),
+        access_(access),
+        ticket_(std::move(ticket)) {}
   ~FakeFile() override { inode_->Unlock(this); }
 
  private:
@@ -121,6 +125,7 @@ class FakeFile final : public File {
 
   const std::shared_ptr<FakeInode> inode_;
   const Access access_;
+  const std::shared_ptr<void> ticket_;
 };
 
 }  // namespace addcow

@@ -46,10 +46,12 @@ Result<std::unique_ptr<File>> FakeFileSystem::Open(const std::string& path, Open
   const auto found = files_.find(absolute);
   if (found == files_.end()) return Fail(Error::System(ENOENT, "open", path));
   if (mode == OpenMode::kReadOnly)
-    return std::make_unique<FakeFile>(path, found->second, FakeFile::Access::kReadOnly);
+    return std::make_unique<FakeFile>(path, found->second, FakeFile::Access::kReadOnly,
+                                      open_files_);
   if (const auto code = not_writable_.find(absolute); code != not_writable_.end())
     return Fail(Error::System(code->second, "open", path));
-  return std::make_unique<FakeFile>(path, found->second);
+  return std::make_unique<FakeFile>(path, found->second, FakeFile::Access::kReadWrite,
+                                    open_files_);
 }
 
 // The links are followed by text alone, so an absolute one that leads to
@@ -74,7 +76,7 @@ Result<std::unique_ptr<File>> FakeFileSystem::Create(const std::string& path) {
     return Fail(Error::System(EEXIST, "open", path));
   auto inode = std::make_shared<FakeInode>();
   files_[absolute] = inode;
-  return std::make_unique<FakeFile>(path, inode);
+  return std::make_unique<FakeFile>(path, inode, FakeFile::Access::kReadWrite, open_files_);
 }
 
 Status FakeFileSystem::Rename(const std::string& from, const std::string& to, RenameMode mode) {

@@ -54,6 +54,7 @@ class FakeFileSystem final : public FileSystem {
   // Null where there is no such file.
   std::shared_ptr<FakeInode> Find(const std::string& path) const;
   std::vector<std::string> List() const;  // all names of files, in order
+  int64_t open_files() const { return open_files_.use_count() - 1; }
   // A file system with the same names, on clones of the inodes.
   std::unique_ptr<FakeFileSystem> Clone() const;
 
@@ -62,6 +63,9 @@ class FakeFileSystem final : public FileSystem {
   std::string Absolute(const std::string& path, int depth = 0) const ADDCOW_REQUIRES(mutex_);
   Status CheckParent(const std::string& absolute, const char* operation,
                      const std::string& path) const ADDCOW_REQUIRES(mutex_);
+
+  // Every open file has a copy: the count of copies is theirs.
+  const std::shared_ptr<int> open_files_ = std::make_shared<int>();
 
   mutable Mutex mutex_;
   std::map<std::string, std::shared_ptr<FakeInode>> files_ ADDCOW_GUARDED_BY(mutex_);

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See engine_script.h.
+
+#include "tests/fault/engine_script.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <set>
+
+namespace addcow {
+
+namespace {
+
+constexpr uint64_t kClusters = 13;
+constexpr uint64_t kSize = 12 * kClusterSize + 345;
+constexpr uint64_t kBackingSize = 10 * kClusterSize + 65000;
+
+}  // namespace
+
+// The backing file ends inside a cluster and has holes, one of them inside a
+// cluster.
+ImageSpec EngineScript::Spec() {
+  return {.size = kSize,
+          .backing_size = kBackingSize,
+          .backing_data = {{{0, 5 * kClusterSize},
+                            {5 * kClusterSize + 8192, 3 * kClusterSize},
+                            {9 * kClusterSize, kBackingSize - 9 * kClusterSize}}}};
+}
+
+void EngineScript::Run() {
+  Map();
+  Prefetch();
+  Write(1000, 2000);  // in a cluster of data
+  Flush();
+  Write(1 * kClusterSize, 2 * kClusterSize);  // two whole clusters
+  Zero(3 * kClusterSize + 100, 30000, {.may_punch = true});
+  Zero(4 * kClusterSize, kClusterSize, {.may_punch = true, .fast_only = true});
+  Write(5 * kClusterSize + 77, 5000, Fua::kYes);  // over a hole of the backing file
+  Zero(6 * kClusterSize + 1, 60000, {.may_punch = false});
+  Read();
+  CopyUp({7, 2});
+  Map();
+  Zero(9 * kClusterSize + 5, 100, {.may_punch = true}, Fua::kYes);
+  Write(10 * kClusterSize + 60000, 20000);              // over the backing file's end
+  Zero(kClusterSize + 500, 9000, {.may_punch = true});  // in a cluster that is allocated
+  Flush();
+  Write(4000, 1000);
+  CopyUp({0, kClusters});
+  Flush();  // sets ALL_ALLOCATED
+  Write(12 * kClusterSize + 1, 300, Fua::kYes);
+  Zero(2 * kClusterSize, 4096, {.may_punch = true});
+  Map();
+  Read();
+  Prefetch();
+}
+
+void EngineScript::RunAfterFault(bool sync_failed) {
+  Read();
+  Map();
+  Prefetch();
+  if (image_.writable() == sync_failed)
+    Wrong(sync_failed ? "writable after a failed sync" : "not writable, but no sync failed");
+  if (sync_failed) {
+    ExpectRefused("write", image_.Write(Repeat(1, 10), 0));
+    ExpectRefused("FUA write", image_.Write(Repeat(1, 10), kClusterSize, Fua::kYes));
+    ExpectRefused("zero", image_.Zero(0, 10, {}));
+    ExpectRefused("copy up", image_.CopyUp({0, kClusters}));
+    ExpectRefused("flush", image_.Flush());
+    Read();
+    return;
+  }
+  const size_t failures = failures_;
+  for (uint64_t cluster = 0; cluster < kClusters; cluster++) {
+    Write(cluster * kClusterSize + 200, 50);
+    Zero(cluster * kClusterSize + 300, 20, {.may_punch = true});
+  }
+  CopyUp({0, kClusters});
+  Flush();
+  Read();
+  if (failures_ > failures) Wrong("a request failed, though the fault was gone");
+  if (!image_.bitmap().all()) Wrong("not all is allocated after a copy-up of everything");
+}
+
+void EngineScript::Close() {
+  const Status done = image_.Close();
+  Note("close", done);
+  if (done) MarkFlushed();
+}
+
+void EngineScript::Wrong(const std::string& what) {
+  if (wrong_.empty()) wrong_ = what;
+}
+
+void EngineScript::Note(const char* what, const Status& status) {
+  if (status) return;
+  failures_++;
+  const int code = status.error().code();
+  if (code != EIO && code != ENOSPC)
+    Wrong(std::string(what) + " failed with another errno: " + status.error().Message());
+}
+
+void EngineScript::ExpectRefused(const char* what, const Status& status) {
+  if (status || status.error().code() != EIO)
+    Wrong(std::string(what) + " was not refused with EIO after a failed sync");
+}
+
+void EngineScript::Write(uint64_t offset, uint64_t length, Fua fua) {
+  const auto value = static_cast<std::byte>(0x40 + changes_.size());
+  const Status done = image_.Write(std::vector<std::byte>(length, value), offset, fua);
+  Record("write", {offset, length, value, bool(done), false}, done, fua);
+}
+
+void EngineScript::Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fua) {
+  const Status done = image_.Zero(offset, length, options, fua);
+  Record("zero", {offset, length, std::byte{0}, bool(done), false}, done, fua);
+}
+
+void EngineScript::Record(const char* what, const Change& change, const Status& done, Fua fua) {
+  Note(what, done);
+  if (changes_.size() == 63) Wrong("the script is too long for 64 bits");
+  changes_.push_back(change);
+  if (done && fua == Fua::kYes) MarkFlushed();
+}
+
+void EngineScript::Flush() {
+  const Status done = image_.Flush();
+  Note("flush", done);
+  if (done) MarkFlushed();
+}
+
+void EngineScript::MarkFlushed() {
+  for (Change& change : changes_) change.flushed = true;
+}
+
+void EngineScript::Read() {
+  std::vector<std::byte> bytes(image_.virtual_size(), std::byte{0xee});
+  const Status done = image_.Read(bytes, 0);
+  Note("read", done);
+  if (!done) return;
+  if (const std::string found = Check(bytes, false); !found.empty()) Wrong("read: " + found);
+}
+
+void EngineScript::Map() {
+  const std::vector<Segment> segments = Segments(false);
+  uint64_t end = 0;
+  const Status done = image_.Map(0, image_.virtual_size(), [&](const Extent& extent) {
+    if (extent.offset != end || extent.length == 0) Wrong("extents with a gap");
+    end = extent.offset + extent.length;
+    if (extent.data) return true;
+    const std::vector<std::byte> zeroes(extent.length);
+    for (const Segment& segment : segments) {
+      if (segment.start >= end || segment.end <= extent.offset) continue;
+      const uint64_t wrong = FirstWrong(segment, zeroes, extent.offset);
+      if (wrong < std::min(segment.end, end))
+        Wrong("byte " + std::to_string(wrong) + " was called a hole, but is not zero");
+    }
+    return true;
+  });
+  Note("map", done);
+  if (done && end != image_.virtual_size()) Wrong("extents that do not cover the disk");
+}
+
+std::vector<EngineScript::Segment> EngineScript::Segments(bool reopened) const {
+  std::set<uint64_t> borders = {0, contents_.size()};
+  for (const Change& change : changes_) {
+    borders.insert(change.offset);
+    borders.insert(change.offset + change.length);
+  }
+  std::vector<Segment> segments;
+  for (auto start = borders.begin(), end = std::next(start); end != borders.end();
+       start = end, ++end) {
+    Segment segment{*start, *end, 1};
+    for (size_t n = 0; n < changes_.size(); n++) {
+      const Change& change = changes_[n];
+      if (*start < change.offset || *start >= change.offset + change.length) continue;
+      const bool sure = change.succeeded && (change.flushed || !reopened);
+      const uint64_t bit = uint64_t{2} << n;
+      segment.origins = sure ? bit : segment.origins | bit;
+    }
+    segments.push_back(segment);
+  }
+  return segments;
+}
+
+uint64_t EngineScript::FirstWrong(const Segment& segment, std::span<const std::byte> bytes,
+                                  uint64_t offset) const {
+  const uint64_t end = std::min(segment.end, offset + bytes.size());
+  for (uint64_t i = std::max(segment.start, offset); i < end; i++) {
+    bool found = false;
+    for (uint64_t rest = segment.origins; rest != 0 && !found; rest &= rest - 1) {
+      const auto bit = static_cast<size_t>(std::countr_zero(rest));
+      found = bytes[i - offset] == (bit == 0 ? contents_[i] : changes_[bit - 1].value);
+    }
+    if (!found) return i;
+  }
+  return end;
+}
+
+std::string EngineScript::Check(const std::vector<std::byte>& actual, bool reopened) const {
+  if (actual.size() != contents_.size()) return "the disk could not be read";
+  for (const Segment& segment : Segments(reopened)) {
+    // All of it as it was: the usual case, and much the fastest.
+    const auto count = segment.end - segment.start;
+    if ((segment.origins & 1) != 0 && std::memcmp(actual.data() + segment.start,
+                                                  contents_.data() + segment.start, count) == 0)
+      continue;
+    const uint64_t wrong = FirstWrong(segment, actual, 0);
+    if (wrong < segment.end)
+      return "byte " + std::to_string(wrong) + " of cluster " +
+             std::to_string(wrong / kClusterSize) + " is neither old nor new";
+  }
+  return "";
+}
+
+}  // namespace addcow
