@@ -26,16 +26,20 @@ Status FillAndSync(FileSystem& file_system, const std::string& path,
 }  // namespace
 
 Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMode mode,
-                     const std::function<Status(File&)>& fill) {
+                     const std::function<Status(File&)>& fill, bool* in_place) {
+  bool ignored = false;
+  bool& there = in_place != nullptr ? *in_place : ignored;
+  there = false;
   const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
   ADDCOW_TRY(FillAndSync(file_system, temporary, fill));
   if (Status renamed = file_system.Rename(temporary, path, mode); !renamed) {
     (void)file_system.Remove(temporary);
     return renamed;
   }
+  there = true;
   Status synced = file_system.SyncDirectory(DirectoryOf(path));
   // What replaced an older file cannot be taken back; what is new can.
-  if (!synced && mode == RenameMode::kKeepExisting) (void)file_system.Remove(path);
+  if (!synced && mode == RenameMode::kKeepExisting) there = !file_system.Remove(path);
   return synced;
 }
 

@@ -19,9 +19,10 @@ namespace addcow {
 // `fill` writes the contents into the new, empty file. RenameMode says what
 // becomes of a file already at `path`. On failure nothing is left behind; only
 // where replacing a file succeeded and the directory's sync then failed is the
-// new one there.
+// new one there. `in_place`, if given, says whether the new file is at `path`:
+// then, also after a failure, what it names must be kept.
 Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMode mode,
-                     const std::function<Status(File&)>& fill);
+                     const std::function<Status(File&)>& fill, bool* in_place = nullptr);
 
 }  // namespace addcow
 

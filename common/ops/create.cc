@@ -198,16 +198,6 @@ Status WriteAddCow(File& file, const HeaderBytes& header, const Layout& layout,
   return {};
 }
 
-// After a failure: whether the new add-cow file is there all the same.
-bool WasReplaced(FileSystem& file_system, const Target& target) {
-  if (target.existing == nullptr) return false;
-  const auto old_info = target.existing->Info();
-  auto now = file_system.Open(target.path, OpenMode::kReadOnly);
-  if (!old_info || !now) return false;
-  const auto new_info = (*now)->Info();
-  return new_info && !new_info->SameFile(*old_info);
-}
-
 }  // namespace
 
 Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& options) {
@@ -254,10 +244,14 @@ Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& o
   const Layout layout(result.virtual_size);
   const RenameMode mode =
       target.existing != nullptr ? RenameMode::kReplace : RenameMode::kKeepExisting;
-  const Status done = DurableCreate(file_system, target.path, mode, [&](File& file) {
+  bool in_place = false;
+  const auto fill = [&](File& file) {
     return WriteAddCow(file, header_bytes, layout, header.all_allocated);
-  });
-  if (done || WasReplaced(file_system, target)) made.Keep();
+  };
+  const Status done = DurableCreate(file_system, target.path, mode, fill, &in_place);
+  // Also after a failure: were the image file removed, the add-cow file that
+  // is there would name one that is not.
+  if (in_place) made.Keep();
   if (!done) return Fail(done.error());
   return result;
 }
