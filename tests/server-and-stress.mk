@@ -10,10 +10,11 @@ cxx_stress_tests += tests/stress/stress-tests
 cxx_valgrind_tests += tests/fault/fault-tests
 
 tests_fault_fault_tests_SOURCES = \
+	tests/fault/create_fault_test.cc \
 	tests/fault/engine_fault_test.cc \
 	tests/fault/engine_script.cc tests/fault/engine_script.h \
 	tests/fault/sweep.h \
-	tests/fault/ops_fault_test.cc
+	tests/fault/verb_fault_test.cc
 tests_fault_fault_tests_CPPFLAGS = $(test_cppflags)
 tests_fault_fault_tests_LDADD = common/libops.la $(test_ldadd)
 

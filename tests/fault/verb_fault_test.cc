@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Every operation of the tool's verbs fails, in every way. "create" is in
+// create_fault_test.cc. Whatever fails:
+//
+// - a verb that reports success has given the same answer as without faults;
+//   one that fails gives an errno that is the fault's, or EIO;
+// - verbs that only look have changed nothing;
+// - verbs that write have changed nothing that is read, leave the image sound,
+//   and do all of their work when they are run again;
+// - no file is left open.
+
+#include <gtest/gtest.h>
+
+#include <fmt/format.h>
+
+#include "common/ops/check.h"
+#include "common/ops/flatten.h"
+#include "common/ops/info.h"
+#include "common/ops/map.h"
+#include "tests/fault/sweep.h"
+#include "tests/support/expect.h"
+#include "tests/support/fake_file_system.h"
+#include "tests/support/test_image.h"
+
+namespace addcow {
+namespace {
+
+void NoLog(LogLevel, const std::string&) {}
+
+Result<std::string> Info(FileSystem& files) {
+  ADDCOW_TRY_ASSIGN(const ImageInfo info, GetInfo(files, kAddCowPath));
+  return fmt::format("{} {} {} {} {}", info.image_path, info.backing_path, info.virtual_size,
+                     info.actual_size, info.header.all_allocated);
+}
+
+Result<std::string> Map(FileSystem& files) {
+  std::string text;
+  ADDCOW_TRY(MapImage(files, kAddCowPath, NoLog, [&](const MapEntry& entry) {
+    text += fmt::format("{}+{} {} {} {}\n", entry.start, entry.length, entry.depth,
+                        entry.present, entry.data);
+    return true;
+  }));
+  return text;
+}
+
+Result<std::string> Check(FileSystem& files, Repair repair) {
+  ADDCOW_TRY_ASSIGN(const CheckReport report, CheckImage(files, kAddCowPath, repair));
+  if (report.error) {
+    EXPECT_EQ(report.check_errors, 1u);
+    return Fail(*report.error);
+  }
+  return fmt::format("{} {} {} {} {} {} {} {}", report.total_clusters,
+                     report.allocated_clusters, report.check_errors, report.missing_bits,
+                     report.leaked_clusters, report.stray_bits, report.fixed_bits,
+                     report.fixed_leaks);
+}
+
+Result<std::string> Flatten(FileSystem& files) {
+  ADDCOW_TRY_ASSIGN(const FlattenResult result,
+                    FlattenImage(files, kAddCowPath, NoLog, [](uint64_t, uint64_t) {}));
+  return fmt::format("{} {} {}", result.copied, result.image_path, result.backing_path);
+}
+
+// An image with leaks: old bytes under most of its 0 bits.
+const ImageSpec kLeaking{.size = 14 * kClusterSize + 1,
+                         .backing_size = 10 * kClusterSize + 100,
+                         .allocated = {3, 7, 12}};
+
+// One with ALL_ALLOCATED, for which SpoilBits makes bits wrong.
+const ImageSpec kSpoilt{.size = 14 * kClusterSize + 1, .all_allocated = true};
+
+void SpoilBits(FakeFileSystem& files) {
+  FakeInode& add_cow = *files.Find(kAddCowPath);
+  ASSERT_TRUE(add_cow.Write(Repeat(0x0f, 1), kBitmapOffset + 1));
+  ASSERT_TRUE(add_cow.Write(Repeat(0xf0, 100), kBitmapOffset + 2));  // past the last cluster
+}
+
+struct Verb {
+  const char* name;
+  ImageSpec spec;
+  bool writes;
+  std::function<Result<std::string>(FileSystem&)> run;
+};
+
+const Verb kVerbs[] = {
+    {"Info", kLeaking, false, Info},
+    {"Map", kLeaking, false, Map},
+    {"Check", kLeaking, false, [](FileSystem& files) { return Check(files, Repair::kNone); }},
+    {"CheckSpoilt", kSpoilt, false,
+     [](FileSystem& files) { return Check(files, Repair::kNone); }},
+    {"RepairLeaks", kLeaking, true,
+     [](FileSystem& files) { return Check(files, Repair::kLeaks); }},
+    {"RepairAll", kSpoilt, true, [](FileSystem& files) { return Check(files, Repair::kAll); }},
+    {"Flatten", kLeaking, true, Flatten},
+};
+
+using Case = std::tuple<Verb, Sweep>;
+
+class VerbFault : public testing::TestWithParam<Case> {
+ protected:
+  static std::string AllBytes(const FakeFileSystem& files) {
+    std::string all;
+    for (const std::string& name : files.List()) {
+      const auto bytes = files.Find(name)->Bytes(0, files.Find(name)->size());
+      all +=
+          name + ":" + std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    }
+    return all;
+  }
+
+  static void ExpectReads(FakeFileSystem& files, const std::vector<std::byte>& contents) {
+    ASSERT_OK_AND_ASSIGN(auto image, OpenTestImage(files, kDirectory, OpenMode::kReadOnly));
+    EXPECT_EQ(Difference(ReadAll(*image), contents), "");
+  }
+};
+
+TEST_P(VerbFault, FailsCleanlyOrDoesItsWork) {
+  const auto& [verb, sweep] = GetParam();
+  FakeFileSystem made;
+  made.MakeDirectory(kDirectory);
+  ASSERT_OK_AND_ASSIGN(const std::vector<std::byte> contents,
+                       MakeTestImage(made, kDirectory, verb.spec));
+  if (verb.spec.all_allocated) SpoilBits(made);
+  const std::string before = AllBytes(made);
+  const auto undisturbed = made.Clone();
+  ASSERT_OK_AND_ASSIGN(const std::string answer, verb.run(*undisturbed));
+  for (uint64_t at = 1;; at++) {
+    const auto files = made.Clone();
+    FaultPlan plan(sweep.At(at));
+    ForwardingFileSystem faulty(*files, plan);
+    const Result<std::string> result = verb.run(faulty);
+    SCOPED_TRACE("after a fault of " + plan.hit());
+    EXPECT_EQ(files->open_files(), 0);
+    if (result) {
+      EXPECT_EQ(*result, answer);
+    } else {
+      EXPECT_TRUE(plan.fired() && sweep.visible);
+      EXPECT_TRUE(result.error().code() == EIO || result.error().code() == sweep.error)
+          << result.error().Message();
+    }
+    if (verb.writes) {
+      ExpectReads(*files, contents);
+      EXPECT_EQ(Difference(files->Find(kBackingPath)->Bytes(0, contents.size()),
+                           made.Find(kBackingPath)->Bytes(0, contents.size())),
+                "");
+      ASSERT_OK_AND_ASSIGN(const CheckReport left,
+                           CheckImage(*files, kAddCowPath, Repair::kNone));
+      EXPECT_FALSE(left.error);
+      if (!verb.spec.all_allocated) {
+        EXPECT_EQ(left.corruptions(), 0u);
+      }
+      EXPECT_OK(verb.run(*files));
+      EXPECT_EQ(AllBytes(*files), AllBytes(*undisturbed)) << "run again";
+    } else {
+      EXPECT_EQ(AllBytes(*files), before);
+    }
+    if (!plan.fired()) {
+      EXPECT_OK(result);
+      break;
+    }
+    ASSERT_FALSE(HasFailure()) << "fault " << at;
+    ASSERT_LT(at, 10000u) << "the sweep does not end";
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Sweeps, VerbFault, testing::Combine(testing::ValuesIn(kVerbs), testing::ValuesIn(kSweeps)),
+    [](const testing::TestParamInfo<Case>& one) {
+      return std::string(std::get<0>(one.param).name) + std::get<1>(one.param).name;
+    });
+
+}  // namespace
+}  // namespace addcow
