@@ -16,10 +16,16 @@
 
 namespace addcow {
 
+// Whether EOPNOTSUPP tells the client something: to a fast zero, that it cannot
+// be fast. In answer to anything else it is a failure like others; nbdkit would
+// even try its own way of zeroing then, which is wrong past 64 MiB.
+enum class Unsupported { kIsAFailure, kIsAnAnswer };
+
 // The NBD protocol has few errors, and nbdkit turns every other one into
 // EINVAL, which a client takes for its own mistake. Whatever is wrong with
-// the image or its files is EIO.
-inline int WireErrno(int code) {
+// the image or its files is EIO, also an EINVAL that the system gave: requests
+// that are really out of range do not come here, nbdkit refuses them.
+inline int WireErrno(int code, Unsupported unsupported = Unsupported::kIsAFailure) {
   switch (code) {
     case EPERM:
     case EROFS:
@@ -27,25 +33,25 @@ inline int WireErrno(int code) {
     case ENOSPC:
     case EDQUOT:
     case EFBIG:
-    case EINVAL:      // the engine's own checks of offset and length
-    case EOPNOTSUPP:  // a fast zero that cannot be fast
       return code;
+    case EOPNOTSUPP:
+      return unsupported == Unsupported::kIsAnAnswer ? code : EIO;
     default:
       return EIO;
   }
 }
 
-inline int Report(const Error& error) {
+inline int Report(const Error& error, Unsupported unsupported) {
   nbdkit_error("%s", error.Message().c_str());
-  errno = WireErrno(error.code());
+  errno = WireErrno(error.code(), unsupported);
   return -1;
 }
 
 // Runs the body of a callback: 0, or -1 with the error reported.
 template <typename Body>
-int AtBoundary(Body body) noexcept {
+int AtBoundary(Body body, Unsupported unsupported = Unsupported::kIsAFailure) noexcept {
   try {
-    if (const Status status = body(); !status) return Report(status.error());
+    if (const Status status = body(); !status) return Report(status.error(), unsupported);
     return 0;
   } catch (const std::bad_alloc&) {
     nbdkit_error("out of memory");

@@ -172,11 +172,8 @@ int addcow_flush(void* handle, uint32_t) {
 int addcow_zero(void*, uint32_t count, uint64_t offset, uint32_t flags) {
   const ZeroOptions how{.may_punch = (flags & NBDKIT_FLAG_MAY_TRIM) != 0,
                         .fast_only = (flags & NBDKIT_FLAG_FAST_ZERO) != 0};
-  const int result = AtBoundary([&] { return image->Zero(offset, count, how, FuaOf(flags)); });
-  // Where it was not asked for a fast zero, nbdkit would fall back to writes,
-  // and its fallback is wrong past 64 MiB.
-  if (result == -1 && errno == EOPNOTSUPP && !how.fast_only) errno = EIO;
-  return result;
+  return AtBoundary([&] { return image->Zero(offset, count, how, FuaOf(flags)); },
+                    how.fast_only ? Unsupported::kIsAnAnswer : Unsupported::kIsAFailure);
 }
 
 int addcow_trim(void*, uint32_t count, uint64_t offset, uint32_t flags) {

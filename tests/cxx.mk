@@ -31,6 +31,7 @@ unit_sources = \
 	tests/unit/backing_test.cc \
 	tests/unit/base_test.cc \
 	tests/unit/bitmap_store_test.cc \
+	tests/unit/boundary_test.cc \
 	tests/unit/cluster_locks_test.cc \
 	tests/unit/durable_create_test.cc \
 	tests/unit/fake_file_test.cc \
@@ -79,7 +80,7 @@ tests_crash_crash_tests_SOURCES = $(crash_sources)
 tests_crash_crash_tests_CPPFLAGS = $(test_cppflags)
 tests_crash_crash_tests_LDADD = common/libops.la $(test_ldadd)
 tests_unit_unit_tests_SOURCES = $(unit_sources)
-tests_unit_unit_tests_CPPFLAGS = $(test_cppflags)
+tests_unit_unit_tests_CPPFLAGS = $(test_cppflags) $(NBDKIT_CFLAGS)
 tests_unit_unit_tests_LDADD = common/libops.la $(test_ldadd)
 
 cxx_thread_tests += tests/crash/crash-tests tests/unit/unit-tests
