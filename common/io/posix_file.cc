@@ -169,7 +169,8 @@ class PosixFileSystemImpl final : public FileSystem {
   Status SyncDirectory(const std::string& directory) override {
     auto fd = OpenFd(directory, O_RDONLY | O_DIRECTORY, 0);
     if (!fd) return Fail(std::move(fd).error());
-    if (::fsync(fd->get()) != 0) return Fail(Error::System(errno, "fsync", directory));
+    while (::fsync(fd->get()) != 0)
+      if (errno != EINTR) return Fail(Error::System(errno, "fsync", directory));
     return {};
   }
 
