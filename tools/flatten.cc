@@ -30,8 +30,11 @@ constexpr const char* kFooter =
 
 int RunFlatten(const Arguments& arguments) {
   Progress progress(arguments.progress && !arguments.quiet);
+  // What the engine would log, a failed sync, is the error that comes back: one
+  // line, not two.
+  const LogSink no_log = [](LogLevel, const std::string&) {};
   const auto flattened = FlattenImage(
-      PosixFileSystem(), arguments.file, LogToStderr,
+      PosixFileSystem(), arguments.file, no_log,
       [&](uint64_t done, uint64_t total) { progress.Show(done, total); }, arguments.access);
   progress.Finish();
   if (!flattened) return Failed(flattened.error());
