@@ -89,8 +89,9 @@ void PrintReport(const CheckReport& report) {
 }
 
 int ExitStatus(const CheckReport& report) {
-  if (report.corruptions() > 0) return kExitCorrupt;
+  // First, as in qemu-img: with an incomplete check no other status is certain.
   if (report.check_errors > 0) return kExitFailed;
+  if (report.corruptions() > 0) return kExitCorrupt;
   return report.leaked_clusters > 0 ? kExitLeaks : kExitOk;
 }
 
