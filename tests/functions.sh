@@ -12,6 +12,7 @@ set -e -u -o pipefail
 : "${srcdir:=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}"
 srcdir="$(cd "$srcdir" && pwd)"
 : "${ADDCOW_RUN:=$srcdir/run}"
+: "${ADDCOW_BUILDDIR:=$(dirname "$ADDCOW_RUN")}"
 export srcdir ADDCOW_RUN
 # nbdsh needs the python3 that python3-libnbd was built for.
 PATH="/usr/bin:$PATH"
@@ -51,6 +52,21 @@ requires() {
 
 addcow() { "$ADDCOW_RUN" addcow "$@"; }
 nbdkit() { "$ADDCOW_RUN" nbdkit "$@"; }
+
+# Failing system calls, see tests/fault/fault_shim.c:
+#   with_faults addcow ...               runs the tool with the shim
+#   with_faults start_server ...         the same for a server
+#   fault CALL AT ERRNO PART; no_fault   from now on; until now
+# Which ones have failed is in fault.hits.
+with_faults() {
+    local shim="$ADDCOW_BUILDDIR/tests/fault/.libs/fault-shim.so"
+    [ -e "$shim" ] || fail "$shim is not built"
+    # ASan wants to be first in LD_PRELOAD, and is where it matters (./run).
+    LD_PRELOAD="$shim${LD_PRELOAD:+:$LD_PRELOAD}" ADDCOW_FAULT="$scratch/fault" \
+        ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}verify_asan_link_order=0" "$@"
+}
+fault() { rm -f "$scratch/fault.hits"; echo "$*" >"$scratch/fault.new"; mv "$scratch/fault.new" "$scratch/fault"; }
+no_fault() { rm -f "$scratch/fault"; }
 
 # start_server SOCKET NBDKIT-ARGUMENT...: a server that is stopped at exit.
 # Its process id is left in $server_pid, its messages in SOCKET.log.

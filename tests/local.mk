@@ -19,6 +19,8 @@ shell_tests = \
 	tests/shell/test-clean-stop.sh \
 	tests/shell/test-completion.sh \
 	tests/shell/test-confine.sh \
+	tests/shell/test-fault-errno.sh \
+	tests/shell/test-fault-tool.sh \
 	tests/shell/test-fio-verify.sh \
 	tests/shell/test-help-and-dump-plugin.sh \
 	tests/shell/test-install.sh \

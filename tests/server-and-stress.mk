@@ -34,3 +34,10 @@ tests_nbd_nbd_tests_CPPFLAGS = $(test_cppflags) $(LIBNBD_CFLAGS)
 tests_nbd_nbd_tests_LDADD = $(test_ldadd) $(LIBNBD_LIBS)
 endif
 endif
+
+# For LD_PRELOAD, by the shell tests. Not fortified: that would have inline
+# functions of the same names.
+check_LTLIBRARIES += tests/fault/fault-shim.la
+tests_fault_fault_shim_la_SOURCES = tests/fault/fault_shim.c
+tests_fault_fault_shim_la_CPPFLAGS = -U_FORTIFY_SOURCE
+tests_fault_fault_shim_la_LDFLAGS = -module -avoid-version -shared -rpath /nowhere
