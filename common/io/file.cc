@@ -5,6 +5,8 @@
 
 #include "common/io/file.h"
 
+#include <algorithm>
+
 #include "common/base/units.h"
 
 namespace addcow {
@@ -46,10 +48,10 @@ Result<size_t> File::Read(std::span<std::byte> buffer, uint64_t offset) {
 Status File::ReadExactly(std::span<std::byte> buffer, uint64_t offset) {
   ADDCOW_TRY_ASSIGN(const size_t count, Read(buffer, offset));
   if (count < buffer.size())
-    return Fail(
-        Error::Because(EIO, name_,
-                       "ends at byte " + std::to_string(offset + count) +
-                           ", before the data that should be there: was it truncated?"));
+    return Fail(Error::Because(
+        EIO, name_,
+        "ends at byte " + std::to_string(offset + count) + (count == 0 ? " or earlier" : "") +
+            ", before the data that should be there: was it truncated?"));
   return {};
 }
 
@@ -101,10 +103,17 @@ Status File::Truncate(uint64_t size) {
   return {};
 }
 
+// The size, but not less than `offset`: a file that was truncated underneath
+// must not send a caller back to where it came from.
+Result<uint64_t> File::SizeFrom(uint64_t offset) {
+  ADDCOW_TRY_ASSIGN(const uint64_t size, Size());
+  return std::max(size, offset);
+}
+
 Result<uint64_t> File::FindData(uint64_t offset) {
   auto found = RetryInterrupted([&] { return DoSeekData(offset); });
   if (found) return *found;
-  if (found.error() == ENXIO) return Size();
+  if (found.error() == ENXIO) return SizeFrom(offset);
   if (found.error() == EINVAL || found.error() == EOPNOTSUPP) return offset;
   return Fail(Failure(found.error(), "lseek", offset, 0));
 }
@@ -113,7 +122,7 @@ Result<uint64_t> File::FindHole(uint64_t offset) {
   auto found = RetryInterrupted([&] { return DoSeekHole(offset); });
   if (found) return *found;
   if (found.error() == ENXIO || found.error() == EINVAL || found.error() == EOPNOTSUPP)
-    return Size();
+    return SizeFrom(offset);
   return Fail(Failure(found.error(), "lseek", offset, 0));
 }
 

@@ -90,7 +90,8 @@ class File {
 
   // The first byte at or after `offset` that has storage, or is in a hole;
   // the end of the file counts as a hole. FindData gives the file's size
-  // when only holes follow. Where the file system cannot tell, all is data.
+  // when only holes follow, or `offset` where the file ends before it. Where
+  // the file system cannot tell, all is data.
   Result<uint64_t> FindData(uint64_t offset);
   Result<uint64_t> FindHole(uint64_t offset);
 
@@ -129,6 +130,7 @@ class File {
   // A test double that wraps another File passes calls on to its functions.
   friend class ForwardingFile;
 
+  Result<uint64_t> SizeFrom(uint64_t offset);
   Error Failure(int code, std::string_view operation) const;
   Error Failure(int code, std::string_view operation, uint64_t offset, uint64_t count) const;
 

@@ -133,6 +133,17 @@ TEST_F(FileTest, FindDataIsTheSizeWhereOnlyHolesFollow) {
   EXPECT_EQ(data, kMiB);
 }
 
+// So that a caller does not go back when a file was truncated underneath.
+TEST_F(FileTest, FindPastTheEndIsTheOffset) {
+  ASSERT_OK(file_.Truncate(1000));
+  for (const uint64_t offset : {1000ul, 1001ul, 70000ul}) {
+    ASSERT_OK_AND_ASSIGN(const uint64_t data, file_.FindData(offset));
+    EXPECT_EQ(data, offset);
+    ASSERT_OK_AND_ASSIGN(const uint64_t hole, file_.FindHole(offset));
+    EXPECT_EQ(hole, offset);
+  }
+}
+
 TEST_F(FileTest, FindHoleIsTheSizeWhereNoneComesBefore) {
   ASSERT_OK_AND_ASSIGN(const uint64_t hole, file_.FindHole(5));
   EXPECT_EQ(hole, 10000u);
