@@ -44,6 +44,7 @@ unit_sources = \
 	tests/unit/image_map_test.cc \
 	tests/unit/image_race_test.cc \
 	tests/unit/image_read_write_test.cc \
+	tests/unit/image_truncated_test.cc \
 	tests/unit/image_zero_test.cc \
 	tests/unit/layout_test.cc \
 	tests/unit/ops_check_test.cc \

@@ -54,10 +54,12 @@ Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t len
   if (files_.mode == OpenMode::kReadOnly)
     return Fail(Error::Io(EROFS, operation, files_.image_path, offset, length));
   if (sync_failed_.load(std::memory_order_acquire))
-    return Fail(Error::Because(
-        EIO, files_.image_path,
-        std::string(operation) + " refused: an earlier sync failed, so what is on the disk is "
-                                 "not known; read only until it is opened again"));
+    return Fail(
+        Error::Because(EIO, files_.image_path,
+                       std::string(operation) +
+                           " refused: an earlier sync failed, or a file was truncated, so "
+                           "what is on the disk is not known; read only until it is "
+                           "opened again"));
   if (!RangeFits(offset, length, virtual_size()))
     return Fail(Error::Io(ENOSPC, operation, files_.image_path, offset, length));
   return {};

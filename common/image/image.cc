@@ -81,17 +81,32 @@ Status Image::Prefetch(uint64_t offset, uint64_t length) {
   return {};
 }
 
+Error Image::StopWriting(const Error& cause) {
+  if (!sync_failed_.exchange(true, std::memory_order_acq_rel))
+    log_(LogLevel::kError,
+         fmt::format("{}; read only from here on: writes that were not flushed may be lost",
+                     cause.Message()));
+  return Error::Because(EIO, cause.file(), cause.Message());
+}
+
 // After a failed sync the kernel may have dropped the pages that it could not
 // write, and a later sync would succeed without them: nothing that was
 // written since the last good sync can be vouched for any more.
 Status Image::SyncOrStop(File& file) {
   Status synced = file.SyncData();
   if (synced) return synced;
-  if (!sync_failed_.exchange(true, std::memory_order_acq_rel))
-    log_(LogLevel::kError,
-         fmt::format("{}; read only from here on: writes that were not flushed may be lost",
-                     synced.error().Message()));
-  return Fail(Error::Because(EIO, file.name(), synced.error().Message()));
+  return Fail(StopWriting(synced.error()));
+}
+
+// A file that somebody truncated has lost what was flushed before. Writing on
+// would make it longer again and hide that: lost data would read as zeroes, and
+// bits written behind a lost header would make a file that nobody can open.
+Status Image::StopIfShorter(File& file, uint64_t size) {
+  ADDCOW_TRY_ASSIGN(const uint64_t now, file.Size());
+  if (now >= size) return {};
+  return Fail(StopWriting(Error::Because(
+      EIO, file.name(),
+      fmt::format("was truncated while in use: {} bytes, must be at least {}", now, size))));
 }
 
 // Steps (a) to (d) of bitmap_store.h, and the flag.
@@ -99,6 +114,8 @@ Status Image::PublishBits() {
   // Looked at before (a): if every bit was set by then, all of them are
   // durable after (d).
   const bool all_set = bitmap_->all();
+  ADDCOW_TRY(StopIfShorter(*files_.image, layout_.virtual_size()));
+  ADDCOW_TRY(StopIfShorter(*files_.add_cow, kBitmapOffset + layout_.bitmap_bytes()));
   BitmapStore::PageMap taken = store_.Take();
   if (Status synced = SyncOrStop(*files_.image); !synced) return synced;
   if (!taken.empty()) {

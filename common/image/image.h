@@ -72,7 +72,7 @@ class Image {
   // All writes and zeroes that had returned before the call are durable once
   // it succeeds. When every cluster is allocated, ALL_ALLOCATED gets set. A
   // sync that fails is final: this and every later write and flush fail with
-  // EIO, reads go on.
+  // EIO, reads go on. So is a file that somebody has truncated meanwhile.
   Status Flush() ADDCOW_EXCLUDES(flush_mutex_);
 
   // Flush, but only where a process that is killed would take something with
@@ -111,6 +111,8 @@ class Image {
   bool HasNewBits() ADDCOW_REQUIRES(flush_mutex_);
   Status PublishBits() ADDCOW_REQUIRES(flush_mutex_);
   Status SyncOrStop(File& file) ADDCOW_REQUIRES(flush_mutex_);
+  Status StopIfShorter(File& file, uint64_t size) ADDCOW_REQUIRES(flush_mutex_);
+  Error StopWriting(const Error& cause) ADDCOW_REQUIRES(flush_mutex_);
 
   // Constant after construction; the files are internally synchronised.
   const ImageFiles files_;
@@ -123,7 +125,7 @@ class Image {
   BitmapStore store_;
   ClusterLocks cluster_locks_;
   Zeroer zeroer_;
-  std::atomic<bool> sync_failed_ = false;  // false to true only
+  std::atomic<bool> sync_failed_ = false;  // or the like; false to true only
   std::atomic<bool> unflushed_ = false;    // something was written since the last flush
 
   // One flush at a time; held across its I/O.
