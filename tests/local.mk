@@ -21,6 +21,7 @@ shell_tests = \
 	tests/shell/test-confine.sh \
 	tests/shell/test-fault-errno.sh \
 	tests/shell/test-fault-tool.sh \
+	tests/shell/test-failed-sync.sh \
 	tests/shell/test-fio-verify.sh \
 	tests/shell/test-help-and-dump-plugin.sh \
 	tests/shell/test-install.sh \
@@ -32,6 +33,7 @@ shell_tests = \
 	tests/shell/test-nbdcopy.sh \
 	tests/shell/test-nbdfuse-ext4.sh \
 	tests/shell/test-nbdinfo-map.sh \
+	tests/shell/test-no-space.sh \
 	tests/shell/test-qemu-img.sh \
 	tests/shell/test-qemu-io.sh \
 	tests/shell/test-read-only.sh \
@@ -48,6 +50,7 @@ shell_tests = \
 	tests/shell/test-tool-info-map.sh \
 	tests/shell/test-tool-usage.sh \
 	tests/shell/test-trim.sh \
+	tests/shell/test-truncated-files.sh \
 	tests/shell/test-vectors.sh
 TESTS += $(shell_tests)
 

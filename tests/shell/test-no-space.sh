@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A file system that is full (a small tmpfs): clients get ENOSPC, the image stays
+# sound and is read as before, and once there is space again everything goes on.
+# The same for the tool's create and flatten. Also a read-only mount, where the
+# tool's verbs that write say so.
+
+. "$(dirname "$0")/../functions.sh"
+requires nbdsh unshare
+
+# In a mount name space of its own, so that nothing is left mounted.
+if [ -z "${ADDCOW_IN_NAMESPACE:-}" ]; then
+    how=(unshare -m)
+    [ "$(id -u)" -eq 0 ] || how=(unshare -r -m)
+    mkdir probe
+    "${how[@]}" mount -t tmpfs none "$scratch/probe" 2>stderr ||
+        skip "cannot mount a small file system here: $(head -n 1 stderr)"
+    ADDCOW_IN_NAMESPACE=1 "${how[@]}" bash "$srcdir/tests/shell/test-no-space.sh"
+    exit
+fi
+
+mkdir small
+mount -t tmpfs -o size=4M none small
+at_exit "umount -l '$scratch/small'"
+random_file noise 3M
+fill() { dd if=/dev/zero of=small/ballast bs=4K status=none 2>/dev/null && fail "it is not full" || [ -s small/ballast ]; }
+full() { expect_equal 0 "$(stat -f -c %a small)" "blocks that are left"; }
+sound() { addcow check "$1" >/dev/null || [ $? -eq 3 ] || fail "not sound: $1"; }
+
+client() {
+    local statement arguments=()
+    for statement in "$@"; do arguments+=(-c "$statement"); done
+    nbdsh -u "$(uri sock)" -c '
+K = 65536
+base = open("noise", "rb").read()
+def no_space(request):
+    try:
+        request()
+    except nbd.Error as error:
+        assert error.errno == "ENOSPC", error.errno
+    else:
+        raise SystemExit("not refused")
+' "${arguments[@]}"
+}
+
+# The image file: writes that fail leave the disk as it was.
+cp noise base.img
+addcow create -q -b "$scratch/base.img" -F raw -i disk.raw small/x.add-cow
+start_server sock addcow small/x.add-cow
+client 'h.pwrite(b"1" * K, 0)' 'h.flush()'
+fill
+full
+client 'no_space(lambda: h.pwrite(b"2" * 100, 5 * K + 10))' \
+    'no_space(lambda: h.pwrite(b"2" * 8 * K, 10 * K))' \
+    'no_space(lambda: h.zero(K, 20 * K, nbd.CMD_FLAG_NO_HOLE))' \
+    'assert h.pread(K, 5 * K) == base[5 * K:6 * K]' \
+    'assert h.pread(K, 20 * K) == base[20 * K:21 * K]' \
+    'assert h.pread(K, 0) == b"1" * K' 'h.pwrite(b"3" * K, 0)' 'h.flush()' \
+    'h.pread(8 * K, 10 * K)' 'assert not h.is_read_only()'
+grep -q 'pwrite: .*/small/disk.raw: .*: No space left on device' sock.log || fail "$(cat sock.log)"
+rm small/ballast
+client 'h.pwrite(b"4" * 100, 5 * K + 10)' 'h.pwrite(b"5" * 8 * K, 10 * K)' 'h.flush()' \
+    'assert h.pread(K, 5 * K) == base[5 * K:5 * K + 10] + b"4" * 100 + base[5 * K + 110:6 * K]' \
+    'assert h.pread(8 * K, 10 * K) == b"5" * 8 * K' 'assert h.pread(K, 0) == b"3" * K'
+fill
+client 'no_space(lambda: h.pwrite(b"6" * 40 * K, 6 * K))'
+stop_server "$server_pid"
+sound small/x.add-cow
+nbdkit -r -U - addcow small/x.add-cow --run 'nbdcopy "$uri" got.img'
+cmp -n 65536 got.img <(head -c 65536 /dev/zero | tr '\0' 3)
+rm -rf small/*
+
+# The add-cow file is sparse, and its bits find no place at a flush. They are
+# put back, and the next flush that has space writes them.
+truncate -s 4G huge.img
+addcow create -q -b "$scratch/huge.img" -F raw -i "$scratch/huge.raw" small/x.add-cow
+start_server sock addcow small/x.add-cow
+fill
+full
+client 'h.pwrite(b"1" * 100, 3 << 30)' 'no_space(h.flush)' 'no_space(h.flush)' \
+    'assert h.pread(100, 3 << 30) == b"1" * 100' 'assert not h.is_read_only()' \
+    'h.pwrite(b"2" * 100, 7)' 'no_space(lambda: h.pwrite(b"2", 9, nbd.CMD_FLAG_FUA))'
+rm small/ballast
+client 'h.flush()'
+kill -KILL "$server_pid" # what is not on the disk now would be lost
+wait "$server_pid" || true
+sound small/x.add-cow
+nbdkit -r -U - addcow small/x.add-cow --run \
+    'nbdsh -u "$uri" -c "assert h.pread(100, 3 << 30) == b\"1\" * 100" -c "assert h.pread(3, 7) == b\"2\" * 3"'
+# A clean end that finds no space says so, with status 0, and is sound.
+rm -f small/* huge.raw
+addcow create -q -b "$scratch/huge.img" -F raw -i "$scratch/huge.raw" small/x.add-cow
+start_server sock addcow small/x.add-cow
+client 'h.pwrite(b"1" * 100, 3 << 30)'
+fill
+stop_server "$server_pid"
+grep -q 'pwrite: .*/small/x.add-cow: .*: No space left on device' sock.log || fail "$(cat sock.log)"
+sound small/x.add-cow
+rm -rf small/* huge.*
+
+# create leaves nothing behind.
+cp noise small/base.img
+fill
+full
+before="$(ls small)"
+expect_fails 1 addcow create -b base.img -F raw -i disk.raw small/x.add-cow
+expect_equal 1 "$(wc -l <stderr)" "lines of message: $(cat stderr)"
+grep -q 'No space left on device' stderr || fail "$(cat stderr)"
+expect_equal "$before" "$(ls small)" "what is left behind"
+rm small/ballast
+addcow create -q -b base.img -F raw -i disk.raw small/x.add-cow
+
+# flatten keeps what it has done, and goes on when there is space.
+expect_fails 1 addcow flatten small/x.add-cow
+expect_equal 1 "$(wc -l <stderr)" "lines of message: $(cat stderr)"
+grep -q 'No space left on device' stderr || fail "$(cat stderr)"
+sound small/x.add-cow
+nbdkit -r -U - addcow small/x.add-cow --run 'nbdcopy "$uri" got.img'
+cmp noise got.img
+mount -o remount,size=16M small
+addcow flatten -q small/x.add-cow
+cmp noise small/disk.raw
+addcow check -q small/x.add-cow
+
+# Read only: who wants to write is told, who does not is served.
+mount -o remount,ro small
+for verb in flatten "check -r leaks" "check -r all" "create --force -i disk.raw" "create -i new.raw -s 1M"; do
+    file=small/x.add-cow
+    case "$verb" in create\ -i*) file=small/new.add-cow ;; esac
+    # shellcheck disable=SC2086  # words
+    expect_fails 1 addcow $verb "$file"
+    expect_equal 1 "$(wc -l <stderr)" "lines of message ($verb): $(cat stderr)"
+    grep -q 'small/.*: Read-only file system' stderr || fail "$verb: $(cat stderr)"
+done
+addcow check -q small/x.add-cow
+addcow info small/x.add-cow >/dev/null
+start_server sock addcow small/x.add-cow
+client 'assert h.is_read_only()' 'assert h.pread(K, 5 * K) == base[5 * K:6 * K]'
+stop_server "$server_pid"
+mount -o remount,rw small
