@@ -9,9 +9,25 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 namespace addcow {
 
 namespace {
+
+// PATH.PID.tmp, but never a longer name than a long one's own: a file system
+// that has room for the one must have it for the other.
+std::string TemporaryPath(const std::string& path) {
+  constexpr size_t kShort = 100;  // every file system has room for so much
+  const std::string suffix = fmt::format(".{}.tmp", ::getpid());
+  const size_t start = path.rfind('/') + 1;  // 0 where there is none
+  const size_t size = path.size() - start;
+  size_t kept = std::min(size, std::max(size, kShort) - suffix.size());
+  // Not half a UTF-8 character, which some file systems refuse.
+  const auto continues = [&](size_t at) { return (path[start + at] & 0xc0) == 0x80; };
+  while (kept > 0 && kept < size && continues(kept)) kept--;
+  return path.substr(0, start + kept) + suffix;
+}
 
 Status FillAndSync(FileSystem& file_system, const std::string& path,
                    const std::function<Status(File&)>& fill) {
@@ -30,7 +46,7 @@ Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMod
   bool ignored = false;
   bool& there = in_place != nullptr ? *in_place : ignored;
   there = false;
-  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
+  const std::string temporary = TemporaryPath(path);
   ADDCOW_TRY(FillAndSync(file_system, temporary, fill));
   if (Status renamed = file_system.Rename(temporary, path, mode); !renamed) {
     (void)file_system.Remove(temporary);

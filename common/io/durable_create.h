@@ -3,7 +3,8 @@
 // Makes a file appear under its name complete and durable, or not at all:
 // written under a temporary name, synced, renamed, directory synced. A crash
 // at any instant leaves the old state or the new one (and perhaps a file
-// PATH.PID.tmp, which nothing reads and anybody may remove).
+// PATH.PID.tmp, PATH cut where that were too long, which nothing reads and
+// anybody may remove).
 
 #ifndef ADDCOW_COMMON_IO_DURABLE_CREATE_H
 #define ADDCOW_COMMON_IO_DURABLE_CREATE_H

@@ -95,6 +95,12 @@ mkdir -p "$long/$long"
 fails 1 'bytes' -i "$(for _ in $(seq 20); do printf './%s/../' "$long"; done)x.raw" -s 1M new.add-cow
 addcow create -q -i 'a name with  spaces, "quotes" and ünï.raw' -s 1M -- '-odd name.add-cow'
 addcow check ./'-odd name.add-cow'
+# The longest name that the file system allows.
+longest="$(printf 'n%.0s' $(seq "$(getconf NAME_MAX .)"))"
+addcow create -q -i longest.raw -s 1M "$longest"
+addcow create -q -i longest.raw --force "$longest"
+addcow check "$longest"
+fails 1 'name' -i longest.raw "${longest}n"
 
 # A full disk: nothing is left.
 if [ "$(id -u)" -eq 0 ] && unshare -m true 2>/dev/null; then

@@ -61,6 +61,29 @@ TEST_F(DurableCreateTest, SyncsContentsThenRenamesThenSyncsTheDirectory) {
                                 "rename " + temporary_ + " /vm/new", "sync directory /vm"}));
 }
 
+// Else a file could not have the longest name that its file system allows.
+TEST_F(DurableCreateTest, TemporaryNameIsNoLongerThanALongName) {
+  const std::string suffix = fmt::format(".{}.tmp", ::getpid());
+  // The cut is after a two-byte character in one of the names, in the other
+  // within one.
+  for (const size_t first : {size_t{230}, size_t{231}}) {
+    std::string name(255, 'n');
+    for (size_t at = first; at + 1 < name.size(); at += 2) name.replace(at, 2, "\xc3\xbc");
+    log_.Clear();
+    ASSERT_OK(DurableCreate(log_system_, "/vm/" + name, RenameMode::kKeepExisting,
+                            [](File& file) { return file.Write(Repeat(1, 10), 0); }));
+    EXPECT_NE(fake_.Find("/vm/" + name), nullptr);
+    const std::string created = log_.Changes().front();
+    ASSERT_TRUE(created.starts_with("create /vm/n")) << created;
+    const std::string temporary = created.substr(std::string("create /vm/").size());
+    EXPECT_LE(temporary.size(), name.size());
+    ASSERT_TRUE(temporary.ends_with(suffix)) << temporary;
+    const std::string kept = temporary.substr(0, temporary.size() - suffix.size());
+    EXPECT_TRUE(name.starts_with(kept)) << temporary;
+    EXPECT_FALSE(kept.ends_with('\xc3')) << "half a character: " << temporary;
+  }
+}
+
 TEST_F(DurableCreateTest, KeepsAnExistingFile) {
   fake_.Put("/vm/new", Repeat(9, 5));
   EXPECT_TRUE(FailsWith(Create(RenameMode::kKeepExisting), EEXIST));
