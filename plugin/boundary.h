@@ -42,8 +42,13 @@ inline int WireErrno(int code, Unsupported unsupported = Unsupported::kIsAFailur
 }
 
 inline int Report(const Error& error, Unsupported unsupported) {
-  nbdkit_error("%s", error.Message().c_str());
-  errno = WireErrno(error.code(), unsupported);
+  const int code = WireErrno(error.code(), unsupported);
+  // An answer that the client asked for is not an error of the server's.
+  if (code == EOPNOTSUPP)
+    nbdkit_debug("%s", error.Message().c_str());
+  else
+    nbdkit_error("%s", error.Message().c_str());
+  errno = code;
   return -1;
 }
 

@@ -22,6 +22,7 @@ shell_tests = \
 	tests/shell/test-fault-errno.sh \
 	tests/shell/test-fault-tool.sh \
 	tests/shell/test-failed-sync.sh \
+	tests/shell/test-fast-zero.sh \
 	tests/shell/test-fio-verify.sh \
 	tests/shell/test-help-and-dump-plugin.sh \
 	tests/shell/test-install.sh \
