@@ -184,7 +184,7 @@ class PosixFileSystemImpl final : public FileSystem {
   Result<std::string> RealPath(const std::string& path) override {
     std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr),
                                                      &std::free);
-    if (real == nullptr) return Fail(Error::System(errno, "open", path));
+    if (real == nullptr) return Fail(Error::System(errno, "open", path.empty() ? "''" : path));
     return std::string(real.get());
   }
 

@@ -26,6 +26,11 @@ expect_fails 2 addcow frobnicate x
 grep -q -- 'addcow --help' stderr
 expect_fails 2 addcow info --output=xml x
 expect_fails 2 addcow create -i disk.raw
+# An empty name is one too: a script forgot to set a variable.
+for verb in info map check flatten; do
+    expect_fails 1 addcow "$verb" ''
+    grep -q "''" stderr || fail "addcow $verb '': no name in: $(cat stderr)"
+done
 # What cannot be printed is not success.
 [ -e /dev/full ] || skip "the rest holds; no /dev/full"
 status=0
