@@ -20,6 +20,7 @@ test_packages=(
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
+usage_error() { printf '%s: %s, see ./%s --help\n' "${0##*/}" "$*" "${0##*/}" >&2; exit 2; }
 
 # install_packages PACKAGE...: those that are missing, with apt.
 install_packages() {
