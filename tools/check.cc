@@ -62,9 +62,6 @@ void PrintReport(const CheckReport& report) {
         "    {} corruptions\n\n"
         "Double checking the fixed image now...\n",
         report.fixed_leaks, report.fixed_bits);
-  if (report.missing_bits > 0)
-    Print("ERROR ALL_ALLOCATED is set, but the bits of {} clusters are 0\n",
-          report.missing_bits);
   if (report.stray_bits > 0)
     Print("note: {} bits past the last cluster are 1; they are ignored, -r all clears them\n",
           report.stray_bits);
@@ -110,6 +107,10 @@ int RunCheck(const CLI::App& app, const Arguments& arguments) {
     PrintReportJson(arguments, *report);
   else if (counted && !arguments.quiet)
     PrintReport(*report);
+  // Also with -q, and with JSON, which counts but does not say what is wrong.
+  if (report->missing_bits > 0)
+    PrintError(fmt::format("{}: ALL_ALLOCATED is set, but the bits of {} clusters are 0",
+                           Printable(arguments.file), report->missing_bits));
   if (report->error) PrintError(*report->error);
   return ExitStatus(*report);
 }

@@ -46,6 +46,10 @@ printf '\007' | dd of=x.add-cow bs=1 seek=28 conv=notrunc status=none
 status=0; check x.add-cow || status=$?
 expect_equal 2 "$status" "exit status with ALL_ALLOCATED and 0 bits"
 expect_equal 9 "$(value corruptions)" "clusters that the bitmap denies"
+grep -q 'bits of 9 clusters' stderr || fail "no line on standard error with JSON"
+expect_fails 2 addcow check -q x.add-cow
+expect_equal '' "$(cat stdout)" "standard output of check -q"
+expect_equal 1 "$(grep -c 'x.add-cow: ALL_ALLOCATED is set' stderr)" "lines of check -q"
 nbdkit -r -U - addcow x.add-cow --run 'nbdcopy "$uri" before.img'
 check -r all x.add-cow || fail "not sound after -r all"
 nbdkit -r -U - addcow x.add-cow --run 'nbdcopy "$uri" after.img'
