@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Power cuts and kills of the real server: a recorder that is preloaded into
+# nbdkit and is a filter of it, programs that play its log back.
+
+.PHONY: kill-search replay-search
+
+if HAVE_GTEST
+if HAVE_LIBNBD
+# -rpath: a shared object, though it is not installed.
+check_LTLIBRARIES += tests/replay/recorder.la
+tests_replay_recorder_la_SOURCES = \
+	tests/replay/filter.cc \
+	tests/replay/preload.cc \
+	tests/replay/record.h \
+	tests/replay/recorder_log.cc tests/replay/recorder_log.h
+tests_replay_recorder_la_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS)
+tests_replay_recorder_la_LDFLAGS = -module -avoid-version -shared -rpath /nowhere
+
+replay_sources = \
+	tests/nbd/server.cc tests/nbd/server.h \
+	tests/replay/acknowledged.cc tests/replay/acknowledged.h \
+	tests/replay/program.cc tests/replay/program.h \
+	tests/replay/random_client.cc tests/replay/random_client.h \
+	tests/replay/record.h \
+	tests/replay/recording.cc tests/replay/recording.h
+
+check_LTLIBRARIES += tests/replay/libreplay.la
+tests_replay_libreplay_la_SOURCES = $(replay_sources)
+tests_replay_libreplay_la_CPPFLAGS = $(test_cppflags) $(LIBNBD_CFLAGS)
+
+replay_cppflags = $(test_cppflags) $(LIBNBD_CFLAGS)
+replay_ldadd = tests/replay/libreplay.la $(test_ldadd) $(LIBNBD_LIBS)
+replay_tests = tests/replay/replay-tests
+
+tests_replay_replay_tests_SOURCES = \
+	tests/replay/power_cut.cc tests/replay/power_cut.h \
+	tests/replay/replay_test.cc
+tests_replay_replay_tests_CPPFLAGS = $(replay_cppflags)
+tests_replay_replay_tests_LDADD = $(replay_ldadd)
+
+check_PROGRAMS += $(replay_tests)
+TESTS += $(replay_tests)
+endif
+endif

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See program.h.
+
+#include "tests/replay/program.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <stdexcept>
+
+#include "tests/nbd/server.h"
+
+extern char** environ;
+
+namespace addcow {
+
+Program::Program(std::vector<std::string> words, std::string output)
+    : output_(std::move(output)) {
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, output_.c_str(),
+                                   O_WRONLY | O_CREAT | O_TRUNC, 0666);
+  posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
+  const int error =
+      posix_spawnp(&pid_, arguments[0], &actions, nullptr, arguments.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  if (error != 0) throw std::runtime_error("cannot run " + words[0]);
+}
+
+Program::~Program() {
+  if (pid_ <= 0) return;
+  ::kill(pid_, SIGKILL);
+  Wait();
+}
+
+int Program::Wait() {
+  int status = 0;
+  if (::waitpid(pid_, &status, 0) != pid_) throw std::runtime_error("waitpid");
+  pid_ = -1;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+std::string Program::Output() const {
+  std::ifstream file(output_);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::vector<std::string> FioWords(const std::string& socket, uint64_t start, uint64_t size,
+                                  uint64_t seed, const std::vector<std::string>& more) {
+  std::vector<std::string> words = {
+      "fio",
+      "--name=load",
+      "--thread=1",
+      "--ioengine=nbd",
+      "--uri=nbd+unix:///?socket=" + socket,
+      "--rw=randwrite",
+      "--bsrange=512-64k",
+      "--iodepth=8",
+      "--serialize_overlap=1",
+      "--fsync=8",
+      "--verify=crc32c",
+      "--verify_interval=512",
+      "--verify_backlog=24",
+      "--verify_fatal=1",
+      "--verify_state_save=0",
+      "--allrandrepeat=1",
+      fmt::format("--randseed={}", seed),
+      fmt::format("--offset={}", start),
+      fmt::format("--size={}", size),
+  };
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
+
+bool HaveFio() {
+  return std::system("fio --enghelp 2>/dev/null | grep -w nbd >/dev/null") == 0;
+}
+
+int RunCheck(const std::string& add_cow_path, const std::string& output) {
+  return Program({std::getenv("ADDCOW_RUN"), "addcow", "check", add_cow_path}, output).Wait();
+}
+
+std::vector<std::byte> ReadThroughServer(const std::string& add_cow_path) {
+  const NbdHandle nbd(nbd_create());
+  std::vector<std::string> words = {std::getenv("ADDCOW_RUN"), "nbdkit", "-f", "-r", "addcow",
+                                    "file=" + add_cow_path};
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  // It is ended and waited for when the handle goes.
+  if (nbd_connect_systemd_socket_activation(nbd.get(), arguments.data()) == -1) {
+    ADD_FAILURE() << "no server for " << add_cow_path << ": " << nbd_get_error();
+    return {};
+  }
+  const int64_t size = nbd_get_size(nbd.get());
+  if (size == -1) {
+    ADD_FAILURE() << nbd_get_error();
+    return {};
+  }
+  return NbdRead(nbd.get(), 0, static_cast<uint64_t>(size));
+}
+
+}  // namespace addcow
