@@ -30,13 +30,17 @@ tests_replay_libreplay_la_CPPFLAGS = $(test_cppflags) $(LIBNBD_CFLAGS)
 
 replay_cppflags = $(test_cppflags) $(LIBNBD_CFLAGS)
 replay_ldadd = tests/replay/libreplay.la $(test_ldadd) $(LIBNBD_LIBS)
-replay_tests = tests/replay/replay-tests
+replay_tests = tests/replay/kill-tests tests/replay/replay-tests
 
 tests_replay_replay_tests_SOURCES = \
 	tests/replay/power_cut.cc tests/replay/power_cut.h \
 	tests/replay/replay_test.cc
 tests_replay_replay_tests_CPPFLAGS = $(replay_cppflags)
 tests_replay_replay_tests_LDADD = $(replay_ldadd)
+
+tests_replay_kill_tests_SOURCES = tests/replay/kill_test.cc
+tests_replay_kill_tests_CPPFLAGS = $(replay_cppflags)
+tests_replay_kill_tests_LDADD = $(replay_ldadd)
 
 check_PROGRAMS += $(replay_tests)
 TESTS += $(replay_tests)

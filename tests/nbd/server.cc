@@ -56,8 +56,9 @@ void NbdTest::StartServer(const std::vector<std::string>& options,
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
+  // A server that was killed leaves both.
   std::filesystem::remove(pid_file);
-  std::filesystem::remove(directory_ + "/sock");  // an earlier server's
+  std::filesystem::remove(directory_ + "/sock");
   ASSERT_EQ(posix_spawn(&server_, arguments[0], nullptr, nullptr, arguments.data(), environ),
             0);
   struct stat st;
@@ -78,6 +79,15 @@ void NbdTest::StopServer() {
   ASSERT_EQ(waitpid(server_, &status, 0), server_);
   server_ = -1;
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "wait status " << status;
+}
+
+void NbdTest::KillServer() {
+  ASSERT_GT(server_, 0);
+  ASSERT_EQ(kill(server_, SIGKILL), 0);
+  int status = -1;
+  ASSERT_EQ(waitpid(server_, &status, 0), server_);
+  server_ = -1;
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << "wait status " << status;
 }
 
 NbdHandle NbdTest::Connect() {

@@ -44,6 +44,9 @@ class NbdTest : public testing::Test {
   // SIGTERM; waits for the end and expects exit status 0.
   void StopServer();
 
+  // SIGKILL; waits for the end.
+  void KillServer();
+
   NbdHandle Connect();
 
   // The disk as the engine reads it from the files, read only.

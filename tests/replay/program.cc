@@ -46,10 +46,14 @@ Program::~Program() {
 }
 
 int Program::Wait() {
-  int status = 0;
-  if (::waitpid(pid_, &status, 0) != pid_) throw std::runtime_error("waitpid");
+  if (pid_ > 0 && ::waitpid(pid_, &status_, 0) != pid_) throw std::runtime_error("waitpid");
   pid_ = -1;
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  return WIFEXITED(status_) ? WEXITSTATUS(status_) : -WTERMSIG(status_);
+}
+
+bool Program::HasEnded() {
+  if (pid_ > 0 && ::waitpid(pid_, &status_, WNOHANG) == pid_) pid_ = -1;
+  return pid_ <= 0;
 }
 
 std::string Program::Output() const {

@@ -23,12 +23,14 @@ class Program {
 
   // Waits for the end. The exit status, or minus the signal that ended it.
   int Wait();
+  bool HasEnded();
 
   std::string Output() const;
 
  private:
   const std::string output_;
-  pid_t pid_ = -1;
+  pid_t pid_ = -1;   // of a program that has not been waited for
+  int status_ = -1;  // else
 };
 
 // fio with random writes of 512 bytes to 64 KiB to the bytes from `start` on

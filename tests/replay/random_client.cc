@@ -66,7 +66,9 @@ int64_t RandomClient::Send(Request& request) {
   const uint64_t kind = random_.Below(14);
   if (kind == 0 || disk_.IsBusy(range.offset, range.length)) {
     disk_.BeginFlush(request.id);
-    return nbd_aio_flush(nbd, none, 0);
+    const int64_t cookie = nbd_aio_flush(nbd, none, 0);
+    flushes_issued_.fetch_add(1, std::memory_order_relaxed);
+    return cookie;
   }
   const bool durable = random_.OneIn(20);
   const uint32_t fua = durable ? LIBNBD_CMD_FLAG_FUA : 0;

@@ -4,7 +4,7 @@
 // at odd offsets, with flushes and FUA, and knows at every moment what was
 // acknowledged to it (Acknowledged). It changes only its own part of the disk.
 //
-// Threads: one, but for issued().
+// Threads: one, but for issued() and flushes_issued().
 
 #ifndef ADDCOW_TESTS_REPLAY_RANDOM_CLIENT_H
 #define ADDCOW_TESTS_REPLAY_RANDOM_CLIENT_H
@@ -32,8 +32,9 @@ class RandomClient {
   std::string Run(uint64_t count);
 
   const Acknowledged& disk() const { return disk_; }
-  // How many requests were sent so far. Any thread.
+  // How many requests, and flushes among them, were sent so far. Any thread.
   uint64_t issued() const { return issued_.load(std::memory_order_relaxed); }
+  uint64_t flushes_issued() const { return flushes_issued_.load(std::memory_order_relaxed); }
 
  private:
   struct Request {
@@ -54,6 +55,7 @@ class RandomClient {
   Random random_;
   std::map<uint64_t, Request> in_flight_;
   std::atomic<uint64_t> issued_ = 0;
+  std::atomic<uint64_t> flushes_issued_ = 0;
 };
 
 }  // namespace addcow

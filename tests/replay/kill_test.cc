@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Process death under the real thing: nbdkit is killed (SIGKILL) at random
+// moments, while fio writes and verifies one half of the disk and our own
+// client the other, both with flushes. A new server then has to read every
+// flushed write, or a later one, in each sector; "addcow check" must find no
+// more than leaks; the backing file must be as it was. The next round goes on
+// with what is there.
+//
+// What was acknowledged is known twice: for the whole disk by the recorder
+// between server and plugin (filter.cc), whose log outlives the server, and for
+// its own half by the client, from the answers that it got. So the check is
+// exact: it says nothing about writes that nobody flushed, which fio's own
+// verification after a kill would.
+//
+// ADDCOW_KILL_ROUNDS says how many rounds there are.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <optional>
+#include <thread>
+
+#include "tests/replay/program.h"
+#include "tests/replay/random_client.h"
+
+namespace addcow {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kC = kClusterSize;
+// fio's part ends here, in the middle of a cluster.
+constexpr uint64_t kBorder = 128 * kC + 36 * kSectorSize;
+constexpr uint64_t kRoundsOfAnImage = 5;
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+uint64_t SectorsThatDiffer(std::span<const std::byte> a, std::span<const std::byte> b) {
+  uint64_t count = 0;
+  for (uint64_t at = 0; at < a.size(); at += kSectorSize) {
+    const uint64_t length = std::min(kSectorSize, a.size() - at);
+    if (!std::ranges::equal(a.subspan(at, length), b.subspan(at, length))) count++;
+  }
+  return count;
+}
+
+class Kill : public NbdTest {
+ protected:
+  void MakeFreshImage() {
+    for (const char* name : {"x.add-cow", "disk.raw", "base.img"})
+      fs::remove(directory_ + "/" + name);
+    ImageSpec spec;
+    spec.size = 256 * kC - random_.Below(kC);
+    spec.backing_size = random_.OneIn(3) ? random_.Between(1, spec.size) : spec.size;
+    spec.seed = random_.Next() >> 8;
+    MakeImage(spec);
+    backing_ = ReadFile(directory_ + "/base.img");
+  }
+
+  void Round(uint64_t seed);
+  void WaitForMoment(const RandomClient& client, const std::atomic<bool>& ended);
+  // All that the log of the server says about this round.
+  void CheckLog(std::span<const std::byte> actual);
+
+  Random random_{TestSeed()};
+  std::string backing_;
+
+  // Totals.
+  uint64_t writes_ = 0;
+  uint64_t flushes_ = 0;
+  uint64_t fio_writes_ = 0;
+  uint64_t in_flush_ = 0;      // rounds in which a flush was under way
+  uint64_t lost_ = 0;          // sectors without their last version
+  uint64_t rounds_lossy_ = 0;  // rounds with such sectors
+};
+
+// A random time, a random number of requests, or a moment in a flush.
+void Kill::WaitForMoment(const RandomClient& client, const std::atomic<bool>& ended) {
+  using std::chrono::microseconds;
+  const auto pause = [](uint64_t us) { std::this_thread::sleep_for(microseconds(us)); };
+  switch (random_.Below(3)) {
+    case 0:
+      pause(random_.Below(300'000));
+      break;
+    case 1: {
+      const uint64_t requests = random_.Between(1, 400);
+      while (client.issued() < requests && !ended) pause(100);
+      break;
+    }
+    default: {
+      const uint64_t flushes = random_.Between(1, 15);
+      while (client.flushes_issued() < flushes && !ended) pause(20);
+      pause(random_.Below(2500));
+      break;
+    }
+  }
+}
+
+void Kill::CheckLog(std::span<const std::byte> actual) {
+  const Recording recording =
+      Recording::Read(directory_ + "/log", Recording::Ending::kMayBeCut);
+  Acknowledged disk(contents_);
+  std::map<uint64_t, RecordKind> open;
+  for (const addcow::Record& record : recording.records()) {
+    ASSERT_EQ(disk.Apply(record), "");
+    const RecordHeader& header = record.header;
+    if (header.kind == RecordKind::kEnd)
+      open.erase(header.id);
+    else
+      open[header.id] = header.kind;
+    if (header.kind == RecordKind::kWrite && header.offset < kBorder) fio_writes_++;
+  }
+  EXPECT_EQ(disk.counts().failed, 0U) << "requests failed before the kill";
+  EXPECT_EQ(disk.model().Check(actual), "");
+  writes_ += disk.counts().writes;
+  flushes_ += disk.counts().flushes;
+  const uint64_t lost = SectorsThatDiffer(actual, disk.model().contents());
+  lost_ += lost;
+  if (lost > 0) rounds_lossy_++;
+  if (std::ranges::any_of(open,
+                          [](const auto& entry) { return entry.second == RecordKind::kFlush; }))
+    in_flush_++;
+}
+
+void Kill::Round(uint64_t seed) {
+  const std::string log = directory_ + "/log";
+  fs::remove(log);
+  {
+    const RecorderEnvironment environment(log);
+    StartServer({RecorderFilter()});
+  }
+  if (HasFatalFailure()) return;
+
+  Program fio(FioWords(directory_ + "/sock", 0, kBorder, seed >> 8,
+                       {"--time_based=1", "--runtime=3600", "--rate=,24m"}),
+              directory_ + "/fio.log");
+  // Mostly both are at work.
+  std::error_code error;
+  const bool wait = !random_.OneIn(5);
+  while (wait && !fio.HasEnded() && (!fs::exists(log, error) || fs::file_size(log, error) == 0))
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  ASSERT_FALSE(fio.HasEnded()) << fio.Output();
+
+  const auto own_part =
+      std::vector(contents_.begin() + static_cast<std::ptrdiff_t>(kBorder), contents_.end());
+  std::string wrong;
+  std::optional<RandomClient> client(std::in_place, Connect(), kBorder, own_part, seed);
+  std::atomic<bool> ended = false;
+  std::thread thread([&] {
+    wrong = client->Run(UINT64_MAX);
+    ended = true;
+  });
+  WaitForMoment(*client, ended);
+  KillServer();
+  thread.join();
+  EXPECT_EQ(wrong, "");
+  fio.Wait();
+  // Its connection is lost, and it says so. What it may not have found is a
+  // read that does not give what was written.
+  EXPECT_EQ(fio.Output().find("verify"), std::string::npos) << fio.Output();
+
+  const auto actual = ReadThroughServer(directory_ + "/x.add-cow");
+  ASSERT_EQ(actual.size(), contents_.size());
+  CheckLog(actual);
+  EXPECT_EQ(client->disk().model().Check(std::span(actual).subspan(kBorder)), "");
+  const int status = RunCheck(directory_ + "/x.add-cow", directory_ + "/check.log");
+  EXPECT_TRUE(status == 0 || status == 3) << ReadFile(directory_ + "/check.log");
+  EXPECT_TRUE(ReadFile(directory_ + "/base.img") == backing_) << "the backing file changed";
+  contents_ = actual;
+}
+
+TEST_F(Kill, NothingFlushedIsLostWhenTheServerIsKilled) {
+  if (!HaveFio()) GTEST_SKIP() << "fio with its nbd engine is not installed";
+  const uint64_t rounds = EnvironmentNumber("ADDCOW_KILL_ROUNDS", 12);
+  for (uint64_t round = 0; round < rounds; round++) {
+    if (round % kRoundsOfAnImage == 0) MakeFreshImage();
+    const uint64_t seed = random_.Next();
+    Round(seed);
+    ASSERT_FALSE(HasFailure()) << "in round " << round;
+  }
+  std::cout << fmt::format(
+      "# {} rounds; {} writes ({} by fio) and {} flushes acknowledged; {} rounds were killed "
+      "in "
+      "a flush; in {} rounds {} sectors did not have their last, unflushed version\n",
+      rounds, writes_, fio_writes_, flushes_, in_flush_, rounds_lossy_, lost_);
+  EXPECT_GT(fio_writes_, rounds);
+  EXPECT_GT(flushes_, rounds);
+}
+
+}  // namespace
+}  // namespace addcow
