@@ -4,7 +4,7 @@
 
 include tests/cxx.mk
 include tests/server-and-stress.mk
-include tests/replay.mk
+include tests/replay/replay.mk
 
 TEST_EXTENSIONS = .sh
 SH_LOG_COMPILER = bash

@@ -132,7 +132,7 @@ void Kill::CheckLog(std::span<const std::byte> actual) {
 
 void Kill::Round(uint64_t seed) {
   const std::string log = directory_ + "/log";
-  fs::remove(log);
+  std::ofstream(log, std::ios::trunc).close();  // nothing may be asked before the kill
   {
     const RecorderEnvironment environment(log);
     StartServer({RecorderFilter()});
@@ -143,9 +143,8 @@ void Kill::Round(uint64_t seed) {
                        {"--time_based=1", "--runtime=3600", "--rate=,24m"}),
               directory_ + "/fio.log");
   // Mostly both are at work.
-  std::error_code error;
   const bool wait = !random_.OneIn(5);
-  while (wait && !fio.HasEnded() && (!fs::exists(log, error) || fs::file_size(log, error) == 0))
+  while (wait && !fio.HasEnded() && fs::file_size(log) == 0)
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   ASSERT_FALSE(fio.HasEnded()) << fio.Output();
 
@@ -160,11 +159,11 @@ void Kill::Round(uint64_t seed) {
   });
   WaitForMoment(*client, ended);
   KillServer();
+  // Without a server fio 3.33 may turn round for ever. What is wrong with data
+  // it says at once, and ends.
+  fio.Kill();
   thread.join();
   EXPECT_EQ(wrong, "");
-  fio.Wait();
-  // Its connection is lost, and it says so. What it may not have found is a
-  // read that does not give what was written.
   EXPECT_EQ(fio.Output().find("verify"), std::string::npos) << fio.Output();
 
   const auto actual = ReadThroughServer(directory_ + "/x.add-cow");

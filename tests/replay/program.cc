@@ -7,7 +7,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
-#include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,9 +16,8 @@
 #include <iterator>
 #include <stdexcept>
 
+#include "common/base/unique_fd.h"
 #include "tests/nbd/server.h"
-
-extern char** environ;
 
 namespace addcow {
 
@@ -27,21 +26,22 @@ Program::Program(std::vector<std::string> words, std::string output)
   std::vector<char*> arguments;
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, output_.c_str(),
-                                   O_WRONLY | O_CREAT | O_TRUNC, 0666);
-  posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
-  const int error =
-      posix_spawnp(&pid_, arguments[0], &actions, nullptr, arguments.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  if (error != 0) throw std::runtime_error("cannot run " + words[0]);
+  const UniqueFd log(::open(output_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+  const UniqueFd nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  if (!log.valid() || !nothing.valid()) throw std::runtime_error("cannot open " + output_);
+  pid_ = ::fork();
+  if (pid_ == -1) throw std::runtime_error("fork");
+  if (pid_ > 0) return;
+  if (::prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && ::dup2(nothing.get(), STDIN_FILENO) != -1 &&
+      ::dup2(log.get(), STDOUT_FILENO) != -1 && ::dup2(log.get(), STDERR_FILENO) != -1)
+    ::execvp(arguments[0], arguments.data());
+  ::_exit(127);
 }
 
-Program::~Program() {
-  if (pid_ <= 0) return;
-  ::kill(pid_, SIGKILL);
+Program::~Program() { Kill(); }
+
+void Program::Kill() {
+  if (pid_ > 0) ::kill(pid_, SIGKILL);
   Wait();
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // Runs another program, with what it says in a file. It is killed when the
-// object goes and it has not ended by then.
+// object goes, or this process ends in any way, and it has not ended by then.
 
 #ifndef ADDCOW_TESTS_REPLAY_PROGRAM_H
 #define ADDCOW_TESTS_REPLAY_PROGRAM_H
@@ -15,7 +15,8 @@ namespace addcow {
 
 class Program {
  public:
-  // Throws if it cannot be started. Standard output and error go to `output`.
+  // Standard output and error go to `output`. A program that is not there ends
+  // with status 127.
   Program(std::vector<std::string> words, std::string output);
   ~Program();
   Program(const Program&) = delete;
@@ -24,6 +25,7 @@ class Program {
   // Waits for the end. The exit status, or minus the signal that ended it.
   int Wait();
   bool HasEnded();
+  void Kill();
 
   std::string Output() const;
 

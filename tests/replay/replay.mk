@@ -44,5 +44,15 @@ tests_replay_kill_tests_LDADD = $(replay_ldadd)
 
 check_PROGRAMS += $(replay_tests)
 TESTS += $(replay_tests)
+
+# The same tests for longer: make kill-search ROUNDS=1000 SEED=7, make
+# replay-search CUTS=50000 SEED=7. Without SEED a new one is taken; it is printed.
+kill-search: all tests/replay/recorder.la tests/replay/kill-tests
+	$(AM_TESTS_ENVIRONMENT) \
+	ADDCOW_KILL_ROUNDS='$(or $(ROUNDS),200)' ADDCOW_SEED='$(SEED)' tests/replay/kill-tests
+
+replay-search: all tests/replay/recorder.la tests/replay/replay-tests
+	$(AM_TESTS_ENVIRONMENT) \
+	ADDCOW_REPLAY_STATES='$(or $(CUTS),5000)' ADDCOW_SEED='$(SEED)' tests/replay/replay-tests
 endif
 endif
