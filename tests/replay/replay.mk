@@ -34,7 +34,8 @@ replay_tests = tests/replay/kill-tests tests/replay/replay-tests
 
 tests_replay_replay_tests_SOURCES = \
 	tests/replay/power_cut.cc tests/replay/power_cut.h \
-	tests/replay/replay_test.cc
+	tests/replay/replay_test.cc \
+	tests/replay/rules_test.cc
 tests_replay_replay_tests_CPPFLAGS = $(replay_cppflags)
 tests_replay_replay_tests_LDADD = $(replay_ldadd)
 
