@@ -108,7 +108,8 @@ int RunCheck(const CLI::App& app, const Arguments& arguments) {
   else if (counted && !arguments.quiet)
     PrintReport(*report);
   // Also with -q, and with JSON, which counts but does not say what is wrong.
-  if (report->missing_bits > 0)
+  // One line: that it was not checked to the end says more.
+  if (report->missing_bits > 0 && !report->error)
     PrintError(fmt::format("{}: ALL_ALLOCATED is set, but the bits of {} clusters are 0",
                            Printable(arguments.file), report->missing_bits));
   if (report->error) PrintError(*report->error);

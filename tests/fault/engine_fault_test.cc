@@ -34,9 +34,11 @@ class EngineFault : public testing::TestWithParam<Case> {
  protected:
   // What the next process finds in the files.
   static void ExpectSound(FakeFileSystem& files, const EngineScript& script) {
-    auto reopened = OpenTestImage(files);
-    ASSERT_OK(reopened);
-    EXPECT_EQ(script.Check(ReadAll(**reopened), true), "") << "reopened";
+    {
+      auto reopened = OpenTestImage(files);
+      ASSERT_OK(reopened);
+      EXPECT_EQ(script.Check(ReadAll(**reopened), true), "") << "reopened";
+    }
     const auto report = CheckImage(files, kAddCowPath, Repair::kNone);
     ASSERT_OK(report);
     EXPECT_EQ(report->corruptions() + report->check_errors, 0u);

@@ -98,14 +98,22 @@ NbdHandle NbdTest::Connect() {
   return nbd;
 }
 
+Result<std::unique_ptr<Image>> NbdTest::OpenFiles() const {
+  ImageSource source;
+  source.add_cow_path = directory_ + "/x.add-cow";
+  source.mode = OpenMode::kReadOnly;
+  source.access.lock = false;  // the server may have them
+  return Image::Open(PosixFileSystem(), source, [](LogLevel, const std::string&) {});
+}
+
 std::vector<std::byte> NbdTest::ReadFromFiles() {
-  auto image = OpenTestImage(PosixFileSystem(), directory_, OpenMode::kReadOnly);
+  auto image = OpenFiles();
   EXPECT_OK(image);
   return image ? ReadAll(**image) : std::vector<std::byte>();
 }
 
 uint64_t NbdTest::AllocatedInFile() {
-  auto image = OpenTestImage(PosixFileSystem(), directory_, OpenMode::kReadOnly);
+  auto image = OpenFiles();
   EXPECT_OK(image);
   return image ? (*image)->bitmap().allocated() : UINT64_MAX;
 }

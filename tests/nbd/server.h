@@ -59,6 +59,8 @@ class NbdTest : public testing::Test {
   std::vector<std::byte> contents_;
 
  private:
+  Result<std::unique_ptr<Image>> OpenFiles() const;
+
   pid_t server_ = -1;
 };
 

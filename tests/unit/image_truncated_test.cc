@@ -95,6 +95,7 @@ TEST_F(ImageTruncated, BackingFileLosesOnlyWhatItHad) {
 TEST_F(ImageTruncated, AddCowFileThatShrinksWhileItIsOpenedIsRefused) {
   for (const uint64_t size : {0ul, 4096ul}) {
     Make({.size = kMiB, .backing_size = kMiB, .allocated = {3}});
+    image_.reset();
     Gate::Stop stop = gate_.ParkBefore([&](const Operation& operation) {
       if (operation.kind == OpKind::kSeekData && operation.path == kAddCowPath)
         (void)Inode(kAddCowPath).Truncate(size);
