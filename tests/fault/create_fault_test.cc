@@ -101,6 +101,7 @@ TEST_P(CreateFault, LeavesNothingBehind) {
     }
     if (!plan.fired()) {
       ASSERT_OK(created);
+      PrintCount(at - 1);
       break;
     }
     ASSERT_FALSE(HasFailure()) << "fault " << at;
@@ -126,7 +127,10 @@ TEST_P(CreateFault, NeverLeavesAnAddCowFileThatCannotBeOpened) {
     } else {
       EXPECT_FALSE(created);
     }
-    if (!plan.fired()) break;
+    if (!plan.fired()) {
+      PrintCount(at - 1);
+      break;
+    }
     ASSERT_FALSE(HasFailure()) << "fault " << at;
     ASSERT_LT(at, 10000u) << "the sweep does not end";
   }

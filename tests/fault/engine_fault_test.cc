@@ -98,6 +98,7 @@ TEST_P(EngineFault, NothingAcknowledgedIsLost) {
         << "the backing file changed";
     if (!fired) {
       EXPECT_GT(at, 10u) << "hardly an operation was tried";
+      PrintCount(at - 1);
       break;
     }
     ASSERT_FALSE(HasFailure()) << "fault " << at;

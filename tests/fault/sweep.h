@@ -9,6 +9,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cinttypes>
+#include <cstdio>
 #include <string>
 
 #include "tests/support/fault_file.h"
@@ -46,6 +48,9 @@ inline constexpr Sweep kSweeps[] = {
 inline std::string SweepName(const testing::TestParamInfo<Sweep>& sweep) {
   return sweep.param.name;
 }
+
+// How many faults a sweep tried, as a comment in TAP.
+inline void PrintCount(uint64_t faults) { std::printf("# %" PRIu64 " faults\n", faults); }
 
 // Remembers whether a sync has failed: from then on the engine must refuse to
 // write, and only then. A sync that a signal interrupted is tried again.

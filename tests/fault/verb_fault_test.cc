@@ -157,6 +157,7 @@ TEST_P(VerbFault, FailsCleanlyOrDoesItsWork) {
     }
     if (!plan.fired()) {
       EXPECT_OK(result);
+      PrintCount(at - 1);
       break;
     }
     ASSERT_FALSE(HasFailure()) << "fault " << at;
