@@ -13,6 +13,7 @@ tests_fault_fault_tests_SOURCES = \
 	tests/fault/create_fault_test.cc \
 	tests/fault/engine_fault_test.cc \
 	tests/fault/engine_script.cc tests/fault/engine_script.h \
+	tests/fault/real_files_fault_test.cc \
 	tests/fault/sweep.h \
 	tests/fault/verb_fault_test.cc
 tests_fault_fault_tests_CPPFLAGS = $(test_cppflags)
