@@ -15,6 +15,7 @@ support_sources = \
 	tests/support/fault_file.cc tests/support/fault_file.h \
 	tests/support/forwarding_file.cc tests/support/forwarding_file.h \
 	tests/support/gated_file.cc tests/support/gated_file.h \
+	tests/support/gated_schedule.cc tests/support/gated_schedule.h \
 	tests/support/image_fixture.h \
 	tests/support/main.cc \
 	tests/support/operation.cc tests/support/operation.h \
@@ -53,14 +54,6 @@ unit_sources = \
 	tests/unit/server_arguments_test.cc plugin/server_arguments.cc \
 	tests/unit/zeroer_test.cc
 
-crash_sources = \
-	tests/crash/crash_disk_test.cc \
-	tests/crash/crash_harness.cc tests/crash/crash_harness.h \
-	tests/crash/durable_create_test.cc \
-	tests/crash/engine_crash_test.cc \
-	tests/crash/ops_crash_test.cc \
-	tests/crash/random_crash_test.cc
-
 test_cppflags = $(AM_CPPFLAGS) $(GTEST_CFLAGS)
 test_ldadd = tests/support/libsupport.la common/libengine.la $(GTEST_LIBS)
 
@@ -76,15 +69,12 @@ check_LTLIBRARIES += tests/support/libsupport.la
 tests_support_libsupport_la_SOURCES = $(support_sources)
 tests_support_libsupport_la_CPPFLAGS = $(test_cppflags)
 
-cxx_tests = tests/crash/crash-tests tests/unit/unit-tests
-tests_crash_crash_tests_SOURCES = $(crash_sources)
-tests_crash_crash_tests_CPPFLAGS = $(test_cppflags)
-tests_crash_crash_tests_LDADD = common/libops.la $(test_ldadd)
+cxx_tests = tests/unit/unit-tests
 tests_unit_unit_tests_SOURCES = $(unit_sources)
 tests_unit_unit_tests_CPPFLAGS = $(test_cppflags) $(NBDKIT_CFLAGS)
 tests_unit_unit_tests_LDADD = common/libops.la $(test_ldadd)
 
-cxx_thread_tests += tests/crash/crash-tests tests/unit/unit-tests
+cxx_thread_tests += tests/unit/unit-tests
 cxx_valgrind_tests += tests/unit/unit-tests
 
 check_PROGRAMS += $(cxx_tests)

@@ -3,6 +3,7 @@
 # the shell tests and the runs under sanitizers and valgrind.
 
 include tests/cxx.mk
+include tests/crash/crash.mk
 include tests/server-and-stress.mk
 include tests/replay/replay.mk
 

@@ -203,14 +203,33 @@ TEST_F(CrashDiskTest, FewEntriesGiveEverySubset) {
   for (uint64_t i = 0; i < 3; i++) ASSERT_OK(a_->Write(Repeat(2, 512), i * 512));
   Random random(1);
   std::set<std::vector<std::byte>> states;
-  for (const Choice& choice : disk_->Choices(random, 8)) states.insert(After(choice, "/d/a"));
+  for (const Choice& choice : disk_->Choices(random, {.exhaustive = 3}))
+    states.insert(After(choice, "/d/a"));
   EXPECT_EQ(states.size(), 8u);
+}
+
+TEST_F(CrashDiskTest, KnownEntriesGiveTheSubsetsWithANewOne) {
+  ASSERT_OK(a_->Write(Repeat(2, 512), 0));
+  ASSERT_OK(a_->Write(Repeat(2, 512), 512));
+  Random random(1);
+  std::set<uint64_t> masks;
+  for (const Choice& choice : disk_->Choices(random, {.exhaustive = 3, .known = 1}))
+    if (!choice.torn) masks.insert(choice.mask);
+  EXPECT_EQ(masks, (std::set<uint64_t>{2, 3}));
+}
+
+TEST_F(CrashDiskTest, RetiredTellsThatTheLogIsNotTheOldOneGrown) {
+  const uint64_t before = disk_->retired();
+  ASSERT_OK(a_->Write(Repeat(2, 512), 0));
+  EXPECT_EQ(disk_->retired(), before);
+  ASSERT_OK(b_->SyncData());
+  EXPECT_NE(disk_->retired(), before);
 }
 
 TEST_F(CrashDiskTest, ManyEntriesGiveAsManyChoicesAsAskedFor) {
   for (uint64_t i = 0; i < 100; i++) ASSERT_OK(a_->Write(Repeat(2, 512), 0));
   Random random(1);
-  EXPECT_EQ(disk_->Choices(random, 20).size(), 22u);
+  EXPECT_EQ(disk_->Choices(random, {.samples = 20}).size(), 22u);
 }
 
 // The model.
@@ -252,6 +271,30 @@ TEST(CrashModel, FlushOfARangeCoversOnlyItsSectors) {
   auto disk = Repeat(1, 1024);
   EXPECT_NE(model.Check(disk), "");
   std::fill_n(disk.begin() + 512, 512, std::byte{2});
+  EXPECT_EQ(model.Check(disk), "");
+}
+
+TEST(CrashModel, FlushDoesNotCoverWhatIsUnderWay) {
+  CrashModel model(Repeat(1, 1024));
+  model.Write(Repeat(2, 512), 0);
+  model.SetUnderWay(0, 512, true);
+  EXPECT_EQ(model.Latest()[0], model.Now()[0] + 1);
+  model.Flushed(model.Now());
+  EXPECT_EQ(model.Check(Repeat(1, 1024)), "");
+  model.SetUnderWay(0, 512, false);
+  model.Flushed(model.Now());
+  EXPECT_NE(model.Check(Repeat(1, 1024)), "");
+}
+
+TEST(CrashModel, RequestThatFailedMayHaveLeftWhatItFound) {
+  CrashModel model(Repeat(1, 1024));
+  model.Write(Repeat(2, 1024), 0);
+  model.GoOnWith(Repeat(1, 1024), 0, 512);
+  model.Flushed(model.Now());
+  EXPECT_NE(model.Check(Repeat(1, 1024)), "");
+  auto disk = Repeat(2, 1024);
+  EXPECT_NE(model.Check(disk), "");
+  std::fill_n(disk.begin(), 512, std::byte{1});
   EXPECT_EQ(model.Check(disk), "");
 }
 

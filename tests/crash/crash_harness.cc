@@ -9,20 +9,33 @@
 #include <algorithm>
 #include <thread>
 
+#include "common/ops/create.h"
+#include "common/ops/flatten.h"
+
 namespace addcow {
 
 namespace {
 
-// The bitmap's bytes in the file.
+// The bitmap's bytes in the file; zeroes where there is no file.
 std::vector<std::byte> BitsIn(const FakeFileSystem& files, uint64_t virtual_size) {
-  return files.Find(kAddCowPath)->Bytes(kBitmapOffset, Layout(virtual_size).bitmap_bytes());
+  const uint64_t length = Layout(virtual_size).bitmap_bytes();
+  const auto inode = files.Find(kAddCowPath);
+  return inode == nullptr ? std::vector<std::byte>(length)
+                          : inode->Bytes(kBitmapOffset, length);
+}
+
+// What the disk reads where none of its clusters were written.
+std::vector<std::byte> Unwritten(const FakeFileSystem& files, const ImageSpec& spec) {
+  const auto inode = files.Find(spec.backing_size ? kBackingPath : kImagePath);
+  if (inode == nullptr) return std::vector<std::byte>(spec.size);
+  return inode->Bytes(0, spec.size);
 }
 
 }  // namespace
 
 CrashHarness::CrashHarness(const ImageSpec& spec, const FakeInode::Abilities& abilities,
-                           uint64_t seed, uint64_t states)
-    : random_(seed), states_(states) {
+                           uint64_t seed, const CrashDisk::Effort& effort, Origin origin)
+    : random_(seed), effort_(effort) {
   FakeFileSystem files;
   files.MakeDirectory(kDirectory);
   auto contents = MakeTestImage(files, kDirectory, spec);
@@ -31,17 +44,44 @@ CrashHarness::CrashHarness(const ImageSpec& spec, const FakeInode::Abilities& ab
     return;
   }
   for (const std::string& name : files.List()) files.Find(name)->SetAbilities(abilities);
-  model_.emplace(std::move(*contents));
+  if (origin == Origin::kFound) {
+    model_.emplace(std::move(*contents));
+    Start(files);
+    Kill();
+    return;
+  }
+  (void)files.Remove(kAddCowPath);
+  if (origin == Origin::kCreated) (void)files.Remove(kImagePath);
+  model_.emplace(Unwritten(files, spec));
   Start(files);
+  Create(spec);
 }
 
 void CrashHarness::Start(const FakeFileSystem& files) {
   image_.reset();
   seam_.reset();
+  faulty_.reset();
+  look_.reset();
   disk_ = std::make_unique<CrashDisk>(files);
   disk_->SetHook([this](const Operation& operation) { return OnOperation(operation); });
-  seam_ = std::make_unique<ForwardingFileSystem>(*disk_, faults_);
-  Kill();
+  faulty_ = std::make_unique<ForwardingFileSystem>(*disk_, faults_);
+  seam_ = std::make_unique<ForwardingFileSystem>(*faulty_, schedule_);
+}
+
+void CrashHarness::Create(const ImageSpec& spec) {
+  Begin("create");
+  Count("create");
+  CreateOptions options;
+  options.add_cow_path = kAddCowPath;
+  options.image_name = "disk.raw";
+  if (spec.backing_size) options.backing = NamedFile{"base.img", "raw"};
+  options.size = spec.size;
+  created_ = false;
+  if (const auto made = CreateImage(*seam_, options); !made) Wrong(made.error().Message());
+  created_ = true;
+  look_.reset();
+  CheckStates();
+  if (wrong_.empty()) Kill();
 }
 
 void CrashHarness::Wrong(const std::string& what) {
@@ -53,17 +93,23 @@ void CrashHarness::Wrong(const std::string& what) {
 }
 
 int CrashHarness::OnOperation(const Operation& operation) {
-  if (!wrong_.empty()) return 0;
-  CheckStates();
-  // Only while a flush holds no lock that a writer wants.
-  const bool flushing = IsSync(operation.kind) || operation.path == kAddCowPath;
-  if (meanwhile_ && flushing && !in_meanwhile_) {
-    in_meanwhile_ = true;
-    Begin("meanwhile:");
-    std::thread(meanwhile_).join();
-    Begin("(goes on)");
-    in_meanwhile_ = false;
+  if (GatedSchedule::InLane()) {
+    // Also between what a sync covers and its effect others may go on. Race
+    // looks at the states.
+    if (IsSync(operation.kind)) (void)schedule_.Before(operation);
+  } else {
+    if (!wrong_.empty()) return 0;
     CheckStates();
+    // Only while a flush holds no lock that a writer wants.
+    const bool flushing = IsSync(operation.kind) || operation.path == kAddCowPath;
+    if (meanwhile_ && image_ && flushing && !in_meanwhile_) {
+      in_meanwhile_ = true;
+      Begin("meanwhile:");
+      std::thread(meanwhile_).join();
+      Begin("(goes on)");
+      in_meanwhile_ = false;
+      CheckStates();
+    }
   }
   if (IsSync(operation.kind) && operation.path == failing_sync_) {
     failing_sync_.clear();
@@ -74,8 +120,17 @@ int CrashHarness::OnOperation(const Operation& operation) {
 }
 
 void CrashHarness::CheckStates() {
+  if (!wrong_.empty()) return;
+  CrashDisk::Effort effort = effort_;
+  const Look now{disk_->retired(), disk_->pending()};
+  if (look_ && look_->retired == now.retired) {
+    if (look_->entries == now.entries) return;
+    effort.known = look_->entries;
+  }
+  look_ = now;
+  Count(now.entries <= effort.exhaustive ? "moment with every subset" : "moment with samples");
   const auto durable_bits = BitsIn(*disk_->CrashLosingAll(), size());
-  for (const CrashDisk::Choice& choice : disk_->Choices(random_, states_)) {
+  for (const CrashDisk::Choice& choice : disk_->Choices(random_, effort)) {
     const auto files = disk_->Crash(choice);
     const std::string wrong = CheckState(*files, durable_bits);
     checked_++;
@@ -85,6 +140,8 @@ void CrashHarness::CheckStates() {
 
 std::string CrashHarness::CheckState(FakeFileSystem& files,
                                      std::span<const std::byte> durable_bits) const {
+  if (files.Find(kAddCowPath) == nullptr)
+    return created_ ? "the add-cow file is not there" : "";
   const auto bits = BitsIn(files, size());
   for (size_t i = 0; i < bits.size(); i++)
     if ((bits[i] & durable_bits[i]) != durable_bits[i])
@@ -112,6 +169,14 @@ void CrashHarness::StopBefore(OpKind kind, const std::string& path) {
                }});
 }
 
+void CrashHarness::FailChange(uint64_t n, FaultPlan::Effect effect) {
+  Begin(fmt::format("to fail: change {}", n));
+  faults_.Set(
+      {.at = n, .error = ENOSPC, .effect = effect, .where = [](const Operation& operation) {
+         return IsChange(operation.kind);
+       }});
+}
+
 void CrashHarness::Kill() {
   Begin("open");
   faults_.Clear();
@@ -129,26 +194,58 @@ void CrashHarness::CrashAndGoOn() {
   const CrashDisk::Choice choice{.torn = true, .seed = random_.Next()};
   Begin(disk_->Describe(choice));
   Start(*disk_->Crash(choice));
-  if (!wrong_.empty()) return;
-  model_ = CrashModel(model_->contents());
+  Kill();
+  if (wrong_.empty()) model_ = CrashModel(model_->contents());
+}
+
+void CrashHarness::Flushed(const CrashModel::Moment& moment, uint64_t offset, uint64_t length) {
+  model_->Flushed(moment, offset, length);
+  look_.reset();  // what was allowed before may be wrong now
+}
+
+void CrashHarness::CheckContents(const std::string& when) {
+  if (const std::string wrong = Difference(ReadAll(*image_), model_->contents());
+      !wrong.empty())
+    Wrong(when + ": " + wrong);
 }
 
 template <typename Request>
-Status CrashHarness::Do(uint64_t offset, uint64_t length, Fua fua, Request request) {
-  wrote_ = true;
-  const CrashModel::Moment moment = model_->Now();
+Status CrashHarness::Run(uint64_t offset, uint64_t length, Fua fua, Request request) {
+  const bool wrote = wrote_;
+  if (fua == Fua::kYes) wrote_ = false;  // what another thread writes meanwhile counts
+  const CrashModel::Moment moment = model_->Latest();
   Status done = request();
-  if (!done)
+  if (done && fua == Fua::kYes) {
+    Flushed(moment, offset, length);
+  } else if (done) {
+    wrote_ = true;
+  } else {
+    wrote_ = wrote_ || wrote;
     model_->GoOnWith(ReadAll(*image_));
-  else if (fua == Fua::kYes)
-    model_->Flushed(moment, offset, length);
+  }
   return done;
+}
+
+Status CrashHarness::Do(const CrashRequest& request) {
+  switch (request.kind) {
+    case CrashRequest::Kind::kWrite:
+      return Write(request.offset, request.length, request.fua);
+    case CrashRequest::Kind::kZero:
+    case CrashRequest::Kind::kTrim:
+      return Zero(request.offset, request.length,
+                  {.may_punch = request.kind == CrashRequest::Kind::kTrim}, request.fua);
+    case CrashRequest::Kind::kCopyUp:
+      return CopyUp(Layout::Touched(request.offset, request.length));
+    case CrashRequest::Kind::kFlush:
+      return Flush();
+  }
+  return {};
 }
 
 Status CrashHarness::Write(uint64_t offset, std::span<const std::byte> data, Fua fua) {
   Begin(fmt::format("write {}+{}{}", offset, data.size(), fua == Fua::kYes ? " FUA" : ""));
   model_->Write(data, offset);
-  return Do(offset, data.size(), fua, [&] { return image_->Write(data, offset, fua); });
+  return Run(offset, data.size(), fua, [&] { return image_->Write(data, offset, fua); });
 }
 
 Status CrashHarness::Write(uint64_t offset, uint64_t length, Fua fua) {
@@ -159,25 +256,53 @@ Status CrashHarness::Zero(uint64_t offset, uint64_t length, ZeroOptions options,
   Begin(fmt::format("{} {}+{}{}", options.may_punch ? "trim" : "zero", offset, length,
                     fua == Fua::kYes ? " FUA" : ""));
   model_->Zero(offset, length);
-  return Do(offset, length, fua, [&] { return image_->Zero(offset, length, options, fua); });
+  return Run(offset, length, fua, [&] { return image_->Zero(offset, length, options, fua); });
 }
 
 Status CrashHarness::CopyUp(ClusterRange range) {
   Begin(fmt::format("copy up {}+{}", range.first, range.count));
-  wrote_ = true;
-  return image_->CopyUp(range);
+  Status done = image_->CopyUp(range);
+  if (done) wrote_ = true;
+  return done;
 }
 
 Status CrashHarness::Flush() {
   Begin("flush");
-  return Do(0, size(), Fua::kYes, [&] { return image_->Flush(); });
+  return Run(0, size(), Fua::kYes, [&] { return image_->Flush(); });
 }
 
-// It flushes what this process wrote; what a killed one left is not its own.
+// It flushes what this process wrote since its last flush. What a killed one
+// left is not its own, nor what a write that failed did.
 Status CrashHarness::Close() {
   Begin("close");
   if (!wrote_) return image_->Close();
-  return Do(0, size(), Fua::kYes, [&] { return image_->Close(); });
+  return Run(0, size(), Fua::kYes, [&] { return image_->Close(); });
+}
+
+Status CrashHarness::Flatten(uint64_t killed_before) {
+  Kill();
+  if (!wrong_.empty()) return {};
+  image_.reset();
+  Begin(killed_before == 0 ? "flatten"
+                           : fmt::format("flatten, killed before operation {}", killed_before));
+  faults_.Set({.at = killed_before,
+               .error = EIO,
+               .lasting = FaultPlan::Lasting::kPersistent,
+               .where = ChangesOrSyncs});
+  const CrashModel::Moment moment = model_->Latest();
+  const auto done = FlattenImage(
+      *seam_, kAddCowPath, [](LogLevel, const std::string&) {}, [](uint64_t, uint64_t) {});
+  if (done) {
+    Flushed(moment, 0, size());
+    CheckStates();
+    if (const auto image = disk_->live().Find(kImagePath)->Bytes(0, size());
+        wrong_.empty() && image != model_->contents())
+      Wrong("flattened, the image file is not the disk: " +
+            Difference(image, model_->contents()));
+  }
+  if (wrong_.empty()) Kill();
+  if (!done) return Fail(done.error());
+  return {};
 }
 
 }  // namespace addcow

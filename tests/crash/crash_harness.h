@@ -7,12 +7,20 @@
 //
 // Also checked in each state (docs/format.md, "What must hold"): no bit that
 // was durable is gone; where ALL_ALLOCATED is set, every bit is, and the disk
-// reads right without its backing file.
+// reads right without its backing file; an add-cow file that was created is
+// there.
+//
+// A state is looked at once. At the next moment only those are new that have
+// a change in them which was not there before, unless a sync has been since,
+// or a flush was answered: then more must hold, and all are looked at again.
+//
+// Threads: one, but for Race, which has its own.
 
 #ifndef ADDCOW_TESTS_CRASH_CRASH_HARNESS_H
 #define ADDCOW_TESTS_CRASH_CRASH_HARNESS_H
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,15 +29,29 @@
 #include "tests/support/crash_disk.h"
 #include "tests/support/crash_model.h"
 #include "tests/support/fault_file.h"
+#include "tests/support/gated_schedule.h"
 #include "tests/support/test_image.h"
 
 namespace addcow {
 
+struct CrashRequest {
+  enum class Kind { kWrite, kZero, kTrim, kCopyUp, kFlush };
+
+  Kind kind = Kind::kFlush;
+  uint64_t offset = 0;
+  uint64_t length = 0;
+  Fua fua = Fua::kNo;
+};
+
 class CrashHarness {
  public:
-  // `states`: how many crashes are tried at each moment, about.
+  // Where the add-cow file comes from: it is there and durable; or it is
+  // created, with a new image file or for the one that is there.
+  enum class Origin { kFound, kCreated, kCreatedForImage };
+
+  // `effort` is made at each moment. All random choices come from `seed`.
   CrashHarness(const ImageSpec& spec, const FakeInode::Abilities& abilities, uint64_t seed,
-               uint64_t states);
+               const CrashDisk::Effort& effort, Origin origin = Origin::kFound);
 
   Image& image() { return *image_; }
   CrashDisk& disk() { return *disk_; }
@@ -38,6 +60,7 @@ class CrashHarness {
 
   // Requests, on the engine and the model. They may fail: what they left is
   // then taken over from the engine.
+  Status Do(const CrashRequest& request);
   Status Write(uint64_t offset, std::span<const std::byte> data, Fua fua = Fua::kNo);
   Status Write(uint64_t offset, uint64_t length, Fua fua = Fua::kNo);
   Status Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fua = Fua::kNo);
@@ -45,11 +68,23 @@ class CrashHarness {
   Status Flush();
   Status Close();
 
+  // The tool's verb, in a process of its own after this one was killed. It is
+  // killed in turn before its N-th change or sync, if that is not 0. A new
+  // process goes on.
+  Status Flatten(uint64_t killed_before = 0);
+
+  // So many requests by several threads at once, which change places before
+  // every operation on a file, as the seed has it. `next` gives the requests;
+  // one that shares sectors with a request in flight is left out.
+  void Race(uint64_t requests, const std::function<CrashRequest()>& next);
+
   // Done by another thread while a flush stands before or after one of its
   // steps, where that thread may be. Must not flush.
   void SetMeanwhile(std::function<void()> meanwhile) { meanwhile_ = std::move(meanwhile); }
   // The next sync of `path` fails in the kernel, which loses what it covers.
   void FailNextSync(const std::string& path) { failing_sync_ = path; }
+  // The N-th change from now on fails for lack of space, perhaps half done.
+  void FailChange(uint64_t n, FaultPlan::Effect effect);
   // The next operation of that kind on `path` is not made, as if the process
   // were killed before it; Kill must follow.
   void StopBefore(OpKind kind, const std::string& path);
@@ -63,32 +98,63 @@ class CrashHarness {
   void CheckStates();
 
   uint64_t states() const { return checked_; }
+  // How often things were done that a search must not leave out.
+  using Counts = std::map<std::string, uint64_t>;
+  const Counts& counts() const { return counts_; }
+  void Count(const std::string& what) { counts_[what]++; }
   // Empty, or the first thing found to be wrong.
   const std::string& wrong() const { return wrong_; }
 
  private:
+  // A request of a race.
+  struct Lane {
+    CrashRequest request;
+    std::vector<std::byte> data;
+    CrashModel::Moment moment;
+    std::optional<Status> done;
+  };
+
   void Start(const FakeFileSystem& files);
+  void Create(const ImageSpec& spec);
   int OnOperation(const Operation& operation);
   std::string CheckState(FakeFileSystem& files, std::span<const std::byte> durable_bits) const;
   void Wrong(const std::string& what);
   void Begin(std::string request) { requests_.push_back(std::move(request)); }
   template <typename Request>
-  Status Do(uint64_t offset, uint64_t length, Fua fua, Request request);
+  Status Run(uint64_t offset, uint64_t length, Fua fua, Request request);
+  // A flush of that range which began at `moment` was answered.
+  void Flushed(const CrashModel::Moment& moment, uint64_t offset, uint64_t length);
+  void CheckContents(const std::string& when);
+
+  Status Perform(const Lane& lane);
+  bool StartLane(std::vector<Lane>& lanes, size_t index, const CrashRequest& request);
+  void EndLane(Lane& lane, size_t index);
 
   Random random_;
-  const uint64_t states_;
+  const CrashDisk::Effort effort_;
   std::optional<CrashModel> model_;
   FaultPlan faults_;
+  GatedSchedule schedule_{3};
   std::unique_ptr<CrashDisk> disk_;
-  std::unique_ptr<ForwardingFileSystem> seam_;
+  std::unique_ptr<ForwardingFileSystem> faulty_;  // over disk_
+  std::unique_ptr<ForwardingFileSystem> seam_;    // the schedule, over faulty_
   std::unique_ptr<Image> image_;
   std::function<void()> meanwhile_;
   bool in_meanwhile_ = false;
   std::string failing_sync_;
-  bool wrote_ = false;                 // this process did, or flushed
+  bool created_ = true;                // the add-cow file must be there
+  bool wrote_ = false;                 // by this process and not flushed: Close must
   std::vector<std::string> requests_;  // all so far, for messages
   std::string wrong_;
   uint64_t checked_ = 0;
+  Counts counts_;
+
+  // What the last look at the states saw, if that still counts.
+  struct Look {
+    uint64_t retired = 0;
+    size_t entries = 0;
+  };
+  std::optional<Look> look_;
 };
 
 }  // namespace addcow

@@ -25,7 +25,8 @@ class DurableCreateCrash : public testing::Test {
     CrashDisk disk(initial);
     uint64_t states = 0;
     const auto check_all = [&](bool returned) {
-      for (const CrashDisk::Choice& choice : disk.Choices(random, 64)) {
+      for (const CrashDisk::Choice& choice :
+           disk.Choices(random, {.exhaustive = 12, .samples = 64})) {
         SCOPED_TRACE(disk.Describe(choice));
         const auto inode = disk.Crash(choice)->Find("/d/new");
         std::optional<std::vector<std::byte>> contents;

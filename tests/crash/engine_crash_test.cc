@@ -15,11 +15,10 @@ constexpr uint64_t kC = kClusterSize;
 
 class EngineCrash : public testing::Test {
  protected:
-  // Every subset, as long as there are not more than eight entries.
-  static constexpr uint64_t kStates = 256;
+  static constexpr CrashDisk::Effort kEffort{.exhaustive = 12, .samples = 256};
 
   void Make(const ImageSpec& spec) {
-    harness_.emplace(spec, FakeInode::Abilities{}, 1, kStates);
+    harness_.emplace(spec, FakeInode::Abilities{}, 1, kEffort);
   }
 
   // Also the states after the last request.

@@ -36,7 +36,8 @@ class OpsCrash : public testing::Test {
     CrashDisk disk(files_);
     uint64_t states = 0;
     const auto check_all = [&](bool returned) {
-      for (const CrashDisk::Choice& choice : disk.Choices(random, 32)) {
+      for (const CrashDisk::Choice& choice :
+           disk.Choices(random, {.exhaustive = 8, .samples = 32})) {
         SCOPED_TRACE(disk.Describe(choice));
         check(*disk.Crash(choice), returned);
         states++;

@@ -237,6 +237,7 @@ void CrashDisk::Retire(size_t count, bool failed,
     }
   }
   log_ = std::move(rest);
+  retired_++;
 }
 
 // What a later entry made durable, an earlier one cannot undo.
@@ -256,12 +257,19 @@ size_t CrashDisk::pending() const {
   return log_.size();
 }
 
-std::vector<CrashDisk::Choice> CrashDisk::Choices(Random& random, uint64_t limit) const {
+uint64_t CrashDisk::retired() const {
+  MutexLock lock(mutex_);
+  return retired_;
+}
+
+std::vector<CrashDisk::Choice> CrashDisk::Choices(Random& random, const Effort& effort) const {
   const size_t entries = pending();
   std::vector<Choice> choices;
-  uint64_t torn = limit;
-  if (entries < 64 && uint64_t{1} << entries <= limit) {
-    for (uint64_t mask = 0; mask < uint64_t{1} << entries; mask++)
+  uint64_t torn = effort.samples;
+  if (entries <= effort.exhaustive) {
+    // A mask with a bit from `known` on is 1 << known or more.
+    const uint64_t first = effort.known == 0 ? 0 : uint64_t{1} << effort.known;
+    for (uint64_t mask = first; mask < uint64_t{1} << entries; mask++)
       choices.push_back({.mask = mask});
     torn = entries == 0 ? 0 : DivideUp(choices.size(), 4);
   } else {
@@ -282,16 +290,19 @@ CrashDisk::Keep CrashDisk::KeepOf(const Choice& choice) const {
     };
   Random random(choice.seed);
   std::vector<std::vector<bool>> keep(log_.size());
+  // Files by their order in the log: their own numbers differ between runs.
+  std::map<uint64_t, uint64_t> files;
   const uint64_t kind = random.Below(4);
   const uint64_t moment = random.Below(log_.size() + 1);
   const uint64_t file_bits = random.Next();
   for (size_t i = 0; i < log_.size(); i++) {
     const uint64_t whole = random.Below(3);  // 0: drop, 1: keep, 2: tear
+    const uint64_t file = files.try_emplace(log_[i].inode, files.size()).first->second;
     for (size_t part = 0; part < log_[i].parts(); part++) {
       const bool coin = random.OneIn(2);
       bool kept = whole == 2 ? coin : whole == 1;
       if (kind == 1) kept = i < moment || (i == moment && coin);
-      if (kind == 2) kept = (file_bits >> (log_[i].inode % 64) & 1) != 0;
+      if (kind == 2) kept = (file_bits >> (file % 64) & 1) != 0;
       if (kind == 3) kept = i != moment || (whole == 2 && coin);
       keep[i].push_back(kept);
     }

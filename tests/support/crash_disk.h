@@ -73,16 +73,28 @@ class CrashDisk final : public FileSystem {
     uint64_t seed = 0;
   };
 
-  // Crashes that are possible now. All subsets of the entries where there are
-  // not more than `limit`, plus a quarter as many torn ones; else `limit`
-  // torn ones, and that nothing or everything is kept.
-  std::vector<Choice> Choices(Random& random, uint64_t limit) const;
+  // How many of the crashes that are possible at one moment are tried.
+  struct Effort {
+    size_t exhaustive = 8;  // every subset of the entries, if there are no more
+    uint64_t samples = 32;  // else so many
+    // The first so many entries were there, and every subset of them was
+    // tried, at an earlier moment: only what has a newer entry in it is new.
+    size_t known = 0;
+  };
+
+  // Crashes that are possible now. All subsets of few entries, plus a quarter
+  // as many torn ones; of many, torn ones, and that nothing or everything is
+  // kept.
+  std::vector<Choice> Choices(Random& random, const Effort& effort) const;
 
   // The file system as it is found after a crash now. This one goes on.
   std::unique_ptr<FakeFileSystem> Crash(const Choice& choice) const;
   std::unique_ptr<FakeFileSystem> CrashLosingAll() const { return Crash({}); }
 
   size_t pending() const;
+  // Changes when entries are retired or marked as lost. As long as it does
+  // not, the log only grows at its end.
+  uint64_t retired() const;
   // What the running program sees.
   const FakeFileSystem& live() const { return *live_; }
   // The pending entries and what the choice keeps, for messages.
@@ -130,6 +142,7 @@ class CrashDisk final : public FileSystem {
   const std::unique_ptr<FakeFileSystem> durable_;    // names and the files that have one
   Inodes durable_inodes_ ADDCOW_GUARDED_BY(mutex_);  // all files
   std::vector<Entry> log_ ADDCOW_GUARDED_BY(mutex_);
+  uint64_t retired_ ADDCOW_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace addcow

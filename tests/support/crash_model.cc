@@ -26,7 +26,10 @@ uint64_t CrashModel::HashOf(std::span<const std::byte> bytes, uint64_t sector) c
   uint64_t hash = 0x9e3779b97f4a7c15;
   for (size_t i = 0; i < data.size(); i += sizeof(uint64_t)) {
     uint64_t word = 0;
-    std::memcpy(&word, data.data() + i, std::min(sizeof word, data.size() - i));
+    if (data.size() - i >= sizeof word)
+      std::memcpy(&word, data.data() + i, sizeof word);
+    else
+      std::memcpy(&word, data.data() + i, data.size() - i);
     hash = (hash ^ word) * 0xff51afd7ed558ccd;
     hash ^= hash >> 32;
   }
@@ -55,10 +58,24 @@ void CrashModel::Zero(uint64_t offset, uint64_t length) {
   AddVersions(offset, length);
 }
 
-CrashModel::Moment CrashModel::Now() const {
+void CrashModel::SetUnderWay(uint64_t offset, uint64_t length, bool under_way) {
+  if (length == 0) return;
+  for (uint64_t i = offset / kSectorSize; i <= (offset + length - 1) / kSectorSize; i++)
+    sectors_[i].under_way = under_way;
+}
+
+CrashModel::Moment CrashModel::Latest() const {
   Moment moment;
+  moment.reserve(sectors_.size());
   for (const Sector& sector : sectors_)
     moment.push_back(sector.first + sector.versions.size() - 1);
+  return moment;
+}
+
+CrashModel::Moment CrashModel::Now() const {
+  Moment moment = Latest();
+  for (size_t i = 0; i < moment.size(); i++)
+    if (sectors_[i].under_way) moment[i]--;
   return moment;
 }
 
@@ -79,9 +96,11 @@ void CrashModel::Flushed(const Moment& moment, uint64_t offset, uint64_t length)
 std::string CrashModel::Check(std::span<const std::byte> actual) const {
   if (actual.size() != contents_.size())
     return fmt::format("{} bytes read, the disk has {}", actual.size(), contents_.size());
+  if (std::memcmp(actual.data(), contents_.data(), actual.size()) == 0) return "";
   for (uint64_t i = 0; i < sectors_.size(); i++) {
     const auto found = SectorOf(actual, i);
-    if (std::ranges::equal(found, SectorOf(contents_, i))) continue;
+    if (std::memcmp(found.data(), contents_.data() + i * kSectorSize, found.size()) == 0)
+      continue;
     if (std::ranges::count(sectors_[i].versions, HashOf(actual, i)) != 0) continue;
     const bool zero = std::ranges::all_of(found, [](std::byte b) { return b == std::byte{0}; });
     return fmt::format("sector {} (cluster {}) reads {}, none of its {} versions", i,
@@ -92,8 +111,13 @@ std::string CrashModel::Check(std::span<const std::byte> actual) const {
 }
 
 void CrashModel::GoOnWith(std::span<const std::byte> actual) {
-  std::ranges::copy(actual, contents_.begin());
-  AddVersions(0, contents_.size());
+  GoOnWith(actual, 0, contents_.size());
+}
+
+void CrashModel::GoOnWith(std::span<const std::byte> actual, uint64_t offset, uint64_t length) {
+  std::ranges::copy(actual.subspan(offset, length),
+                    contents_.begin() + static_cast<std::ptrdiff_t>(offset));
+  AddVersions(offset, length);
 }
 
 }  // namespace addcow

@@ -9,7 +9,8 @@
 //
 // A request that is under way counts as having made its version: that is one
 // of those that may be there. Whether it must be is decided by flushes that
-// begin after it returned.
+// begin after it returned. Where requests are in flight together, none of them
+// may share a sector with another, and each is marked by SetUnderWay.
 //
 // Threads: one at a time.
 
@@ -37,9 +38,15 @@ class CrashModel {
   void Write(std::span<const std::byte> data, uint64_t offset);
   void Zero(uint64_t offset, uint64_t length);
 
-  // The version that is current, of each sector.
+  // Begins and ends the time in which a flush that begins does not cover the
+  // newest version of these sectors.
+  void SetUnderWay(uint64_t offset, uint64_t length, bool under_way);
+
+  // A version of each sector: the newest whose request has returned, or the
+  // newest of all.
   using Moment = std::vector<uint64_t>;
   Moment Now() const;
+  Moment Latest() const;
   // A flush that began at `moment` has completed. The second form: only for
   // the sectors that [offset, offset + length) touches (FUA).
   void Flushed(const Moment& moment);
@@ -51,11 +58,15 @@ class CrashModel {
   // Goes on with what a process found that was started again on the same
   // files, without a crash: nothing of it need be durable.
   void GoOnWith(std::span<const std::byte> actual);
+  // The same for what a failed request left in its own range; `actual` is the
+  // whole disk.
+  void GoOnWith(std::span<const std::byte> actual, uint64_t offset, uint64_t length);
 
  private:
   struct Sector {
     uint64_t first = 0;              // number of the oldest version
     std::vector<uint64_t> versions;  // hashes
+    bool under_way = false;          // of the last one
   };
 
   uint64_t HashOf(std::span<const std::byte> bytes, uint64_t sector) const;

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See random_run.h. Disks are small, so that requests meet, and so that
+// every cluster gets allocated now and then.
+
+#include "tests/crash/random_run.h"
+
+#include <algorithm>
+
+namespace addcow {
+
+namespace {
+
+constexpr uint64_t kC = kClusterSize;
+
+// Every subset of up to twelve changes that no sync has covered.
+constexpr CrashDisk::Effort kEffort{.exhaustive = 12, .samples = 24};
+
+ImageSpec RandomSpec(Random& random) {
+  ImageSpec spec;
+  spec.size = random.Between(1, 4) * kC;
+  if (random.OneIn(2)) spec.size -= random.Below(kC);
+  switch (random.Below(5)) {
+    case 0:
+      spec.backing_size.reset();
+      break;
+    case 1:
+      spec.backing_size = spec.size;
+      break;
+    case 2:
+      spec.backing_size = spec.size + random.Below(kC);
+      break;
+    default:
+      spec.backing_size = random.Below(spec.size);
+      break;  // shorter
+  }
+  if (spec.backing_size && random.OneIn(2)) {
+    spec.backing_data.emplace();
+    for (uint64_t at = 0; at < *spec.backing_size; at += 8192)
+      if (random.OneIn(3))
+        spec.backing_data->push_back({at, std::min<uint64_t>(8192, *spec.backing_size - at)});
+  }
+  spec.garbage = !random.OneIn(4);
+  for (uint64_t i = 0; i < DivideUp(spec.size, kC); i++)
+    if (random.OneIn(5)) spec.allocated.push_back(i);
+  spec.seed = random.Next() >> 8;
+  return spec;
+}
+
+FakeInode::Abilities RandomAbilities(Random& random) {
+  FakeInode::Abilities abilities;
+  abilities.punch_hole = !random.OneIn(4);
+  abilities.zero_range = !random.OneIn(4);
+  abilities.seek = !random.OneIn(4);
+  return abilities;
+}
+
+CrashHarness::Origin RandomOrigin(Random& random) {
+  switch (random.Below(6)) {
+    case 0:
+      return CrashHarness::Origin::kCreated;
+    case 1:
+      return CrashHarness::Origin::kCreatedForImage;
+    default:
+      return CrashHarness::Origin::kFound;
+  }
+}
+
+const char* NameOf(const CrashRequest& request) {
+  switch (request.kind) {
+    case CrashRequest::Kind::kWrite:
+      return request.offset % kC == 0 && request.length % kC == 0 ? "whole-cluster write"
+                                                                  : "write";
+    case CrashRequest::Kind::kZero:
+      return "zero";
+    case CrashRequest::Kind::kTrim:
+      return "trim";
+    case CrashRequest::Kind::kCopyUp:
+      return "copy-up";
+    case CrashRequest::Kind::kFlush:
+      return "flush";
+  }
+  return "?";
+}
+
+}  // namespace
+
+RandomRun::RandomRun(uint64_t seed)
+    : random_(seed),
+      harness_(RandomSpec(random_), RandomAbilities(random_), seed, kEffort,
+               RandomOrigin(random_)) {
+  harness_.SetMeanwhile([this] {
+    if (random_.OneIn(3)) Change(Fua::kNo);
+  });
+}
+
+void RandomRun::Run(uint64_t states) {
+  const uint64_t steps = random_.Between(20, 60);
+  // It leaves all clusters allocated, so not in most runs, and somewhere.
+  const uint64_t flatten_at = random_.OneIn(3) ? random_.Below(steps) : steps;
+  for (uint64_t step = 0; step < steps && Fine() && harness_.states() < states; step++)
+    step == flatten_at ? Flatten() : Step();
+  if (Fine()) harness_.CheckStates();
+}
+
+void RandomRun::Step() {
+  const uint64_t step = random_.Below(28);
+  if (step < 5) return Flush();
+  if (step < 8) return Race();
+  if (step < 10) return Change(Fua::kYes);
+  switch (step) {
+    case 10:
+      harness_.Count("power failure");
+      return harness_.CrashAndGoOn();
+    case 11:
+      harness_.Count("process killed");
+      return harness_.Kill();
+    case 12:
+      return KillInFlush();
+    case 13:
+      return FailSync();
+    case 14:
+      return FailChange();
+    case 15:
+      if (!harness_.Close()) return;
+      harness_.Count("clean close");
+      return harness_.Kill();
+    default:
+      return Change(Fua::kNo);
+  }
+}
+
+CrashRequest RandomRun::RandomChange(Fua fua) {
+  const uint64_t size = harness_.size();
+  CrashRequest request;
+  request.fua = fua;
+  request.offset = random_.Below(size);
+  request.length = random_.Between(1, std::min<uint64_t>(size - request.offset, 3000));
+  if (random_.OneIn(3)) {  // whole clusters
+    request.offset = RoundDown(request.offset, kC);
+    request.length = std::min(random_.Between(1, 2) * kC, size - request.offset);
+  } else if (random_.OneIn(3)) {
+    request.length = random_.Between(1, size - request.offset);
+  }
+  switch (random_.Below(9)) {
+    case 0:
+    case 1:
+      request.kind = CrashRequest::Kind::kTrim;
+      break;
+    case 2:
+      request.kind = CrashRequest::Kind::kZero;
+      break;
+    case 3:
+      request.kind = CrashRequest::Kind::kCopyUp;
+      break;
+    default:
+      request.kind = CrashRequest::Kind::kWrite;
+      break;
+  }
+  return request;
+}
+
+void RandomRun::Change(Fua fua) {
+  const CrashRequest request = RandomChange(fua);
+  if (!harness_.Do(request)) return;
+  harness_.Count(NameOf(request));
+  if (fua == Fua::kYes && request.kind != CrashRequest::Kind::kCopyUp) harness_.Count("FUA");
+}
+
+void RandomRun::Flush() {
+  const bool all = harness_.image().bitmap().all();
+  if (!harness_.Flush()) return;
+  harness_.Count("flush");
+  if (all && harness_.image().files().backing != nullptr) harness_.Count("ALL_ALLOCATED");
+}
+
+void RandomRun::Flatten() {
+  if (random_.OneIn(3)) {
+    (void)harness_.Flatten(random_.Between(1, 12));
+    return harness_.Count("flatten killed");
+  }
+  if (harness_.Flatten()) harness_.Count("flatten");
+}
+
+void RandomRun::Race() {
+  if (random_.OneIn(10)) harness_.FailNextSync(random_.OneIn(2) ? kImagePath : kAddCowPath);
+  if (random_.OneIn(10)) harness_.FailChange(random_.Between(1, 10), FaultPlan::Effect::kError);
+  harness_.Count("race");
+  harness_.Race(random_.Between(2, 8), [this] {
+    CrashRequest request;
+    if (random_.OneIn(4)) return request;  // a flush
+    return RandomChange(random_.OneIn(6) ? Fua::kYes : Fua::kNo);
+  });
+  harness_.FailNextSync("");
+  if (Fine() && !harness_.image().writable()) harness_.CrashAndGoOn();
+}
+
+void RandomRun::KillInFlush() {
+  harness_.Count("killed in a flush");
+  const OpKind kind = random_.OneIn(3) ? OpKind::kWrite : OpKind::kSyncData;
+  harness_.StopBefore(kind, random_.OneIn(3) ? kImagePath : kAddCowPath);
+  (void)harness_.Flush();
+  harness_.Kill();
+}
+
+// The process must not trust that file again; the power fails in the end.
+void RandomRun::FailSync() {
+  harness_.Count("failed sync");
+  harness_.FailNextSync(random_.OneIn(2) ? kImagePath : kAddCowPath);
+  (void)harness_.Flush();
+  Change(Fua::kYes);
+  (void)harness_.Flush();
+  (void)harness_.Close();
+  if (Fine()) harness_.CrashAndGoOn();
+  harness_.FailNextSync("");
+}
+
+// It happens in one of the next requests, or in a flush between them.
+void RandomRun::FailChange() {
+  harness_.Count("failed change");
+  harness_.FailChange(random_.Between(1, 6),
+                      random_.OneIn(2) ? FaultPlan::Effect::kTorn : FaultPlan::Effect::kError);
+  Change(Fua::kNo);
+  Flush();
+  Change(Fua::kNo);
+  Flush();
+}
+
+}  // namespace addcow
