@@ -22,6 +22,8 @@ STATES = 10000000
 
 .PHONY: crash-search
 
+EXTRA_DIST += tests/crash/mutants.list tests/crash/mutate.sh
+
 if HAVE_GTEST
 check_LTLIBRARIES += tests/crash/libcrash.la
 tests_crash_libcrash_la_SOURCES = $(crash_harness_sources)
@@ -33,6 +35,45 @@ cxx_thread_tests += tests/crash/crash-tests
 tests_crash_crash_tests_SOURCES = $(crash_sources)
 tests_crash_crash_tests_CPPFLAGS = $(test_cppflags)
 tests_crash_crash_tests_LDADD = tests/crash/libcrash.la common/libops.la $(test_ldadd)
+
+# The engine's sources with the bugs of mutants.list in them, each of which a
+# switch turns on. Linked before the libraries, so that these take the place
+# of the right ones. ".cpp": tests that look at all sources look at "*.cc".
+mutated_files = \
+	common/image/bitmap_store.cc \
+	common/image/copy_on_write.cc \
+	common/image/image.cc \
+	common/io/durable_create.cc \
+	common/io/zeroer.cc \
+	common/ops/create.cc \
+	common/ops/flatten.cc
+mutated_sources = \
+	tests/crash/mutated/common/image/bitmap_store.cpp \
+	tests/crash/mutated/common/image/copy_on_write.cpp \
+	tests/crash/mutated/common/image/image.cpp \
+	tests/crash/mutated/common/io/durable_create.cpp \
+	tests/crash/mutated/common/io/zeroer.cpp \
+	tests/crash/mutated/common/ops/create.cpp \
+	tests/crash/mutated/common/ops/flatten.cpp
+mutants = $(srcdir)/tests/crash/mutants.list
+mutate = bash $(srcdir)/tests/crash/mutate.sh $(mutants)
+
+$(mutated_sources): tests/crash/mutated/%.cpp: $(srcdir)/%.cc $(mutants) tests/crash/mutate.sh
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && $(mutate) source $(srcdir) $*.cc >$@.tmp && mv -f $@.tmp $@
+
+tests/crash/mutated/names.inc: $(mutants) tests/crash/mutate.sh
+	$(AM_V_GEN)$(MKDIR_P) $(@D) && $(mutate) names $(mutated_files) >$@.tmp && mv -f $@.tmp $@
+
+tests/crash/mutant_tests-mutant_test.$(OBJEXT): tests/crash/mutated/names.inc
+
+CLEANFILES += $(mutated_sources) tests/crash/mutated/names.inc
+
+check_PROGRAMS += tests/crash/mutant-tests
+TESTS += tests/crash/mutant-tests
+tests_crash_mutant_tests_SOURCES = tests/crash/mutant.h tests/crash/mutant_test.cc
+nodist_tests_crash_mutant_tests_SOURCES = $(mutated_sources)
+tests_crash_mutant_tests_CPPFLAGS = $(test_cppflags)
+tests_crash_mutant_tests_LDADD = tests/crash/libcrash.la common/libops.la $(test_ldadd)
 
 EXTRA_PROGRAMS += tests/crash/crash-search
 CLEANFILES += tests/crash/crash-search

@@ -169,8 +169,8 @@ void CrashHarness::StopBefore(OpKind kind, const std::string& path) {
                }});
 }
 
-void CrashHarness::FailChange(uint64_t n, FaultPlan::Effect effect) {
-  Begin(fmt::format("to fail: change {}", n));
+void CrashHarness::FailChange(uint64_t n, FaultPlan::Effect effect, const std::string& path) {
+  Begin(fmt::format("to fail: change {} {}", n, path));
   faults_.Set(
       {.at = n, .error = ENOSPC, .effect = effect, .where = [](const Operation& operation) {
          return IsChange(operation.kind);

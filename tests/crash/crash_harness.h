@@ -83,8 +83,9 @@ class CrashHarness {
   void SetMeanwhile(std::function<void()> meanwhile) { meanwhile_ = std::move(meanwhile); }
   // The next sync of `path` fails in the kernel, which loses what it covers.
   void FailNextSync(const std::string& path) { failing_sync_ = path; }
-  // The N-th change from now on fails for lack of space, perhaps half done.
-  void FailChange(uint64_t n, FaultPlan::Effect effect);
+  // The N-th change from now on, of that file if one is given, fails for lack
+  // of space, perhaps half done.
+  void FailChange(uint64_t n, FaultPlan::Effect effect, const std::string& path = "");
   // The next operation of that kind on `path` is not made, as if the process
   // were killed before it; Kill must follow.
   void StopBefore(OpKind kind, const std::string& path);

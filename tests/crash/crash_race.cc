@@ -108,6 +108,10 @@ void CrashHarness::Race(uint64_t requests, const std::function<CrashRequest()>& 
   // held to them.
   wrote_ = false;
   Begin("race:");
+  // In some races the lanes take turns, in some one goes far while the others
+  // stand: a whole flush, say, between two steps of a write.
+  const uint64_t stays = random_.OneIn(2) ? 6 : 1;
+  size_t last = 0;
   while (wrong_.empty()) {
     schedule_.Settle();
     // Those that may be next, and whether any other is to be waited for.
@@ -125,7 +129,10 @@ void CrashHarness::Race(uint64_t requests, const std::function<CrashRequest()>& 
       if (!waiting) break;
       continue;  // a lane took its time: it will come
     }
-    const size_t index = ready[random_.Below(ready.size())];
+    const bool reads = schedule_.state(last) == State::kParked && !schedule_.AtChange(last);
+    const bool stay = std::ranges::count(ready, last) != 0 && !random_.OneIn(reads ? 8 : stays);
+    const size_t index = stay ? last : ready[random_.Below(ready.size())];
+    last = index;
     if (schedule_.state(index) == State::kParked)
       schedule_.Step(index);
     else if (requests--; !StartLane(lanes, index, next()))

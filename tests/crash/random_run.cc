@@ -95,9 +95,11 @@ RandomRun::RandomRun(uint64_t seed)
 }
 
 void RandomRun::Run(uint64_t states) {
-  const uint64_t steps = random_.Between(20, 60);
+  const uint64_t steps = random_.Between(10, 40);
   // It leaves all clusters allocated, so not in most runs, and somewhere.
   const uint64_t flatten_at = random_.OneIn(3) ? random_.Below(steps) : steps;
+  // Threads that allocate at once have most to do on a disk that is new.
+  if (Fine() && random_.OneIn(2)) Race();
   for (uint64_t step = 0; step < steps && Fine() && harness_.states() < states; step++)
     step == flatten_at ? Flatten() : Step();
   if (Fine()) harness_.CheckStates();
@@ -139,7 +141,7 @@ CrashRequest RandomRun::RandomChange(Fua fua) {
   if (random_.OneIn(3)) {  // whole clusters
     request.offset = RoundDown(request.offset, kC);
     request.length = std::min(random_.Between(1, 2) * kC, size - request.offset);
-  } else if (random_.OneIn(3)) {
+  } else if (random_.OneIn(6)) {
     request.length = random_.Between(1, size - request.offset);
   }
   switch (random_.Below(9)) {
@@ -188,7 +190,7 @@ void RandomRun::Race() {
   harness_.Count("race");
   harness_.Race(random_.Between(2, 8), [this] {
     CrashRequest request;
-    if (random_.OneIn(4)) return request;  // a flush
+    if (random_.OneIn(3)) return request;  // a flush
     return RandomChange(random_.OneIn(6) ? Fua::kYes : Fua::kNo);
   });
   harness_.FailNextSync("");
@@ -198,9 +200,12 @@ void RandomRun::Race() {
 void RandomRun::KillInFlush() {
   harness_.Count("killed in a flush");
   const OpKind kind = random_.OneIn(3) ? OpKind::kWrite : OpKind::kSyncData;
+  Change(Fua::kNo);
   harness_.StopBefore(kind, random_.OneIn(3) ? kImagePath : kAddCowPath);
   (void)harness_.Flush();
   harness_.Kill();
+  // With nothing new to publish, only what the killed one left.
+  if (Fine() && random_.OneIn(2)) Flush();
 }
 
 // The process must not trust that file again; the power fails in the end.
@@ -215,14 +220,20 @@ void RandomRun::FailSync() {
   harness_.FailNextSync("");
 }
 
-// It happens in one of the next requests, or in a flush between them.
+// It happens in one of the next requests, or in a flush, which leaves its
+// bits to the next one.
 void RandomRun::FailChange() {
   harness_.Count("failed change");
-  harness_.FailChange(random_.Between(1, 6),
-                      random_.OneIn(2) ? FaultPlan::Effect::kTorn : FaultPlan::Effect::kError);
-  Change(Fua::kNo);
+  const auto effect = random_.OneIn(2) ? FaultPlan::Effect::kTorn : FaultPlan::Effect::kError;
+  if (random_.OneIn(2)) {
+    harness_.FailChange(random_.Between(1, 6), effect);
+    Change(Fua::kNo);
+  } else {
+    Change(Fua::kNo);
+    harness_.FailChange(1, effect, kAddCowPath);
+  }
   Flush();
-  Change(Fua::kNo);
+  if (random_.OneIn(2)) Change(Fua::kNo);
   Flush();
 }
 

@@ -134,11 +134,12 @@ void GatedSchedule::LetGo() {
   open_ = false;
 }
 
-Verdict GatedSchedule::Before(const Operation& /*operation*/) {
+Verdict GatedSchedule::Before(const Operation& operation) {
   if (this_lane == nullptr) return {};
   Lane& lane = *static_cast<Lane*>(this_lane);
   MutexLock lock(lane.mutex);
   if (open_) return {};
+  lane.at_change = IsChange(operation.kind) || IsSync(operation.kind);
   lane.state = State::kParked;
   while (!lane.go) lane.changed.Wait(lane.mutex);
   lane.go = false;

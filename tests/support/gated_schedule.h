@@ -49,6 +49,9 @@ class GatedSchedule final : public Interceptor {
   // Returns once no lane runs.
   void Settle();
   State state(size_t lane) const { return lanes_[lane]->state; }
+  // Whether a parked lane stands before a change or a sync: there it matters
+  // most who is next.
+  bool AtChange(size_t lane) const { return lanes_[lane]->at_change; }
   // For a lane that is done: it is idle again.
   void Finish(size_t lane);
   // From now on nothing parks; waits until all lanes are done.
@@ -64,6 +67,7 @@ class GatedSchedule final : public Interceptor {
     std::thread thread;
     std::atomic<int> kernel_id = 0;
     std::atomic<State> state = State::kIdle;
+    std::atomic<bool> at_change = false;
     // How often it had gone to sleep when it was last found to wait.
     uint64_t waiting_since = 0;
 
