@@ -33,6 +33,7 @@ shell_tests = \
 	tests/shell/test-locks.sh \
 	tests/shell/test-man-pages.sh \
 	tests/shell/test-moved-files.sh \
+	tests/shell/test-mutants.sh \
 	tests/shell/test-nbdcopy.sh \
 	tests/shell/test-nbdfuse-ext4.sh \
 	tests/shell/test-nbdinfo-map.sh \

@@ -13,6 +13,7 @@ crash_sources = \
 	tests/crash/crash_disk_test.cc \
 	tests/crash/durable_create_test.cc \
 	tests/crash/engine_crash_test.cc \
+	tests/crash/gated_schedule_test.cc \
 	tests/crash/ops_crash_test.cc \
 	tests/crash/random_crash_test.cc
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 #include <cstdlib>
 #include <string_view>
 
@@ -18,12 +19,12 @@ namespace addcow {
 
 namespace {
 
-// So many times in a row the kernel must say that a thread sleeps.
-constexpr int kLooks = 20;
-
-// A lane is at its next operation within microseconds, mostly: before the
-// kernel is asked, it gets a chance.
-constexpr int kYields = 50;
+// So many times in a row the kernel must say that a thread sleeps, so long
+// apart. A lane is at its next operation within microseconds, mostly, so the
+// first question comes later. Sleeping, not yielding: on a busy machine who
+// yields is the last to get the processor again.
+constexpr int kLooks = 5;
+constexpr std::chrono::microseconds kBetweenLooks(100);
 
 // The lane that the calling thread is, with its schedule.
 thread_local void* this_lane = nullptr;
@@ -64,11 +65,11 @@ void GatedSchedule::Start(size_t index, std::function<void()> body) {
   Lane& lane = *lanes_[index];
   lane.state = State::kRunning;
   lane.kernel_id = 0;
-  lane.thread = std::thread([&lane, body = std::move(body)] {
+  lane.thread = std::thread([this, &lane, body = std::move(body)] {
     this_lane = &lane;
     lane.kernel_id = ::gettid();
     body();
-    lane.state = State::kDone;
+    SetState(lane, State::kDone);
   });
 }
 
@@ -80,24 +81,33 @@ void GatedSchedule::Step(size_t index) {
   lane.changed.NotifyAll();
 }
 
+void GatedSchedule::SetState(Lane& lane, State state) {
+  const std::lock_guard lock(settle_mutex_);
+  lane.state = state;
+  settled_.notify_all();
+}
+
+void GatedSchedule::WaitABit(const Lane& lane) {
+  std::unique_lock lock(settle_mutex_);
+  // The system's clock: ThreadSanitizer does not know the wait by another.
+  settled_.wait_until(lock, std::chrono::system_clock::now() + kBetweenLooks, [&] {
+    return lane.state != State::kRunning && lane.state != State::kWaiting;
+  });
+}
+
 void GatedSchedule::SettleLane(Lane& lane) {
   // Whether it still waits has to be asked for at once.
-  int yields = lane.state == State::kWaiting ? kYields : 0;
+  if (lane.state == State::kRunning) WaitABit(lane);
   int looks = 0;
   Sleep before;
   // A lane that waits and gets its lock parks, or is done, by itself.
   while (lane.state == State::kRunning || lane.state == State::kWaiting) {
-    if (yields++ < kYields || lane.kernel_id == 0) {
-      std::this_thread::yield();
-      continue;
-    }
     const Sleep now = SleepOf(lane.kernel_id);
     if (!now.sleeps || now.count != before.count) looks = 0;
     before = now;
-    if (!now.sleeps) continue;
     const bool as_before = lane.state == State::kWaiting && now.count == lane.waiting_since;
-    if (++looks < kLooks && !as_before) {
-      std::this_thread::yield();
+    if (!now.sleeps || (++looks < kLooks && !as_before)) {
+      WaitABit(lane);
       continue;
     }
     lane.waiting_since = now.count;
@@ -140,7 +150,7 @@ Verdict GatedSchedule::Before(const Operation& operation) {
   MutexLock lock(lane.mutex);
   if (open_) return {};
   lane.at_change = IsChange(operation.kind) || IsSync(operation.kind);
-  lane.state = State::kParked;
+  SetState(lane, State::kParked);
   while (!lane.go) lane.changed.Wait(lane.mutex);
   lane.go = false;
   return {};

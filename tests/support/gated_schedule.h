@@ -17,8 +17,10 @@
 #define ADDCOW_TESTS_SUPPORT_GATED_SCHEDULE_H
 
 #include <atomic>
+#include <condition_variable>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -77,6 +79,14 @@ class GatedSchedule final : public Interceptor {
   };
 
   void SettleLane(Lane& lane);
+  void SetState(Lane& lane, State state);
+  // Waits a moment for the lane to stop running by itself.
+  void WaitABit(const Lane& lane);
+
+  // For waiting with a limit of time, which Mutex has not. A lane's state is
+  // changed by the lane under it.
+  std::mutex settle_mutex_;
+  std::condition_variable settled_;
 
   const std::vector<std::unique_ptr<Lane>> lanes_;
   std::atomic<bool> open_ = false;  // nothing parks
