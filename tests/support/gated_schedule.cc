@@ -118,8 +118,19 @@ void GatedSchedule::SettleLane(Lane& lane) {
   }
 }
 
+// Those that run first: what they do on their way to their next operation may
+// be what another one waits for.
 void GatedSchedule::Settle() {
-  for (const auto& lane : lanes_) SettleLane(*lane);
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (const auto& lane : lanes_)
+      if (lane->state == State::kRunning) SettleLane(*lane);
+    for (const auto& lane : lanes_) {
+      if (lane->state != State::kWaiting) continue;
+      SettleLane(*lane);
+      if (lane->state != State::kWaiting) changed = true;
+    }
+  }
 }
 
 void GatedSchedule::Finish(size_t index) {
