@@ -85,7 +85,10 @@ TEST_F(GatedScheduleTest, LaneThatNeedsALockWaitsUntilItIsFree) {
   const auto locked = [&](uint64_t place) {
     return [&, place] {
       MutexLock lock(mutex);
+      // Gives a Settle that looks too early the time to do so.
+      for (int i = 0; i < 1000; i++) std::this_thread::yield();
       Writes({place})();
+      for (int i = 0; i < 1000; i++) std::this_thread::yield();
     };
   };
   // The lower number waits, so that it is not looked at last by chance.
