@@ -136,7 +136,9 @@ SysResult<void> FakeInode::CheckZero(bool able, uint64_t offset, uint64_t length
 SysResult<void> FakeInode::PunchHole(uint64_t offset, uint64_t length) {
   MutexLock lock(mutex_);
   if (auto checked = CheckZero(abilities_.punch_hole, offset, length); !checked) return checked;
-  if (offset < size_) Clear(offset, std::min(length, size_ - offset), false);
+  // A range that covers the last block frees it, also where the file ends in it.
+  const uint64_t end = RoundUp(size_, kBlock);
+  if (offset < size_) Clear(offset, std::min(length, end - offset), false);
   return {};
 }
 

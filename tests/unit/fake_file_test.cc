@@ -89,6 +89,17 @@ TEST_F(FakeFileTest, PunchNeverChangesTheSize) {
   EXPECT_EQ(inode_->size(), 100u);
 }
 
+// As on disk: up to the file's end only, the last block is kept, zeroed.
+TEST_F(FakeFileTest, PunchPastTheEndFreesTheLastBlock) {
+  ASSERT_OK(file_.Write(Repeat(1, 5000), 0));
+  ASSERT_OK(file_.PunchHole(4096, 904));
+  ASSERT_OK_AND_ASSIGN(const FileInfo kept, file_.Info());
+  EXPECT_EQ(kept.allocated_bytes, 8192u);
+  ASSERT_OK(file_.PunchHole(4096, 4096));
+  ASSERT_OK_AND_ASSIGN(const FileInfo freed, file_.Info());
+  EXPECT_EQ(freed.allocated_bytes, 4096u);
+}
+
 TEST_F(FakeFileTest, GrowingAgainAfterTruncateReadsZeroes) {
   ASSERT_OK(file_.Write(Repeat(1, 8192), 0));
   ASSERT_OK(file_.Truncate(100));
