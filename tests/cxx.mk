@@ -39,6 +39,7 @@ unit_sources = \
 	tests/unit/file_test.cc \
 	tests/unit/header_test.cc \
 	tests/unit/image_access_test.cc \
+	tests/unit/hostile_open_test.cc \
 	tests/unit/image_files_test.cc \
 	tests/unit/image_flush_test.cc \
 	tests/unit/image_found_state_test.cc \

@@ -27,6 +27,7 @@ shell_tests = \
 	tests/shell/test-fast-zero.sh \
 	tests/shell/test-fio-verify.sh \
 	tests/shell/test-help-and-dump-plugin.sh \
+	tests/shell/test-hostile-sizes.sh \
 	tests/shell/test-install.sh \
 	tests/shell/test-layer-top.sh \
 	tests/shell/test-layers.sh \
@@ -74,7 +75,8 @@ check-slow: all
 
 # A build of what would be released, in sanitize/NAME, with its own flags, and
 # in it "make check" for the tests named. From a copy in sanitize/src, since a
-# tree that is built in place cannot be built elsewhere as well.
+# tree that is built in place cannot be built elsewhere as well. "enter" goes
+# there and configures only.
 sanitizer_flags = -Og -g1 -fno-omit-frame-pointer
 sanitizer_source = sanitize/src
 run_sanitizer_build = \

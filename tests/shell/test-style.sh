@@ -7,8 +7,8 @@
 cd "$srcdir"
 
 # Source files, in a clone or unpacked from the distribution.
-mapfile -d '' cxx < <(find common plugin tools tests \( -name '*.cc' -o -name '*.h' \) -print0)
-mapfile -d '' shell < <(find tests completion -name '*.sh' -print0)
+mapfile -d '' cxx < <(find common plugin tools tests fuzz \( -name '*.cc' -o -name '*.h' \) -print0)
+mapfile -d '' shell < <(find tests fuzz completion -name '*.sh' -print0)
 for file in quickstart runtests run.in tests/functions.sh; do
     [ ! -e "$file" ] || shell+=("$file")
 done

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// A second reading of docs/format.md that shares no code with common/format:
+// what the parser makes of a header is compared with what this makes of it.
+// Plain and slow; it says only whether a reader must refuse, not why.
+
+#ifndef ADDCOW_FUZZ_FORMAT_RULES_H
+#define ADDCOW_FUZZ_FORMAT_RULES_H
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+namespace addcow::fuzz {
+
+struct HeaderFields {
+  std::string image_name;
+  bool has_backing = false;
+  std::string backing_name;
+  std::string backing_format;
+  bool all_allocated = false;
+  uint64_t optional_features = 0;
+};
+
+// `file` is the beginning of an add-cow file, all of it where it is shorter
+// than a header. Nothing: a reader must refuse it.
+std::optional<HeaderFields> ReadByTheRules(std::span<const std::byte> file);
+
+}  // namespace addcow::fuzz
+
+#endif  // ADDCOW_FUZZ_FORMAT_RULES_H

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Measures what an open reads: bytes and calls must be bounded by the storage
+// that exists, whatever sizes a header or a sparse file claims.
+
+#ifndef ADDCOW_FUZZ_OPEN_METER_H
+#define ADDCOW_FUZZ_OPEN_METER_H
+
+#include "fuzz/must.h"
+#include "fuzz/scene.h"
+#include "tests/support/forwarding_file.h"
+
+namespace addcow::fuzz {
+
+class OpenMeter final : public Interceptor {
+ public:
+  Verdict Before(const Operation& operation) override {
+    calls_++;
+    if (operation.kind == OpKind::kRead) bytes_read_ += operation.length;
+    FUZZ_MUST(!IsChange(operation.kind), "an open changes {}", operation.path);
+    return {};
+  }
+
+  // The header, asked for twice where the file is shorter, then what storage
+  // the bitmap has, in whole words.
+  void MustBeBounded(const FakeInode& add_cow) const {
+    uint64_t storage = 0;
+    uint64_t pieces = 0;
+    ForEachData(add_cow, [&](uint64_t start, uint64_t end) {
+      storage += end - start;
+      pieces++;
+      return true;
+    });
+    FUZZ_MUST(bytes_read_ <= 2 * 4096 + storage + 16 * pieces,
+              "open reads {} bytes of a file with {} bytes in {} pieces", bytes_read_, storage,
+              pieces);
+    FUZZ_MUST(calls_ <= 40 + 4 * pieces + storage / 65536,
+              "open makes {} calls for {} bytes in {} pieces", calls_, storage, pieces);
+  }
+
+ private:
+  uint64_t calls_ = 0;
+  uint64_t bytes_read_ = 0;
+};
+
+}  // namespace addcow::fuzz
+
+#endif  // ADDCOW_FUZZ_OPEN_METER_H

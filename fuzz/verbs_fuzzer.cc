@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Fuzzes what the tool does: the verbs of common/ops, one after the other, on
+// the files that the input describes (scene.h). A verb of the script is one
+// byte; create takes four more bytes and a size.
+//
+// Properties:
+//   - What docs/format.md, read independently, has a reader refuse is refused
+//     and not modified. info, map and check without repair modify nothing.
+//   - check counts what the rules count: clusters, missing bits, stray bits,
+//     leaks. After a full repair that succeeded a second check is clean.
+//   - No verb but create changes what the disk reads.
+//   - After flatten the image file alone is what the disk read before, and
+//     ALL_ALLOCATED is set.
+//   - What create made is sound and reads as promised; on failure nothing is
+//     changed and nothing is left behind.
+
+#include <array>
+
+#include "common/ops/check.h"
+#include "common/ops/create.h"
+#include "common/ops/flatten.h"
+#include "common/ops/info.h"
+#include "common/ops/map.h"
+#include "fuzz/disk_rules.h"
+#include "fuzz/must.h"
+#include "fuzz/scene.h"
+#include "tests/support/test_image.h"
+
+namespace addcow::fuzz {
+
+unsigned long accepted_inputs = 0;
+
+namespace {
+
+constexpr int kMaxVerbs = 6;
+// Disks that a verb is tried on which visits every cluster, or writes a bit
+// for each; or, where the image file has no holes, every byte.
+constexpr uint64_t kMaxWalked = 64 * kGiB;
+constexpr uint64_t kMaxWritten = 4 * kMiB;
+constexpr uint64_t kMaxCounted = kGiB;
+
+class Verbs {
+ public:
+  explicit Verbs(Scene& scene) : scene_(scene), files_(scene.files) {}
+
+  void Run(Input& input) {
+    for (int i = 0; i < kMaxVerbs && !input.empty(); i++) {
+      disk_ = DiskByTheRules::Read(files_, kAddCow);
+      before_ = files_.Clone();
+      if (i == 0 && disk_) accepted_inputs++;
+      Verb(input);
+      if (disk_)
+        FUZZ_MUST(disk_->OthersAreSame(*before_, files_) || created_, "another file changed");
+    }
+  }
+
+ private:
+  bool Has(unsigned flag) const { return (scene_.flags & flag) != 0; }
+
+  void Verb(Input& input) {
+    created_ = false;
+    switch (input.Byte() % 8) {
+      case 0:
+        return Info();
+      case 1:
+        return Map();
+      case 2:
+        return Check();
+      case 3:
+        return Mend(Repair::kLeaks);
+      case 4:
+        return Mend(Repair::kAll);
+      case 5:
+        return Flatten();
+      default:
+        return Create(input);
+    }
+  }
+
+  void MustBeUnchanged(const char* verb) {
+    FUZZ_MUST(SameFiles(*before_, files_), "{} changed a file", verb);
+  }
+
+  // What the disk reads now, in the places that matter, is what it was.
+  void MustReadTheSame(const char* verb) {
+    const auto now = DiskByTheRules::Read(files_, kAddCow);
+    FUZZ_MUST(now.has_value(), "{} made the files unsound", verb);
+    for (const uint64_t cluster : disk_->Sample()) {
+      const uint64_t start = cluster * kCluster;
+      const uint64_t length = disk_->EndOf(cluster) - start;
+      const auto wrong =
+          Difference(now->Bytes(start, length), disk_->Bytes(start, length), start);
+      FUZZ_MUST(wrong.empty(), "{} changed the disk: {}", verb, wrong);
+    }
+  }
+
+  void Info() {
+    const auto info = GetInfo(files_, kAddCow);
+    const auto disk = DiskByTheRules::Read(files_, kAddCow, false);
+    MustBeUnchanged("info");
+    if (!info) MustBeSound(info.error());
+    FUZZ_MUST(info.has_value() == disk.has_value(), "info: {}",
+              info ? "accepted" : info.error().Message());
+    if (!info) return;
+    FUZZ_MUST(info->virtual_size == disk->size(), "info's virtual size");
+    FUZZ_MUST(info->header.image.name == disk->header().image_name, "info's image file");
+    FUZZ_MUST(info->header.backing.has_value() == disk->header().has_backing, "info's backing");
+  }
+
+  void Map() {
+    if (disk_ && disk_->size() > kMaxWalked) return;
+    uint64_t at = 0;
+    const Status done = MapImage(files_, kAddCow, nullptr, [&](const MapEntry& entry) {
+      FUZZ_MUST(entry.start == at && entry.length > 0, "a gap in the map at {}", at);
+      FUZZ_MUST(entry.present == (entry.file != nullptr), "the file of what is there");
+      FUZZ_MUST(entry.zero != entry.data, "data is what is not zero");
+      FUZZ_MUST(entry.depth == 0 || (entry.depth == 1 && entry.present), "the depth");
+      at += entry.length;
+      return true;
+    });
+    MustBeUnchanged("map");
+    if (!done) MustBeSound(done.error());
+    FUZZ_MUST(done.has_value() == disk_.has_value(), "map: {}",
+              done ? "accepted" : done.error().Message());
+    if (done) FUZZ_MUST(at == disk_->size(), "the map ends at {}", at);
+  }
+
+  void Check() {
+    const auto report = CheckImage(files_, kAddCow, Repair::kNone);
+    MustBeUnchanged("check");
+    if (!disk_) return MustRefuse(report, "check");
+    FUZZ_MUST_SUCCEED(report, "check");
+    FUZZ_MUST(!report->error, "check: {}", report->error->Message());
+    FUZZ_MUST(report->check_errors == 0, "check has errors, but does not say which");
+    FUZZ_MUST(report->total_clusters == disk_->clusters(), "the number of clusters");
+    FUZZ_MUST(report->fixed_bits == 0 && report->fixed_leaks == 0, "nothing was to be fixed");
+    if (disk_->size() <= kMaxCounted) MustCountRight(*report);
+  }
+
+  void MustCountRight(const CheckReport& report) {
+    const bool all = disk_->header().all_allocated;
+    const uint64_t set = disk_->CountBits(0, disk_->clusters());
+    const uint64_t clusters = disk_->clusters();
+    FUZZ_MUST(report.allocated_clusters == (all ? clusters : set), "{} are allocated, not {}",
+              all ? clusters : set, report.allocated_clusters);
+    FUZZ_MUST(report.missing_bits == (all ? clusters - set : 0), "the missing bits");
+    FUZZ_MUST(report.stray_bits == disk_->StrayBits(), "{} stray bits, not {}",
+              disk_->StrayBits(), report.stray_bits);
+    if (Has(kBlockDevice) || Has(kNoSeek)) return;  // holes cannot be told
+    const uint64_t leaked = all ? 0 : disk_->LeakedClusters();
+    FUZZ_MUST(report.leaked_clusters == leaked, "{} clusters leaked, not {}", leaked,
+              report.leaked_clusters);
+  }
+
+  void MustRefuse(const Result<CheckReport>& report, const char* verb) {
+    if (!report) return MustBeSound(report.error());
+    FUZZ_MUST(report->error.has_value(), "{} finds nothing wrong with what must be refused",
+              verb);
+    MustBeSound(*report->error);
+  }
+
+  void Mend(Repair repair) {
+    if (disk_ && disk_->size() > kMaxWalked) return;
+    const auto report = CheckImage(files_, kAddCow, repair);
+    if (!disk_) {
+      MustBeUnchanged("check -r");
+      return MustRefuse(report, "check -r");
+    }
+    MustReadTheSame("check -r");
+    if (!report) {
+      MustBeSound(report.error());
+      FUZZ_MUST(Has(kAddCowReadOnly), "check -r: {}", report.error().Message());
+      return MustBeUnchanged("check -r");
+    }
+    if (report->error) {
+      MustBeSound(*report->error);
+      FUZZ_MUST(Has(kNoPunch | kBlockDevice), "check -r: {}", report->error->Message());
+      return;
+    }
+    FUZZ_MUST(report->leaked_clusters == 0, "{} leaks were left", report->leaked_clusters);
+    const auto again = CheckImage(files_, kAddCow, Repair::kNone);
+    FUZZ_MUST_SUCCEED(again, "check after check -r");
+    FUZZ_MUST(!again->error && again->leaked_clusters == 0, "not clean after check -r");
+    if (repair != Repair::kAll) return;
+    FUZZ_MUST(again->missing_bits == 0 && again->stray_bits == 0,
+              "not clean after check -r all");
+  }
+
+  void Flatten() {
+    const uint64_t limit = Has(kNoPunch | kNoSeek | kCoarseZero) ? kMaxWritten : kMaxCounted;
+    if (disk_ && disk_->size() > limit) return;
+    uint64_t last = 0;
+    uint64_t total = 0;
+    const auto flat = FlattenImage(files_, kAddCow, nullptr, [&](uint64_t done, uint64_t of) {
+      FUZZ_MUST(done >= last && done <= of, "progress goes back or too far");
+      last = done;
+      total = of;
+    });
+    if (!flat) {
+      MustBeSound(flat.error());
+      FUZZ_MUST(!disk_ || Has(kAddCowReadOnly), "flatten: {}", flat.error().Message());
+      return MustBeUnchanged("flatten");
+    }
+    FUZZ_MUST(disk_.has_value(), "flatten accepted what must be refused");
+    FUZZ_MUST(last == total && flat->copied == total, "flatten's progress ends at {} of {}",
+              last, total);
+    const auto now = DiskByTheRules::Read(files_, kAddCow);
+    FUZZ_MUST(now && now->header().all_allocated, "ALL_ALLOCATED is not set after flatten");
+    FUZZ_MUST(
+        disk_->header().all_allocated || now->CountBits(0, now->clusters()) == now->clusters(),
+        "a bit is 0 after flatten");
+    for (const uint64_t cluster : disk_->Sample()) {
+      const uint64_t start = cluster * kCluster;
+      const uint64_t length = disk_->EndOf(cluster) - start;
+      const auto wrong =
+          Difference(now->image().Bytes(start, length), disk_->Bytes(start, length), start);
+      FUZZ_MUST(wrong.empty(), "the image file after flatten: {}", wrong);
+    }
+  }
+
+  void Create(Input& input) {
+    static const std::array<const char*, 5> kTargets = {
+        kAddCow, "/vm/new.add-cow", "/vm/disk.raw", "/vm/copy.add-cow", "../vm/dir"};
+    static const std::array<const char*, 10> kNames = {
+        "disk.raw", "base.img", "new.raw",   "x.add-cow",     "link",
+        "hard.raw", "loop",     "empty.raw", "nodir/new.raw", ""};
+    static const std::array<const char*, 4> kFormats = {"raw", "raw", "qcow2", ""};
+    const unsigned code = input.Byte();
+    CreateOptions options;
+    options.force = (code & 1) != 0;
+    options.add_cow_path = kTargets[(code >> 1) % kTargets.size()];
+    options.image_name = kNames[input.Byte() % kNames.size()];
+    const unsigned backing = input.Byte();
+    if (backing != 0)
+      options.backing = NamedFile{kNames[backing % kNames.size()], kFormats[backing >> 6]};
+    if (const uint64_t size = input.Size(); size > 0) options.size = size;
+    const auto image = files_.Find("/vm/" + options.image_name);
+    const uint64_t image_size = image != nullptr ? image->size() : options.size.value_or(0);
+    // Every bit is written then.
+    if (!options.backing && image_size > kMaxWalked) return;
+
+    const auto result = CreateImage(files_, options);
+    created_ = true;
+    if (!result) {
+      MustBeSound(result.error());
+      return MustBeUnchanged("create");
+    }
+    const auto disk = DiskByTheRules::Read(files_, options.add_cow_path);
+    FUZZ_MUST(disk.has_value(), "what create made is not sound");
+    FUZZ_MUST(disk->size() == result->virtual_size, "the size of what create made");
+    FUZZ_MUST(disk->header().image_name == options.image_name, "the image file's name");
+    FUZZ_MUST(disk->header().all_allocated == !options.backing, "ALL_ALLOCATED");
+    FUZZ_MUST(disk->StrayBits() == 0, "create left stray bits");
+    const uint64_t bits = options.backing ? 0 : disk->clusters();
+    FUZZ_MUST(disk->CountBits(0, disk->clusters()) == bits, "create made the wrong bits");
+    MustChangeOnly(options.add_cow_path, result->image_was_there ? "" : result->image_path);
+  }
+
+  // Names apart, everything else is as it was.
+  void MustChangeOnly(const std::string& add_cow, const std::string& image) {
+    for (const std::string& name : files_.List()) {
+      if (name == add_cow || name == image) continue;
+      const auto old_inode = before_->Find(name);
+      FUZZ_MUST(old_inode != nullptr, "create left {} behind", name);
+      FUZZ_MUST(SameBytes(*old_inode, *files_.Find(name)), "create changed {}", name);
+    }
+    for (const std::string& name : before_->List())
+      FUZZ_MUST(files_.Find(name) != nullptr, "create removed {}", name);
+  }
+
+  Scene& scene_;
+  FakeFileSystem& files_;
+  std::optional<DiskByTheRules> disk_;  // as it was before the verb
+  std::unique_ptr<FakeFileSystem> before_;
+  bool created_ = false;
+};
+
+}  // namespace
+}  // namespace addcow::fuzz
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  addcow::fuzz::Input input(data, size);
+  const auto scene = addcow::fuzz::MakeScene(input);
+  addcow::fuzz::Verbs(*scene).Run(input);
+  return 0;
+}
