@@ -120,7 +120,6 @@ check-tsan:
 # loaded into a program that was built without it. Each prints its seed and how
 # much it did.
 SECONDS = 300
-SEED =
 stress: all $(cxx_server_stress_tests)
 	+status=0; $(run_sanitizer_build); \
 	( enter_sanitizer_build tsan $(tsan_configuration) && \

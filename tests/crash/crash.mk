@@ -18,7 +18,6 @@ crash_sources = \
 	tests/crash/random_crash_test.cc
 
 # make crash-search SEED=N STATES=N; without a SEED it is a new one.
-SEED =
 STATES = 10000000
 
 .PHONY: crash-search
