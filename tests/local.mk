@@ -77,6 +77,12 @@ check-slow: all
 # in it "make check" for the tests named. From a copy in sanitize/src, since a
 # tree that is built in place cannot be built elsewhere as well. "enter" goes
 # there and configures only.
+# The searches are shorter there than in "make check": it is the code that is
+# to be looked at in another way, not more states.
+shorter_searches = \
+	ADDCOW_CRASH_STATES="$${ADDCOW_CRASH_STATES:-10000}"; export ADDCOW_CRASH_STATES; \
+	ADDCOW_REPLAY_STATES="$${ADDCOW_REPLAY_STATES:-40}"; export ADDCOW_REPLAY_STATES; \
+	ADDCOW_KILL_ROUNDS="$${ADDCOW_KILL_ROUNDS:-4}"; export ADDCOW_KILL_ROUNDS;
 sanitizer_flags = -Og -g1 -fno-omit-frame-pointer
 sanitizer_source = sanitize/src
 run_sanitizer_build = \
@@ -88,7 +94,7 @@ run_sanitizer_build = \
 	}; \
 	run_sanitizer_build () { \
 	  name="$$1"; tests="$$2"; shift 2; \
-	  ADDCOW_CRASH_STATES="$${ADDCOW_CRASH_STATES:-10000}"; export ADDCOW_CRASH_STATES; \
+	  $(shorter_searches) \
 	  enter_sanitizer_build "$$name" "$$@" && \
 	  if test -n "$$tests"; \
 	    then $(MAKE) $(AM_MAKEFLAGS) check TESTS="$$tests"; \
