@@ -15,11 +15,13 @@ namespace addcow {
 
 namespace {
 
-// PATH.PID.tmp, but never a longer name than a long one's own: a file system
-// that has room for the one must have it for the other.
-std::string TemporaryPath(const std::string& path) {
+// PATH.PID.tmp, or PATH.PID-ATTEMPT.tmp from the second attempt on, but never a
+// longer name than a long one's own: a file system that has room for the one
+// must have it for the other.
+std::string TemporaryPath(const std::string& path, int attempt) {
   constexpr size_t kShort = 100;  // every file system has room for so much
-  const std::string suffix = fmt::format(".{}.tmp", ::getpid());
+  const std::string suffix = attempt == 1 ? fmt::format(".{}.tmp", ::getpid())
+                                          : fmt::format(".{}-{}.tmp", ::getpid(), attempt);
   const size_t start = path.rfind('/') + 1;  // 0 where there is none
   const size_t size = path.size() - start;
   size_t kept = std::min(size, std::max(size, kShort) - suffix.size());
@@ -29,13 +31,22 @@ std::string TemporaryPath(const std::string& path) {
   return path.substr(0, start + kept) + suffix;
 }
 
-Status FillAndSync(FileSystem& file_system, const std::string& path,
+// Creates a file beside `path`, under a name that is free. A crash can leave one
+// that is taken: process ids come back, in a container soon.
+Result<std::unique_ptr<File>> CreateBeside(FileSystem& file_system, const std::string& path) {
+  constexpr int kAttempts = 100;
+  for (int attempt = 1;; attempt++) {
+    auto file = file_system.Create(TemporaryPath(path, attempt));
+    if (file || file.error().code() != EEXIST || attempt == kAttempts) return file;
+  }
+}
+
+Status FillAndSync(FileSystem& file_system, File* file,
                    const std::function<Status(File&)>& fill) {
-  ADDCOW_TRY_ASSIGN(auto file, file_system.Create(path));
   Status done = fill(*file);
   if (done) done = file->Sync();
   // The first error is the one to report.
-  if (!done) (void)file_system.Remove(path);
+  if (!done) (void)file_system.Remove(file->name());
   return done;
 }
 
@@ -46,8 +57,10 @@ Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMod
   bool ignored = false;
   bool& there = in_place != nullptr ? *in_place : ignored;
   there = false;
-  const std::string temporary = TemporaryPath(path);
-  ADDCOW_TRY(FillAndSync(file_system, temporary, fill));
+  ADDCOW_TRY_ASSIGN(auto file, CreateBeside(file_system, path));
+  const std::string temporary = file->name();
+  ADDCOW_TRY(FillAndSync(file_system, file.get(), fill));
+  file.reset();
   if (Status renamed = file_system.Rename(temporary, path, mode); !renamed) {
     (void)file_system.Remove(temporary);
     return renamed;

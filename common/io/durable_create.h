@@ -4,7 +4,7 @@
 // written under a temporary name, synced, renamed, directory synced. A crash
 // at any instant leaves the old state or the new one (and perhaps a file
 // PATH.PID.tmp, PATH cut where that were too long, which nothing reads and
-// anybody may remove).
+// anybody may remove, and which is in nobody's way).
 
 #ifndef ADDCOW_COMMON_IO_DURABLE_CREATE_H
 #define ADDCOW_COMMON_IO_DURABLE_CREATE_H

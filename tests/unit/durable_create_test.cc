@@ -84,6 +84,15 @@ TEST_F(DurableCreateTest, TemporaryNameIsNoLongerThanALongName) {
   }
 }
 
+TEST_F(DurableCreateTest, TemporaryFilesThatACrashLeftAreNotInTheWay) {
+  fake_.Put(temporary_, Repeat(9, 5));
+  fake_.Put(fmt::format("/vm/new.{}-2.tmp", ::getpid()), Repeat(9, 5));
+  ASSERT_OK(Create());
+  EXPECT_EQ(Contents("/vm/new"), Complete());
+  EXPECT_EQ(Contents(temporary_), Repeat(9, 5));
+  EXPECT_EQ(fake_.List().size(), 3u);
+}
+
 TEST_F(DurableCreateTest, KeepsAnExistingFile) {
   fake_.Put("/vm/new", Repeat(9, 5));
   EXPECT_TRUE(FailsWith(Create(RenameMode::kKeepExisting), EEXIST));
