@@ -4,6 +4,7 @@
 
 noinst_LTLIBRARIES += common/libengine.la
 
+common_libengine_la_LIBADD = $(FMT_LIBS)
 common_libengine_la_SOURCES = \
 	common/base/error.cc common/base/error.h \
 	common/base/little_endian.h \

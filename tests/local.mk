@@ -90,7 +90,7 @@ run_sanitizer_build = \
 	  name="$$1"; shift; \
 	  $(MKDIR_P) sanitize && $(MAKE) $(AM_MAKEFLAGS) distdir distdir=$(sanitizer_source) && \
 	  $(MKDIR_P) "sanitize/$$name" && cd "sanitize/$$name" && \
-	  { test -f config.status || ../src/configure --enable-developer --quiet "$$@"; }; \
+	  { test -f config.status || ../src/configure --enable-developer --enable-shared-fmt --quiet "$$@"; }; \
 	}; \
 	run_sanitizer_build () { \
 	  name="$$1"; tests="$$2"; shift 2; \
