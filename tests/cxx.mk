@@ -41,6 +41,7 @@ unit_sources = \
 	tests/unit/image_access_test.cc \
 	tests/unit/hostile_open_test.cc \
 	tests/unit/image_files_test.cc \
+	tests/unit/image_flush_sharing_test.cc \
 	tests/unit/image_flush_test.cc \
 	tests/unit/image_found_state_test.cc \
 	tests/unit/image_map_test.cc \

@@ -142,7 +142,11 @@ Status Image::PublishBits() {
 
 Status Image::Flush() {
   if (files_.mode == OpenMode::kReadOnly) return {};
+  // What this flush has to cover had returned before. So did its writes to the
+  // files, and any flush that begins from here on syncs them.
+  const uint64_t begun = flushes_begun_.load();
   MutexLock lock(flush_mutex_);
+  if (last_flushed_ > begun) return {};
   return FlushLocked();
 }
 
@@ -161,10 +165,14 @@ bool Image::HasNewBits() {
 
 Status Image::FlushLocked() {
   ADDCOW_TRY(CheckWritable("flush", 0, 0));
+  const uint64_t number = flushes_begun_.fetch_add(1) + 1;
   unflushed_.store(false, std::memory_order_relaxed);
   try {
     Status published = PublishBits();
-    if (!published) unflushed_.store(true, std::memory_order_relaxed);
+    if (published)
+      last_flushed_ = number;
+    else
+      unflushed_.store(true, std::memory_order_relaxed);
     return published;
   } catch (...) {
     // Out of memory on the way: bits that were taken may be forgotten, or a

@@ -72,7 +72,8 @@ class Image {
   // All writes and zeroes that had returned before the call are durable once
   // it succeeds. When every cluster is allocated, ALL_ALLOCATED gets set. A
   // sync that fails is final: this and every later write and flush fail with
-  // EIO, reads go on. So is a file that somebody has truncated meanwhile.
+  // EIO, reads go on. So is a file that somebody has truncated meanwhile. Calls
+  // that wait for a flush under way share the next one.
   Status Flush() ADDCOW_EXCLUDES(flush_mutex_);
 
   // Flush, but only where a process that is killed would take something with
@@ -128,8 +129,13 @@ class Image {
   std::atomic<bool> sync_failed_ = false;  // or the like; false to true only
   std::atomic<bool> unflushed_ = false;    // something was written since the last flush
 
+  // How many flushes have begun. A call that read this before a flush began
+  // need not make one of its own: that flush covers it.
+  std::atomic<uint64_t> flushes_begun_ = 0;
+
   // One flush at a time; held across its I/O.
   Mutex flush_mutex_;
+  uint64_t last_flushed_ ADDCOW_GUARDED_BY(flush_mutex_) = 0;  // the last that succeeded
   // Every bit in the add-cow file is durable. Not so at first: the bits that
   // were found may come from a process that was killed before it synced them.
   bool bits_durable_ ADDCOW_GUARDED_BY(flush_mutex_) = false;
