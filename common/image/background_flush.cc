@@ -13,22 +13,37 @@
 namespace addcow {
 
 bool FlushRound::Run() {
-  if (!image_.writable()) return false;
   try {
-    const Status flushed = image_.FlushNewBits();
-    if (!image_.writable()) return false;  // a sync failed, here or for a client
-    if (!flushed && !failing_)
-      log_(LogLevel::kError,
-           fmt::format("background flush: {}; it is tried again, but until it succeeds, what "
-                       "was written to new clusters is lost if this process is killed",
-                       flushed.error().Message()));
-    failing_ = !flushed;
-    return true;
+    return Flush();
   } catch (const std::exception& exception) {
+    // Only a message found no memory: the next round may do better.
+    if (image_.writable()) return true;
     // The engine has stopped writing (Image::Flush).
-    log_(LogLevel::kError,
-         fmt::format("background flush: {}; read only from here on", exception.what()));
+    LogEnd(exception);
     return false;
+  }
+}
+
+bool FlushRound::Flush() {
+  if (!image_.writable()) return false;
+  const Status flushed = image_.FlushNewBits();
+  if (!image_.writable()) return false;  // a sync failed, here or for a client
+  if (!flushed && !failing_)
+    log_(LogLevel::kError,
+         fmt::format("background flush: {}; it is tried again, but until it succeeds, what "
+                     "was written to new clusters is lost if this process is killed",
+                     flushed.error().Message()));
+  failing_ = !flushed;
+  return true;
+}
+
+// Nothing may leave the thread: that would end the server.
+void FlushRound::LogEnd(const std::exception& cause) noexcept {
+  try {
+    log_(LogLevel::kError,
+         fmt::format("background flush: {}; read only from here on", cause.what()));
+  } catch (const std::exception&) {
+    // No memory to say so. Clients get errors.
   }
 }
 
@@ -45,7 +60,10 @@ Result<std::unique_ptr<BackgroundFlush>> BackgroundFlush::Start(Image& image,
 }
 
 BackgroundFlush::BackgroundFlush(Image& image, Clock::duration interval, LogSink log)
-    : interval_(interval), round_(image, std::move(log)), thread_([this] { Loop(); }) {}
+    : interval_(interval), round_(image, std::move(log)), thread_([this] { Loop(); }) {
+  // Fails only where the name is too long.
+  (void)::pthread_setname_np(thread_.native_handle(), kThreadName);
+}
 
 BackgroundFlush::~BackgroundFlush() {
   {
@@ -64,8 +82,6 @@ bool BackgroundFlush::SleepUntil(Clock::time_point time) {
 }
 
 void BackgroundFlush::Loop() {
-  // Fails only where the name is too long.
-  (void)::pthread_setname_np(::pthread_self(), kThreadName);
   // Counted from the beginning of a round: a write that comes after it has to
   // wait for the next one.
   Clock::time_point next = Clock::now() + interval_;

@@ -24,6 +24,7 @@
 #define ADDCOW_COMMON_IMAGE_BACKGROUND_FLUSH_H
 
 #include <chrono>
+#include <exception>
 #include <memory>
 #include <thread>
 
@@ -43,6 +44,9 @@ class FlushRound {
   bool Run();
 
  private:
+  bool Flush();
+  void LogEnd(const std::exception& cause) noexcept;
+
   Image& image_;
   const LogSink log_;
   bool failing_ = false;  // the last round failed, and that was logged

@@ -39,6 +39,10 @@ class BackgroundFlushTest : public ImageFixture {
     return [this](LogLevel, const std::string& message) { logged_.push_back(message); };
   }
 
+  static LogSink SinkWithoutMemory() {
+    return [](LogLevel, const std::string&) { throw std::bad_alloc(); };
+  }
+
   // What one round does, any operation on any file, from a fresh log; but not
   // that it looks at the files' sizes before anything else.
   Lines Round() {
@@ -242,6 +246,31 @@ TEST_F(BackgroundFlushTest, RunningOutOfMemoryIsFinalAndLogged) {
   EXPECT_EQ(logged_.size(), 1u);
 }
 
+// The rounds go on: the bound that was promised depends on them.
+TEST_F(BackgroundFlushTest, NoMemoryForAMessageOfAFailureIsNotTheEnd) {
+  MakeWithRound({});
+  round_.emplace(*image_, SinkWithoutMemory());
+  Write(0, 10);
+  FailFromNowOn(OpKind::kWrite, kAddCowPath, ENOSPC);
+  EXPECT_TRUE(round_->Run());
+  EXPECT_TRUE(image_->writable());
+  faults_.Clear();
+  EXPECT_EQ(Round(), (Lines{kSyncImage, kWriteBits, kSyncAddCow}));
+}
+
+TEST_F(BackgroundFlushTest, NoMemoryEvenToSayThatThereIsNone) {
+  MakeWithRound({});
+  round_.emplace(*image_, SinkWithoutMemory());
+  Write(0, 10);
+  Gate::Stop stop = gate_.ParkBefore([](const Operation& operation) -> bool {
+    if (operation.kind == OpKind::kWrite && operation.path == kAddCowPath)
+      throw std::bad_alloc();
+    return false;
+  });
+  EXPECT_FALSE(round_->Run());
+  EXPECT_FALSE(image_->writable());
+}
+
 TEST_F(BackgroundFlushTest, ReadOnlyImageHasNoRounds) {
   Make({.allocated = {0, 1, 2, 3}});  // would get the flag
   Reopen(OpenMode::kReadOnly);
@@ -261,6 +290,15 @@ TEST_F(BackgroundFlushTest, ThreadPublishesByItselfAgainAndAgain) {
     published.WaitUntilParked();
     EXPECT_TRUE(BitOnDisk(cluster));
     published.Release();
+  }
+}
+
+// Who looks for it by its name finds it as soon as it was started.
+TEST_F(BackgroundFlushTest, ThreadHasItsNameFromTheStart) {
+  Make({});
+  for (int i = 0; i < 100; i++) {
+    const auto thread = Start(kNever);
+    ASSERT_TRUE(ThreadIsThere()) << i;
   }
 }
 
