@@ -101,6 +101,13 @@ stop_server() {
     [ "$status" -eq 0 ] || fail "the server stopped with exit status $status"
 }
 
+# kill_daemon PID: SIGKILL, and waits until it is gone. It is no child of ours; who
+# is its parent now, in a container, may never ask for its status.
+kill_daemon() {
+    kill -KILL "$1"
+    while kill -0 "$1" 2>/dev/null && ! has '^State:.Z' "/proc/$1/status"; do sleep 0.1; done
+}
+
 # uri SOCKET: the NBD URI of a server's socket.
 uri() { echo "nbd+unix:///?socket=$(realpath "$1")"; }
 

@@ -72,8 +72,7 @@ nbdinfo --size "$(uri sock2)" >/dev/null
 stop_server "$server_pid"
 
 # The locks go with the server, also when it is killed.
-kill -KILL "$daemon"
-while kill -0 "$daemon" 2>/dev/null; do sleep 0.1; done
+kill_daemon "$daemon"
 nbdkit -U - addcow x.add-cow --run 'nbdinfo --size "$uri"' >/dev/null
 qemu_writes disk.raw || fail "a lock was left behind: $(cat qemu.out)"
 addcow check -q -r leaks x.add-cow # what QEMU wrote is under a 0 bit

@@ -17,12 +17,6 @@ start_daemon() {
     at_exit "kill -9 $server_pid 2>/dev/null"
 }
 
-# kill_daemon PID: SIGKILL, and wait until it is gone (it is no child of ours).
-kill_daemon() {
-    kill -9 "$1"
-    while kill -0 "$1" 2>/dev/null && ! has '^State:.Z' "/proc/$1/status"; do sleep 0.1; done
-}
-
 # bits FILE: the first eight bits of its bitmap, as a decimal number.
 bits() { od -An -tu1 -j4096 -N1 "$1" | tr -d ' '; }
 
