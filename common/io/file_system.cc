@@ -37,6 +37,17 @@ Result<std::unique_ptr<File>> OpenWritableOrReadOnly(
   return open(OpenMode::kReadOnly);
 }
 
+Status LockInPlace(FileSystem& file_system, const std::string& path, File& file,
+                   LockKind kind) {
+  ADDCOW_TRY(file.Lock(kind));
+  ADDCOW_TRY_ASSIGN(const auto there, file_system.Open(path, OpenMode::kReadOnly));
+  ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
+  ADDCOW_TRY_ASSIGN(const FileInfo info_there, there->Info());
+  if (info.SameFile(info_there)) return {};
+  return Fail(Error::Because(
+      EAGAIN, path, "was replaced by another program while it was being opened (try again)"));
+}
+
 std::string DirectoryOf(const std::string& path) {
   const size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";

@@ -63,6 +63,11 @@ Result<std::unique_ptr<File>> OpenWritableOrReadOnly(
     const std::function<Result<std::unique_ptr<File>>(OpenMode)>& open,
     std::optional<Error>& not_writable);
 
+// Locks a file that was opened by `path`, and sees to it that this is still the
+// file there: somebody may have put another one in its place before the lock
+// came. Who replaces a file that is locked so must have it locked for writing.
+Status LockInPlace(FileSystem& file_system, const std::string& path, File& file, LockKind kind);
+
 // The directory part of a path; "." where it has none.
 std::string DirectoryOf(const std::string& path);
 

@@ -81,7 +81,8 @@ Result<Target> FindTarget(FileSystem& file_system, const CreateOptions& options)
   ADDCOW_TRY_ASSIGN(target.existing, file_system.Open(target.path, OpenMode::kReadOnly));
   ADDCOW_TRY(CheckReplaceable(*target.existing));
   // Its server would go on with a file that has no name any more.
-  if (options.lock) ADDCOW_TRY(target.existing->Lock(LockKind::kWrite));
+  if (options.lock)
+    ADDCOW_TRY(LockInPlace(file_system, target.path, *target.existing, LockKind::kWrite));
   return target;
 }
 

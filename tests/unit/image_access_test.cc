@@ -9,10 +9,33 @@
 #include "common/ops/create.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
+#include "tests/support/forwarding_file.h"
 #include "tests/support/test_image.h"
 
 namespace addcow {
 namespace {
+
+// Another "addcow create --force" between opening the add-cow file and locking it.
+class ReplaceBeforeLock final : public Interceptor {
+ public:
+  explicit ReplaceBeforeLock(FakeFileSystem& files) : files_(files) {}
+
+  Verdict Before(const Operation& operation) override {
+    if (operation.kind == OpKind::kLock && !done_) {
+      done_ = true;
+      CreateOptions options;
+      options.add_cow_path = kAddCowPath;
+      options.image_name = "disk.raw";
+      options.force = true;
+      EXPECT_OK(CreateImage(files_, options));
+    }
+    return {};
+  }
+
+ private:
+  FakeFileSystem& files_;
+  bool done_ = false;
+};
 
 class ImageAccess : public testing::Test {
  protected:
@@ -127,6 +150,28 @@ TEST_F(ImageAccess, CreateDoesNotReplaceAnAddCowFileInUse) {
   }
   options.lock = true;
   EXPECT_OK(CreateImage(fake_, options));
+}
+
+// Its bits would go to a file that has no name any more.
+TEST_F(ImageAccess, AnAddCowFileReplacedBeforeItWasLockedIsNotOpened) {
+  for (const OpenMode mode : {OpenMode::kReadWrite, OpenMode::kReadOnly}) {
+    ReplaceBeforeLock replace(fake_);
+    ForwardingFileSystem file_system(fake_, replace);
+    ImageSource source;
+    source.add_cow_path = kAddCowPath;
+    source.mode = mode;
+    EXPECT_TRUE(FailsWith(OpenImageFiles(file_system, source), EAGAIN));
+  }
+}
+
+TEST_F(ImageAccess, CreateDoesNotReplaceAnAddCowFileThatItHasNotLocked) {
+  ReplaceBeforeLock replace(fake_);
+  ForwardingFileSystem file_system(fake_, replace);
+  CreateOptions options;
+  options.add_cow_path = kAddCowPath;
+  options.image_name = "disk.raw";
+  options.force = true;
+  EXPECT_TRUE(FailsWith(CreateImage(file_system, options), EAGAIN));
 }
 
 TEST_F(ImageAccess, FilesBeneathTheFolderAreOpened) {
