@@ -170,8 +170,7 @@ Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& so
   // Before it is read: who has it open for writing may be changing it. Were it
   // one that "create --force" has just replaced, its bits would be lost.
   if (source.access.lock)
-    ADDCOW_TRY(
-        LockInPlace(file_system, files.add_cow_path, *files.add_cow, LockKind::kRead));
+    ADDCOW_TRY(LockInPlace(file_system, files.add_cow_path, *files.add_cow, LockKind::kRead));
   HeaderBytes bytes;
   ADDCOW_TRY_ASSIGN(const size_t count, files.add_cow->Read(bytes, 0));
   ADDCOW_TRY_ASSIGN(files.header,
