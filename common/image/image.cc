@@ -183,7 +183,9 @@ Status Image::FlushLocked() {
 }
 
 Status Image::Close() {
-  if (!unflushed_.load(std::memory_order_relaxed)) return {};
+  // Bits may wait without a write that succeeded: one that failed half way has
+  // allocated clusters before.
+  if (!unflushed_.load(std::memory_order_relaxed) && !store_.HasPending()) return {};
   return Flush();
 }
 

@@ -351,6 +351,16 @@ TEST_F(ImageFlush, OpeningWritesNothing) {
   EXPECT_EQ(log_.Changes(), Lines{});
 }
 
+// A request that fails half way has allocated clusters before that.
+TEST_F(ImageFlush, ClosePublishesWhatAFailedRequestAllocated) {
+  Make({.allocated = {1}});
+  faults_.Set(At(3, ENOSPC, OpKind::kWrite, kImagePath));
+  EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 3 * kClusterSize), 0), ENOSPC));
+  ASSERT_TRUE(IsAllocated(0));
+  ASSERT_OK(image_->Close());
+  EXPECT_TRUE(BitOnDisk(0));
+}
+
 TEST_F(ImageFlush, EveryFailingOperationOfOpenIsAnError) {
   Make({.allocated = {1}});
   image_.reset();  // its locks would be in the way
