@@ -101,6 +101,18 @@ stop_server() {
     [ "$status" -eq 0 ] || fail "the server stopped with exit status $status"
 }
 
+# start_daemon SOCKET NBDKIT-ARGUMENT...: as start_server, but nbdkit forks into
+# the background. It does so before it writes its process id.
+start_daemon() {
+    local socket="$1"
+    shift
+    rm -f "$socket" "$socket.pid"
+    nbdkit -U "$scratch/$socket" -P "$scratch/$socket.pid" "$@"
+    wait_for "$socket.pid" || fail "no process id: nbdkit $*"
+    server_pid="$(cat "$socket.pid")"
+    at_exit "kill -9 $server_pid 2>/dev/null"
+}
+
 # kill_daemon PID: SIGKILL, and waits until it is gone. It is no child of ours; who
 # is its parent now, in a container, may never ask for its status.
 kill_daemon() {

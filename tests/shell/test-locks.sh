@@ -42,9 +42,8 @@ qemu_refused() {
 
 # While we serve for writing. The server is a daemon: the locks outlive its
 # fork.
-nbdkit -U "$scratch/sock" -P "$scratch/pid" addcow x.add-cow
-daemon="$(cat pid)"
-at_exit "kill $daemon 2>/dev/null"
+start_daemon sock addcow x.add-cow
+daemon="$server_pid"
 nbdinfo --size "$(uri sock)" >/dev/null
 
 serve_refused x.add-cow addcow x.add-cow

@@ -7,16 +7,6 @@
 . "$(dirname "$0")/../functions.sh"
 requires nbdsh od
 
-# start_daemon SOCKET ARGUMENT...: as start_server, but in the background.
-start_daemon() {
-    local socket="$1"
-    shift
-    rm -f "$socket" "$socket.pid"
-    nbdkit -U "$scratch/$socket" -P "$scratch/$socket.pid" "$@"
-    server_pid="$(cat "$socket.pid")"
-    at_exit "kill -9 $server_pid 2>/dev/null"
-}
-
 # bits FILE: the first eight bits of its bitmap, as a decimal number.
 bits() { od -An -tu1 -j4096 -N1 "$1" | tr -d ' '; }
 
