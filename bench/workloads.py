@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The workloads that fio does: what is read or written, on which state of the
+overlay, and how much of it.
+
+What changes the state (first touch) is a fixed number of bytes, the same for
+every server. What does not is done for BENCH_SECONDS. Time is what fio counts
+for the job, the final fsync included where a workload has one; starting and
+stopping servers is never in it."""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+from servers import Failed, run
+
+MIB = 1 << 20
+# Part of the disk that is allocated before the workloads on allocated clusters.
+ALLOCATED = 512 * MIB
+FRESH, FILLED = "unallocated", "allocated"
+
+
+@dataclass(frozen=True)
+class Workload:
+    name: str
+    title: str
+    pattern: str
+    block: str
+    state: str
+    io_mib: int = 0          # fixed number of MiB; 0: for BENCH_SECONDS
+    fsync: int = 0           # a flush after that many writes
+    final_flush: bool = False
+    target: str = ""         # what the project aims at, as a ratio to the raw limit
+
+    def flushed(self):
+        return self.fsync > 0 or self.final_flush
+
+    def side(self):
+        return "read" if "read" in self.pattern else "write"
+
+
+PEER = "best durable peer"
+WORKLOADS = {workload.name: workload for workload in (
+    Workload("randread-4k", "random read 4k, unallocated", "randread", "4k", FRESH, target="0.95"),
+    Workload("randwrite-4k-first", "random write 4k, first touch", "randwrite", "4k", FRESH,
+             io_mib=128, target="0.80"),
+    Workload("write-4k-first", "sequential write 4k, first touch", "write", "4k", FRESH,
+             io_mib=512, target="0.80"),
+    Workload("write-256k-first", "sequential write 256k, first touch", "write", "256k", FRESH,
+             io_mib=1024, target="0.90"),
+    Workload("write-1M-first", "sequential write 1M, first touch", "write", "1M", FRESH,
+             io_mib=1024, target="0.90"),
+    Workload("randwrite-4k-fsync", "random write 4k, first touch, fsync every 32", "randwrite",
+             "4k", FRESH, io_mib=16, fsync=32, target=PEER),
+    Workload("randwrite-4k-flush", "random write 4k, first touch, final flush counted",
+             "randwrite", "4k", FRESH, io_mib=64, final_flush=True, target=PEER),
+    Workload("write-4k-flush", "sequential write 4k, first touch, final flush counted", "write",
+             "4k", FRESH, io_mib=512, final_flush=True, target="0.75"),
+    Workload("randread-4k-allocated", "random read 4k, allocated", "randread", "4k", FILLED,
+             target="0.95"),
+    Workload("randwrite-4k-allocated", "random write 4k, allocated", "randwrite", "4k", FILLED,
+             target="0.95"),
+    Workload("read-1M-allocated", "sequential read 1M, allocated", "read", "1M", FILLED,
+             target="0.95"),
+    Workload("read-1M", "sequential read 1M, unallocated", "read", "1M", FRESH, target="0.95"),
+)}
+
+
+def fio_missing():
+    """Why fio cannot do it, or None."""
+    if not shutil.which("fio"):
+        return "fio is not installed"
+    engines = subprocess.run(["fio", "--enghelp"], capture_output=True, text=True, check=False)
+    return None if "nbd" in engines.stdout.split() else "fio has no nbd engine"
+
+
+def fio(uri, folder, arguments):
+    """Runs one job and gives its part of fio's JSON."""
+    command = ["fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}", "--iodepth=16",
+               "--randseed=1", "--output-format=json", *arguments]
+    text = run(command, cwd=folder)
+    try:
+        job = json.loads(text[text.index("{"):])["jobs"][0]
+    except (ValueError, LookupError) as error:
+        raise Failed(f"fio: its output cannot be read: {error}") from error
+    if job["error"]:
+        raise Failed(f"fio: error {job['error']}")
+    return job
+
+
+def sample(job, side):
+    """Bytes and seconds out of fio's JSON."""
+    return {"bytes": job[side]["io_bytes"], "seconds": max(job[side]["runtime"], 1) / 1000}
+
+
+def filled_size(settings):
+    return min(ALLOCATED, settings.size // 4)
+
+
+def fill(uri, folder, settings):
+    """Allocates the first part of the disk and brings it to the disk."""
+    fio(uri, folder, ["--rw=write", "--bs=1M", f"--size={filled_size(settings)}", "--end_fsync=1"])
+
+
+def arguments_of(workload, settings):
+    size = filled_size(settings) if workload.state == FILLED else settings.size
+    arguments = [f"--rw={workload.pattern}", f"--bs={workload.block}", f"--size={size}"]
+    if workload.io_mib:
+        arguments.append(f"--io_size={min(settings.scaled(workload.io_mib * MIB), settings.size)}")
+    else:
+        arguments += ["--time_based=1", f"--runtime={max(1, round(settings.seconds * 1000))}ms"]
+    if workload.fsync:
+        arguments.append(f"--fsync={workload.fsync}")
+    if workload.final_flush:
+        arguments.append("--end_fsync=1")
+    return arguments
+
+
+def measure(workload, server, settings, scratch):
+    """One measurement, on an overlay in the state that the workload wants."""
+    folder = os.path.join(scratch, "overlay")
+    if workload.state == FILLED and server.keeps:
+        folder = os.path.join(scratch, f"filled-{server.name}")
+        if not os.path.isdir(folder):
+            os.mkdir(folder)
+            server.make(folder)
+            with server.serve(folder) as uri:
+                fill(uri, folder, settings)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.mkdir(folder)
+        server.make(folder)
+    try:
+        with server.serve(folder) as uri:
+            if workload.state == FILLED and not server.keeps:
+                fill(uri, folder, settings)
+            job = fio(uri, folder, arguments_of(workload, settings))
+    finally:
+        server.settle(folder)
+        shutil.rmtree(os.path.join(scratch, "overlay"), ignore_errors=True)
+    return sample(job, workload.side())
