@@ -106,6 +106,8 @@ def run_fio_group(settings, scratch, result):
     result["servers"] = [{"name": server.name, "title": server.title, "durable": server.durable}
                          for server in servers]
     chosen = [WORKLOADS[name] for name in settings.workloads]
+    say(f"bench: measures {len(chosen)} workloads on {len(servers)} servers, "
+        f"{settings.rounds} rounds")
     result["workloads"] = [{"name": each.name, "title": each.title, "target": each.target,
                             "flushed": each.flushed()} for each in chosen]
     for number in range(settings.rounds):

@@ -1,3 +1,298 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""stub for now"""
-TASKS = {}
+"""The tasks that are not requests of fio: copying a large sparse disk out,
+opening a huge one, mapping a scattered one, flattening. In seconds, each next to
+the program that a user could take instead.
+
+A task makes its files once, in a folder of its own, and gives a list of
+(program, timed function); the functions are called round by round."""
+
+import contextlib
+import os
+import shutil
+import struct
+import time
+
+import workloads
+from servers import AddCow, Failed, Raw, run, serving, nbdkit
+
+MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
+CLUSTER, HEADER = 65536, 4096
+
+
+class Skip(Exception):
+    """Why a task cannot be done here."""
+
+
+def need(*programs):
+    for program in programs:
+        if not shutil.which(program):
+            raise Skip(f"{program} is not installed")
+
+
+def timed(function, *arguments):
+    start = time.monotonic()
+    function(*arguments)
+    return time.monotonic() - start
+
+
+def sparse(path, size, pieces=(), length=MIB):
+    """A file of `size` with noise at the offsets `pieces`."""
+    with open(path, "wb") as file:
+        file.truncate(size)
+        for offset in pieces:
+            file.seek(offset)
+            file.write(os.urandom(length))
+
+
+def remove(path):
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+class Files:
+    """What servers.py wants to know about the files below an overlay."""
+
+    def __init__(self, folder):
+        self.path = os.path.join(folder, "base.img")
+        self.raw = os.path.join(folder, "raw.img")
+
+
+class CopyOut:
+    """A disk of 1 TiB with data in BENCH_SIZE / 2 pieces of 1 MiB, 1 GiB by
+    default: one half in the backing file, the other in the image file. The raw
+    file has the same amount at the same places."""
+
+    def __init__(self, settings, folder):
+        need("nbdkit", *self.programs)
+        reason = workloads.fio_missing()
+        if reason:
+            raise Skip(reason)
+        self.folder, self.copy = folder, os.path.join(folder, "copy")
+        pieces = settings.size // 2 // MIB // 2
+        step = TIB // pieces // (2 * MIB) * (2 * MIB)
+        files = Files(folder)
+        try:
+            sparse(files.path, TIB, range(0, pieces * step, step))
+            sparse(files.raw, TIB, range(0, pieces * step, step // 2))
+        except OSError as error:
+            raise Skip(f"no file of 1 TiB here: {error.strerror}") from error
+        self.servers = {}
+        for kind in (Raw, AddCow):
+            self.servers[kind.name] = server = kind(settings, files)
+            own = os.path.join(folder, kind.name)
+            os.mkdir(own)
+            server.make(own)
+            if kind is AddCow:
+                with server.serve(own) as uri:
+                    workloads.fio(uri, own, [
+                        f"--rw=write:{step // 1024 - 1024}k", "--bs=1M", f"--offset={step // 2}",
+                        f"--size={TIB - step // 2}", f"--io_size={pieces * MIB}", "--end_fsync=1"])
+        stored = os.stat(os.path.join(folder, "addcow", "disk.raw")).st_blocks * 512
+        if not pieces * MIB <= stored <= pieces * MIB * 5 // 4:
+            raise Failed(f"the overlay has {stored >> 20} MiB and not {pieces}")
+
+    def once(self, name):
+        own = os.path.join(self.folder, name)
+        with self.servers[name].serve(own) as uri:
+            try:
+                return timed(self.client, uri)
+            finally:
+                remove(self.copy)
+
+    def client(self, uri):
+        raise NotImplementedError
+
+    def programs_to_time(self):
+        return [("nbdkit file", lambda: self.once("raw")), ("addcow", lambda: self.once("addcow"))]
+
+
+class NbdCopy(CopyOut):
+    title = "nbdcopy of 1 TiB with data in BENCH_SIZE / 2, to a file"
+    reference, target, programs = "nbdkit file", "1.10 at most", ("nbdcopy",)
+
+    def client(self, uri):
+        run(["nbdcopy", uri, self.copy])
+
+
+class QemuConvert(CopyOut):
+    title = "qemu-img convert of 1 TiB with data in BENCH_SIZE / 2, to raw"
+    reference, target, programs = "nbdkit file", "1.10 at most", ("qemu-img",)
+
+    def client(self, uri):
+        run(["qemu-img", "convert", "-f", "raw", "-O", "raw", uri, self.copy])
+
+
+class Open:
+    """Starting and stopping nbdkit with a disk of 64 TiB, no cluster of which is
+    allocated. What addcow takes more than nbdkit's null plugin is the opening."""
+
+    title = "start and stop with a disk of 64 TiB, nothing allocated"
+    reference, target = "nbdkit null", "50 ms more than the reference at most"
+
+    def __init__(self, settings, folder):
+        need("nbdkit")
+        self.settings, self.own = settings, None
+        # tmpfs has files of that size where the folder's file system has not.
+        for place in (folder, "/dev/shm"):
+            own = os.path.join(place, f"addcow-bench-open.{os.getpid()}")
+            try:
+                os.mkdir(own)
+                sparse(os.path.join(own, "probe"), 64 * TIB)
+                os.unlink(os.path.join(own, "probe"))
+                self.own = own
+                break
+            except OSError:
+                shutil.rmtree(own, ignore_errors=True)
+        if not self.own:
+            raise Skip("no file system here (nor tmpfs) has files of 64 TiB")
+        try:
+            self.make(settings)
+        except BaseException:
+            self.close()
+            raise
+
+    def make(self, settings):
+        run([settings.run, "addcow", "create", "-q", "-s", "64T", "-i", f"{self.own}/disk.raw",
+             f"{self.own}/x.add-cow"])
+        # Without a backing file all is allocated from the start: clear that, so
+        # that the bitmap is looked at.
+        with open(f"{self.own}/x.add-cow", "r+b") as file:
+            file.seek(28)
+            (features,) = struct.unpack("<Q", file.read(8))
+            file.seek(28)
+            file.write(struct.pack("<Q", features & ~4))
+
+    def close(self):
+        shutil.rmtree(self.own)
+
+    def once(self, command):
+        def start_and_stop():
+            with serving(command, self.own):
+                pass
+        return timed(start_and_stop)
+
+    def programs_to_time(self):
+        return [("nbdkit null", lambda: self.once(
+                    ["nbdkit", *nbdkit(self.own, "null", "size=64T")])),
+                ("addcow", lambda: self.once(
+                    [self.settings.run, "nbdkit",
+                     *nbdkit(self.own, "addcow", f"{self.own}/x.add-cow")]))]
+
+
+class Map:
+    """Every other cluster allocated, with 4 KiB of data in it; the same holes in
+    a raw file. BENCH_MAP_SIZE=1T has 8 million of them and takes 64 GiB."""
+
+    title = "nbdinfo --map of BENCH_MAP_SIZE, every other cluster allocated"
+    reference, target = "nbdkit file", "1.20 at most"
+
+    def __init__(self, settings, folder):
+        need("nbdkit", "nbdinfo")
+        size = settings.map_size
+        if size % (CLUSTER * 16):
+            raise Skip("BENCH_MAP_SIZE is not in whole MiB")
+        files = Files(folder)
+        self.folder = folder
+        self.servers = {"raw": Raw(settings, files), "addcow": AddCow(settings, files)}
+        sparse(files.raw, size, range(0, size, 2 * CLUSTER), 4096)
+        sparse(files.path, size)
+        self.servers["addcow"].make(folder)
+        sparse(os.path.join(folder, "disk.raw"), size, range(0, size, 2 * CLUSTER), 4096)
+        with open(os.path.join(folder, "x.add-cow"), "r+b") as file:
+            file.seek(HEADER)
+            file.write(b"\x55" * (size // CLUSTER // 8))
+
+    def once(self, name):
+        with self.servers[name].serve(self.folder) as uri:
+            return timed(run, ["nbdinfo", "--map", uri])
+
+    def programs_to_time(self):
+        return [("nbdkit file", lambda: self.once("raw")), ("addcow", lambda: self.once("addcow"))]
+
+
+class Flatten:
+    """An overlay of BENCH_SIZE, nothing allocated, is made to stand alone. What
+    each program leaves is synced, and that is counted."""
+
+    title = "flatten of BENCH_SIZE, nothing allocated"
+    reference, target = "cp --sparse=always", "1.00 at most of the faster of the others"
+
+    def __init__(self, settings, folder):
+        need("qemu-img", "cp", "sync")
+        self.settings, self.folder = settings, folder
+        self.base = Files(folder).path
+        sparse(self.base, settings.size, range(0, settings.size, MIB))
+        run(["sync", self.base])
+
+    def flatten(self):
+        AddCow(self.settings, Files(self.folder)).make(self.folder)
+        return timed(lambda: (run([self.settings.run, "addcow", "flatten", "-q",
+                                   f"{self.folder}/x.add-cow"]),
+                              run(["sync", f"{self.folder}/disk.raw"])))
+
+    def rebase(self):
+        overlay = f"{self.folder}/x.qcow2"
+        run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", self.base, "-F", "raw", overlay])
+        return timed(lambda: (run(["qemu-img", "rebase", "-q", "-f", "qcow2", "-b", "", overlay]),
+                              run(["sync", overlay])))
+
+    def copy(self):
+        copy = f"{self.folder}/copy.raw"
+        return timed(lambda: (run(["cp", "--sparse=always", self.base, copy]),
+                              run(["sync", copy])))
+
+    def fresh(self, function):
+        try:
+            return function()
+        finally:
+            for name in ("x.add-cow", "disk.raw", "x.qcow2", "copy.raw"):
+                remove(os.path.join(self.folder, name))
+
+    def programs_to_time(self):
+        return [("cp --sparse=always", lambda: self.fresh(self.copy)),
+                ("qemu-img rebase -b ''", lambda: self.fresh(self.rebase)),
+                ("addcow", lambda: self.fresh(self.flatten))]
+
+
+TASKS = {"nbdcopy": NbdCopy, "convert": QemuConvert, "open": Open, "map": Map, "flatten": Flatten}
+
+
+def run_task(name, settings, folder, result, say):
+    task = None
+    try:
+        task = TASKS[name](settings, folder)
+        programs = task.programs_to_time()
+        for number in range(settings.rounds):
+            start = number % len(programs)
+            for program, function in programs[start:] + programs[:start]:
+                seconds = function()
+                result["samples"].append({"task": name, "program": program, "round": number + 1,
+                                          "seconds": round(seconds, 6)})
+                say(f"round {number + 1}, {name}, {program}: {seconds:.3f} s")
+    finally:
+        if hasattr(task, "close"):
+            task.close()
+
+
+def run_group(settings, scratch, result, say):
+    """All chosen tasks, one after the other; the rounds of one are interleaved."""
+    result["size"], result["map size"] = settings.size, settings.map_size
+    for name in settings.workloads:
+        kind = TASKS[name]
+        title = kind.title.replace("BENCH_SIZE / 2", f"{settings.size // 2 >> 20} MiB")
+        title = title.replace("BENCH_SIZE", f"{settings.size >> 20} MiB")
+        title = title.replace("BENCH_MAP_SIZE", f"{settings.map_size >> 20} MiB")
+        result["tasks"].append({"name": name, "title": title, "reference": kind.reference,
+                                "target": kind.target})
+        folder = os.path.join(scratch, name)
+        os.mkdir(folder)
+        try:
+            run_task(name, settings, folder, result, say)
+        except Skip as reason:
+            result["skipped"].append([name, str(reason)])
+            say(f"SKIP: {name}: {reason}")
+        except (Failed, OSError) as error:
+            result["failed"].append(f"{name}: {error}")
+            say(f"FAILED: {name}: {error}")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -28,5 +28,6 @@ dist_doc_DATA += \
 	docs/concurrency.md \
 	docs/durability.md \
 	docs/format.md \
+	docs/performance.md \
 	docs/security.md \
 	docs/testing.md

@@ -18,6 +18,7 @@ AM_TESTS_ENVIRONMENT = \
 
 shell_tests = \
 	tests/shell/test-all-allocated.sh \
+	tests/shell/test-bench.sh \
 	tests/shell/test-clean-stop.sh \
 	tests/shell/test-completion.sh \
 	tests/shell/test-confine.sh \

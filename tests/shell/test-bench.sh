@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The benchmark works: its arithmetic, on samples made up here, and a run with
+# very little in it. No time that is measured here can fail the test.
+
+. "$(dirname "$0")/../functions.sh"
+requires python3
+
+PYTHONPATH="$srcdir/bench"
+PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH PYTHONDONTWRITEBYTECODE
+
+# The median of the rounds' ratios, which is not the ratio of the medians: in
+# round 2 the whole machine was slow. The cow filter was not there in round 3,
+# and the second workload had no raw limit.
+cat >result.json <<'END_OF_JSON'
+{"group": "fio", "rounds": 3, "command": "make bench", "note": "", "skipped": [["qcow2", "gone"]],
+ "failed": [], "tasks": [],
+ "machine": {"date": "2000-01-02", "cores": 2, "cpu": "abacus", "memory": "1 GiB", "kernel": "6",
+  "file system": "ext4", "load before": 0.1, "nbdkit": "nbdkit 1", "qemu": "qemu 2", "fio": "fio 3",
+  "libnbd": "libnbd 4"},
+ "servers": [{"name": "raw", "title": "raw limit", "durable": true},
+  {"name": "addcow", "title": "addcow", "durable": true},
+  {"name": "cow", "title": "cow filter", "durable": false}],
+ "workloads": [{"name": "w", "title": "write, flushed", "flushed": true, "target": "0.80"},
+  {"name": "r", "title": "read", "flushed": false, "target": "0.95"}],
+ "samples": [
+  {"workload": "w", "server": "raw", "round": 1, "bytes": 1000000000, "seconds": 1.0},
+  {"workload": "w", "server": "raw", "round": 2, "bytes": 1000000000, "seconds": 10.0},
+  {"workload": "w", "server": "raw", "round": 3, "bytes": 1000000000, "seconds": 2.0},
+  {"workload": "w", "server": "addcow", "round": 1, "bytes": 1000000000, "seconds": 4.0},
+  {"workload": "w", "server": "addcow", "round": 2, "bytes": 1000000000, "seconds": 20.0},
+  {"workload": "w", "server": "addcow", "round": 3, "bytes": 1000000000, "seconds": 2.5},
+  {"workload": "w", "server": "cow", "round": 1, "bytes": 1000000000, "seconds": 2.0},
+  {"workload": "w", "server": "cow", "round": 2, "bytes": 1000000000, "seconds": 5.0},
+  {"workload": "r", "server": "addcow", "round": 1, "bytes": 2000000, "seconds": 0.5}]}
+END_OF_JSON
+cat >want <<'END_OF_TABLE'
+| workload | raw limit, MB/s | addcow | cow filter | target for addcow |
+|---|---|---|---|---|
+| write, flushed | 500 | 0.50 (250) | 1.25 (350) \* | 0.80 |
+| read | – | ? (4) | – | 0.95 |
+END_OF_TABLE
+python3 - <<'END_OF_PYTHON'
+import json, report, workloads
+result = json.load(open("result.json"))
+open("table", "w").write(report.table(result))
+open("plot", "w").write(report.plot_data(result))
+text = report.markdown(result)
+assert "ignores flush" in text and "Skipped: qcow2: gone" in text and "abacus" in text, text
+
+job = {"read": {"io_bytes": 0, "runtime": 0}, "write": {"io_bytes": 4096, "runtime": 250}}
+assert workloads.sample(job, "write") == {"bytes": 4096, "seconds": 0.25}
+
+task = {"name": "t", "title": "task", "reference": "cp", "target": "1.00"}
+times = {"cp": (1.0, 8.0, 2.0), "addcow": (3.0, 4.0, 1.0)}
+open("tasks", "w").write(report.tasks_table({"tasks": [task], "samples": [
+    {"task": "t", "program": name, "round": number, "seconds": value}
+    for name, values in times.items() for number, value in enumerate(values)]}))
+END_OF_PYTHON
+diff -u want table
+cat >want <<'END_OF_TABLE'
+| task | program | seconds | times the reference | target for addcow |
+|---|---|---|---|---|
+| task | cp | 2.000 | reference |  |
+| task | addcow | 3.000 | 0.50 | 1.00 |
+END_OF_TABLE
+diff -u want tasks
+printf 'workload\t"addcow"\t"cow filter"\n"write,\\nflushed"\t0.5000\t1.2500\n"read"\t?\t?\n' >want
+diff -u want plot
+
+requires fio
+fio --enghelp 2>/dev/null | has -w nbd || skip "the arithmetic is right, but fio has no nbd engine"
+
+# The final flush is in the time that fio counts, and only where it should be.
+nbdkit -U - eval get_size='echo 1M' pwrite='cat >/dev/null' flush='sleep 1' \
+    can_write='exit 0' can_flush='exit 0' \
+    --run 'python3 - "$uri"' <<'END_OF_PYTHON'
+import sys, workloads
+def seconds(*more):
+    arguments = ["--rw=write", "--bs=64k", "--size=1M", *more]
+    return workloads.sample(workloads.fio(sys.argv[1], ".", arguments), "write")["seconds"]
+assert seconds("--end_fsync=1") >= 1.0
+# Five flushes of a second each, two of them at least before the last write.
+assert seconds("--fsync=3") >= 2.0
+END_OF_PYTHON
+
+# A run with nothing in it to speak of, each kind of workload once.
+mkdir data
+small=(env ADDCOW_RUN="$ADDCOW_RUN" BENCH_DIR="$PWD/data" BENCH_OUTPUT="$PWD/out" BENCH_SIZE=16M
+    BENCH_MAP_SIZE=16M BENCH_SECONDS=0.02)
+bench=(python3 "$srcdir/bench/bench.py")
+"${small[@]}" BENCH_ROUNDS=2 BENCH_SERVERS='raw addcow' \
+    BENCH_WORKLOADS='randread-4k randwrite-4k-fsync write-4k-flush randwrite-4k-allocated' \
+    "${bench[@]}" >table 2>log || { cat log >&2; fail "a small run"; }
+expect_equal 4 "$(grep -c '^| [rs].*| [0-9]* | [0-9.]* ([0-9]*) | ' table)" "rows with numbers"
+cmp table <(cat out/latest.md; echo) || fail "what was printed is not what was written"
+python3 - <<'END_OF_PYTHON'
+import json
+result = json.load(open("out/latest.json"))
+assert len(result["samples"]) == 4 * 2 * 2, result
+assert all(sample["bytes"] > 0 and sample["seconds"] > 0 for sample in result["samples"])
+# First touch is the same work for everybody.
+assert len({s["bytes"] for s in result["samples"] if s["workload"] == "write-4k-flush"}) == 1
+assert not result["failed"], result["failed"]
+END_OF_PYTHON
+if command -v gnuplot >/dev/null; then
+    [ -s out/latest.png ] && [ -s out/latest.svg ] || fail "no plot"
+else
+    has 'Skipped: plot: gnuplot is not installed' <table || fail "a plot that is missing has no name"
+fi
+expect_equal "" "$(ls -A data)" "files left behind"
+
+"${small[@]}" BENCH_ROUNDS=1 BENCH_GROUP=tools BENCH_WORKLOADS='map flatten' "${bench[@]}" >table 2>log ||
+    { cat log >&2; fail "a small run of tools"; }
+expect_equal 2 "$(grep -c '^| .* | addcow | [0-9.]* | [0-9.]* | ' table)" "tasks with numbers"
+
+# Interrupted, it stops its server and removes its files.
+"${small[@]}" BENCH_SECONDS=60 BENCH_SERVERS=raw BENCH_WORKLOADS=randread-4k "${bench[@]}" \
+    >table 2>log &
+bench_pid=$!
+at_exit "kill $bench_pid 2>/dev/null; wait $bench_pid 2>/dev/null"
+waited=0
+until has 'measures' <log && [ -s "$(echo data/*/overlay/pid)" ]; do
+    kill -0 "$bench_pid" 2>/dev/null || { cat log >&2; fail "the run ended by itself"; }
+    waited=$((waited + 1))
+    [ "$waited" -lt 600 ] || fail "no server within a minute"
+    sleep 0.1
+done
+served_pid="$(cat data/*/overlay/pid)"
+kill "$bench_pid"
+status=0
+wait "$bench_pid" || status=$?
+expect_equal 143 "$status" "exit status when interrupted"
+! kill -0 "$served_pid" 2>/dev/null || fail "the server goes on"
+expect_equal "" "$(ls -A data)" "files left behind when interrupted"
