@@ -112,8 +112,8 @@ def run_fio_group(settings, scratch, result):
                             "flushed": each.flushed()} for each in chosen]
     for number in range(settings.rounds):
         start = number % len(servers)
+        backing.warm()
         for workload in chosen:
-            backing.warm()
             for server in servers[start:] + servers[:start]:
                 what = f"round {number + 1}, {workload.title}, {server.title}"
                 try:

@@ -46,8 +46,9 @@ def stop(process):
 
 
 @contextlib.contextmanager
-def serving(command, folder):
-    """The server `command`, which has to write `pid` when it is ready."""
+def serving(command, folder, throw_away=False):
+    """The server `command`, which has to write `pid` when it is ready. What it
+    would write at its end is not waited for where it is thrown away anyway."""
     pid = os.path.join(folder, "pid")
     for left in (pid, os.path.join(folder, "socket")):
         with contextlib.suppress(FileNotFoundError):
@@ -65,6 +66,8 @@ def serving(command, folder):
                 time.sleep(0.01)
             yield f"nbd+unix:///?socket={folder}/socket"
         finally:
+            if throw_away:
+                process.kill()
             stop(process)
 
 
@@ -89,8 +92,8 @@ class Server:
     def command(self, folder):
         raise NotImplementedError
 
-    def serve(self, folder):
-        return serving(self.command(folder), folder)
+    def serve(self, folder, throw_away=False):
+        return serving(self.command(folder), folder, throw_away)
 
     def settle(self, folder):
         """Brings what is dirty to the disk, so that it does not cost the next."""

@@ -120,7 +120,8 @@ def arguments_of(workload, settings):
 def measure(workload, server, settings, scratch):
     """One measurement, on an overlay in the state that the workload wants."""
     folder = os.path.join(scratch, "overlay")
-    if workload.state == FILLED and server.keeps:
+    throw_away = not (workload.state == FILLED and server.keeps)
+    if not throw_away:
         folder = os.path.join(scratch, f"filled-{server.name}")
         if not os.path.isdir(folder):
             os.mkdir(folder)
@@ -132,7 +133,7 @@ def measure(workload, server, settings, scratch):
         os.mkdir(folder)
         server.make(folder)
     try:
-        with server.serve(folder) as uri:
+        with server.serve(folder, throw_away) as uri:
             if workload.state == FILLED and not server.keeps:
                 fill(uri, folder, settings)
             job = fio(uri, folder, arguments_of(workload, settings))
