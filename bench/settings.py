@@ -59,7 +59,7 @@ class Settings:
         self.rounds = number("BENCH_ROUNDS", 3, 1)
         self.seconds = number("BENCH_SECONDS", 2.0, 0.01)
         self.size = parse_size(os.environ.get("BENCH_SIZE") or "2G")
-        self.map_size = parse_size(os.environ.get("BENCH_MAP_SIZE") or "8G")
+        self.map_size = parse_size(os.environ.get("BENCH_MAP_SIZE") or "2G")
         if self.size < 1 << 23 or self.size % (1 << 20):
             wrong("BENCH_SIZE: 8M or more, in whole MiB")
         self.directory = os.environ.get("BENCH_DIR") or os.environ.get("TMPDIR") or "/var/tmp"
