@@ -11,16 +11,7 @@ bench_sources = \
 	bench/tasks.py \
 	bench/workloads.py
 
-# The run that docs/performance.md shows.
-bench_results = \
-	bench/results/before.json \
-	bench/results/before.md \
-	bench/results/before.png \
-	bench/results/before.svg \
-	bench/results/before-tools.json \
-	bench/results/before-tools.md
-
-EXTRA_DIST += $(bench_sources) $(bench_results) bench/README.md
+EXTRA_DIST += $(bench_sources) bench/README.md
 
 .PHONY: bench
 
