@@ -24,7 +24,7 @@ echo "seed: $seed (FUZZ_SEED sets it), $seconds seconds (FUZZ_SECONDS)"
 # A small quarantine: freed memory is soon used again, which is faster.
 export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}quarantine_size_mb=8"
 status=0
-"$program" -max_total_time="$seconds" -seed="$seed" -max_len=4608 -timeout=25 \
+"$program" -max_total_time="$seconds" -seed="$seed" -max_len=4608 -timeout=120 -report_slow_units=60 \
     -rss_limit_mb=1024 -dict="$srcdir/fuzz/addcow.dict" -print_final_stats=1 \
     -artifact_prefix="$artifacts/$fuzzer-" corpus >log 2>&1 || status=$?
 if [ "$status" -ne 0 ]; then
