@@ -83,7 +83,9 @@ client 'h.pwrite(b"1" * 100, 3 << 30)' 'no_space(h.flush)' 'no_space(h.flush)' \
 rm small/ballast
 client 'h.flush()'
 kill -KILL "$server_pid" # what is not on the disk now would be lost
-wait "$server_pid" || true
+status=0
+wait "$server_pid" || status=$?
+expect_equal 137 "$status" "exit status of the server that was killed"
 sound small/x.add-cow
 nbdkit -r -U - addcow small/x.add-cow --run \
     'nbdsh -u "$uri" -c "assert h.pread(100, 3 << 30) == b\"1\" * 100" -c "assert h.pread(3, 7) == b\"2\" * 3"'
