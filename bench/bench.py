@@ -56,7 +56,7 @@ class Backing:
 
 def room_needed(settings):
     filled = min(ALLOCATED, settings.size // 4) * len(settings.servers)
-    return settings.size * 3 + filled + (settings.size >> 3)
+    return settings.size * 4 + filled + (settings.size >> 3)
 
 
 def skip(result, name, reason):
@@ -115,6 +115,8 @@ def run_fio_group(settings, scratch, result):
         backing.warm()
         for workload in chosen:
             for server in servers[start:] + servers[:start]:
+                if not server.does(workload):
+                    continue
                 what = f"round {number + 1}, {workload.title}, {server.title}"
                 try:
                     sample = measure(workload, server, settings, scratch)

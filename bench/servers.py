@@ -86,8 +86,13 @@ class Server:
         """Why it cannot run here, or None."""
         return None if shutil.which(self.program) else f"{self.program} is not installed"
 
-    def make(self, folder):
-        """A fresh overlay in `folder`."""
+    def does(self, workload):
+        """Whether it says anything of that workload."""
+        return workload is not None
+
+    def make(self, folder, image=None):
+        """A fresh overlay in `folder`. `image`: what a server without overlays
+        serves instead of one, see Raw."""
 
     def command(self, folder):
         raise NotImplementedError
@@ -104,14 +109,33 @@ def nbdkit(folder, *arguments):
 
 
 class Raw(Server):
-    """The limit: the same bytes in a raw file that is all data."""
+    """The limit: the same bytes in a raw file. For reads of what is unallocated
+    that is the backing file, which the others read too; for a first touch one
+    that has its storage already; for the rest a file that is filled as the
+    overlays are. So what the system's page cache is made of is the same."""
     name, title, program = "raw", "raw limit", "nbdkit"
 
+    def make(self, folder, image=None):
+        os.symlink(image or self.backing.raw, f"{folder}/disk.raw")
+
     def command(self, folder):
-        return ["nbdkit", *nbdkit(folder, "file", self.backing.raw)]
+        return ["nbdkit", *nbdkit(folder, "file", f"{folder}/disk.raw")]
 
     def settle(self, folder):
-        sync_file(self.backing.raw)
+        sync_file(f"{folder}/disk.raw")
+
+
+class RawSparse(Raw):
+    """What a first touch costs where the file takes its storage only then, as
+    every overlay has to. No copy-on-write, so nothing to compare with."""
+    name, title = "raw-sparse", "raw, sparse"
+
+    def does(self, workload):
+        return workload.first_touch()
+
+    def make(self, folder, image=None):
+        with open(f"{folder}/disk.raw", "wb") as file:
+            file.truncate(self.settings.size)
 
 
 class AddCow(Server):
@@ -122,7 +146,7 @@ class AddCow(Server):
             return f"{self.settings.run} is not built"
         return super().missing()
 
-    def make(self, folder):
+    def make(self, folder, image=None):
         run([self.settings.run, "addcow", "create", "-q", "-b", self.backing.path, "-F", "raw",
              "-i", f"{folder}/disk.raw", f"{folder}/x.add-cow"])
 
@@ -147,7 +171,7 @@ class Qcow2(Server):
             return "qemu-img is not installed"
         return super().missing()
 
-    def make(self, folder):
+    def make(self, folder, image=None):
         options = [self.options] if self.options else []
         if self.data_file:
             options.append(f"data_file={folder}/x.raw")
@@ -179,4 +203,5 @@ class Qcow2DataFile(Qcow2):
 
 
 SERVERS = {server.name: server for server in (
-    Raw, AddCow, CowFilter, Qcow2Threads, Qcow2IoUring, Qcow2Subclusters, Qcow2DataFile)}
+    Raw, AddCow, CowFilter, Qcow2Threads, Qcow2IoUring, Qcow2Subclusters, Qcow2DataFile,
+    RawSparse)}

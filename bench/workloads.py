@@ -8,6 +8,7 @@ for the job, the final fsync included where a workload has one; starting and
 stopping servers is never in it."""
 
 import json
+import mmap
 import os
 import shutil
 import subprocess
@@ -38,6 +39,9 @@ class Workload:
 
     def side(self):
         return "read" if "read" in self.pattern else "write"
+
+    def first_touch(self):
+        return self.state == FRESH and self.side() == "write"
 
 
 PEER = "best durable peer"
@@ -103,11 +107,16 @@ def fill(uri, folder, settings):
     fio(uri, folder, ["--rw=write", "--bs=1M", f"--size={filled_size(settings)}", "--end_fsync=1"])
 
 
+def written(workload, settings):
+    """Bytes that a workload with a fixed number of them writes."""
+    return min(settings.scaled(workload.io_mib * MIB), settings.size)
+
+
 def arguments_of(workload, settings):
     size = filled_size(settings) if workload.state == FILLED else settings.size
     arguments = [f"--rw={workload.pattern}", f"--bs={workload.block}", f"--size={size}"]
     if workload.io_mib:
-        arguments.append(f"--io_size={min(settings.scaled(workload.io_mib * MIB), settings.size)}")
+        arguments.append(f"--io_size={written(workload, settings)}")
     else:
         arguments += ["--time_based=1", f"--runtime={max(1, round(settings.seconds * 1000))}ms"]
     if workload.fsync:
@@ -117,25 +126,48 @@ def arguments_of(workload, settings):
     return arguments
 
 
+def raw_image(workload, server, settings, scratch):
+    """The file that the raw limit serves, see servers.Raw."""
+    if workload.first_touch():
+        return server.backing.raw
+    if workload.state == FRESH:
+        return server.backing.path
+    path = os.path.join(scratch, "filled.img")
+    if not os.path.exists(path):
+        with open(path, "wb") as file:
+            file.truncate(settings.size)
+    return path
+
+
+def take_memory(size):
+    """Uses that much memory for a moment. A virtual machine may have given what
+    is free back to its host, and who needs it first would pay for getting it."""
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE):
+        pass
+
+
 def measure(workload, server, settings, scratch):
     """One measurement, on an overlay in the state that the workload wants."""
+    image = raw_image(workload, server, settings, scratch)
     folder = os.path.join(scratch, "overlay")
     throw_away = not (workload.state == FILLED and server.keeps)
     if not throw_away:
         folder = os.path.join(scratch, f"filled-{server.name}")
         if not os.path.isdir(folder):
             os.mkdir(folder)
-            server.make(folder)
+            server.make(folder, image)
             with server.serve(folder) as uri:
                 fill(uri, folder, settings)
     else:
         shutil.rmtree(folder, ignore_errors=True)
         os.mkdir(folder)
-        server.make(folder)
+        server.make(folder, image)
     try:
         with server.serve(folder, throw_away) as uri:
             if workload.state == FILLED and not server.keeps:
                 fill(uri, folder, settings)
+            if workload.first_touch():
+                take_memory(written(workload, settings) + 256 * MIB)
             job = fio(uri, folder, arguments_of(workload, settings))
     finally:
         server.settle(folder)
