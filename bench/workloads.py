@@ -8,7 +8,6 @@ for the job, the final fsync included where a workload has one; starting and
 stopping servers is never in it."""
 
 import json
-import mmap
 import os
 import shutil
 import subprocess
@@ -139,11 +138,14 @@ def raw_image(workload, server, settings, scratch):
     return path
 
 
-def take_memory(size):
-    """Uses that much memory for a moment. A virtual machine may have given what
-    is free back to its host, and who needs it first would pay for getting it."""
-    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE):
-        pass
+def take_memory(path, size):
+    """Uses that much of the page cache for a moment. A virtual machine may have
+    given what is free back to its host, and who needs it first would pay for
+    getting it again: a second for a GiB."""
+    with open(path, "wb") as file:
+        for _ in range(size // MIB):
+            file.write(bytes(MIB))
+    os.unlink(path)
 
 
 def measure(workload, server, settings, scratch):
@@ -167,7 +169,8 @@ def measure(workload, server, settings, scratch):
             if workload.state == FILLED and not server.keeps:
                 fill(uri, folder, settings)
             if workload.first_touch():
-                take_memory(written(workload, settings) + 256 * MIB)
+                take_memory(os.path.join(scratch, "memory"),
+                            written(workload, settings) + 256 * MIB)
             job = fio(uri, folder, arguments_of(workload, settings))
     finally:
         server.settle(folder)

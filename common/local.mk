@@ -13,6 +13,7 @@ common_libengine_la_SOURCES = \
 	common/base/unique_fd.h \
 	common/base/units.h \
 	common/base/zero_bytes.h \
+	common/io/cloner.cc common/io/cloner.h \
 	common/io/durable_create.cc common/io/durable_create.h \
 	common/io/file.cc common/io/file.h \
 	common/io/file_lock.cc common/io/file_lock.h \
@@ -28,6 +29,8 @@ common_libengine_la_SOURCES = \
 	common/image/bitmap_store.cc common/image/bitmap_store.h \
 	common/image/cluster_locks.cc common/image/cluster_locks.h \
 	common/image/copy_on_write.cc \
+	common/image/copy_up.cc \
 	common/image/extents.cc \
 	common/image/image.cc common/image/image.h \
-	common/image/image_files.cc common/image/image_files.h
+	common/image/image_files.cc common/image/image_files.h \
+	common/image/partial_clusters.cc common/image/partial_clusters.h

@@ -60,24 +60,37 @@ Result<std::unique_ptr<BackgroundFlush>> BackgroundFlush::Start(Image& image,
 }
 
 BackgroundFlush::BackgroundFlush(Image& image, Clock::duration interval, LogSink log)
-    : interval_(interval), round_(image, std::move(log)), thread_([this] { Loop(); }) {
+    : image_(image), interval_(interval), round_(image, std::move(log)), thread_([this] {
+        Loop();
+      }) {
+  image_.SetCrowdedHandler([this] { Wake(); });
   // Fails only where the name is too long.
   (void)::pthread_setname_np(thread_.native_handle(), kThreadName);
 }
 
 BackgroundFlush::~BackgroundFlush() {
+  image_.SetCrowdedHandler({});
   {
     MutexLock lock(mutex_);
     stop_ = true;
   }
-  stop_wanted_.NotifyAll();
+  changed_.NotifyAll();
   thread_.join();
+}
+
+void BackgroundFlush::Wake() {
+  {
+    MutexLock lock(mutex_);
+    woken_ = true;
+  }
+  changed_.NotifyAll();
 }
 
 bool BackgroundFlush::SleepUntil(Clock::time_point time) {
   MutexLock lock(mutex_);
-  while (!stop_ && stop_wanted_.WaitUntil(mutex_, time)) {
+  while (!stop_ && !woken_ && changed_.WaitUntil(mutex_, time)) {
   }
+  woken_ = false;
   return !stop_;
 }
 

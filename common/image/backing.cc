@@ -19,6 +19,7 @@ Status Backing::Read(std::span<std::byte> buffer, uint64_t offset) const {
 Result<uint64_t> Backing::FindData(uint64_t offset, uint64_t end) const {
   const uint64_t limit = std::min(end, size_);
   if (offset >= limit) return end;
+  if (KnownDataEnd(offset) > 0) return offset;
   ADDCOW_TRY_ASSIGN(const uint64_t data, file_->FindData(offset));
   return data < limit ? data : end;
 }
@@ -26,9 +27,19 @@ Result<uint64_t> Backing::FindData(uint64_t offset, uint64_t end) const {
 Result<uint64_t> Backing::FindHole(uint64_t offset, uint64_t end) const {
   const uint64_t limit = std::min(end, size_);
   if (offset >= limit) return offset;
+  if (const uint64_t known = KnownDataEnd(offset); known > 0) return std::min(known, limit);
   ADDCOW_TRY_ASSIGN(const uint64_t hole, file_->FindHole(offset));
   // Storage may be found again at `offset` itself only if the file shrank.
-  return hole > offset ? std::min(hole, limit) : limit;
+  if (hole <= offset) return limit;
+  MutexLock lock(mutex_);
+  data_start_ = offset;
+  data_end_ = hole;
+  return std::min(hole, limit);
+}
+
+uint64_t Backing::KnownDataEnd(uint64_t offset) const {
+  MutexLock lock(mutex_);
+  return offset >= data_start_ && offset < data_end_ ? data_end_ : 0;
 }
 
 Status Backing::Prefetch(uint64_t offset, uint64_t length) const {

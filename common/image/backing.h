@@ -10,16 +10,15 @@
 #include <span>
 
 #include "common/base/error.h"
+#include "common/base/mutex.h"
 #include "common/io/file.h"
 
 namespace addcow {
 
-// Constant after construction; any thread.
+// Any thread. The file must not change meanwhile; so where it was once found
+// to have data, it is not asked again (FindData, FindHole).
 class Backing {
  public:
-  // No backing file.
-  Backing() = default;
-
   // `file` is null where there is none, and must outlive this object. `size`
   // is the file's, taken once: a file that ends before it was truncated under
   // us, and reading there fails with EIO.
@@ -40,8 +39,18 @@ class Backing {
   Status Prefetch(uint64_t offset, uint64_t length) const;
 
  private:
-  File* file_ = nullptr;
-  uint64_t size_ = 0;
+  // The end of the data around `offset`, where that is known; else 0.
+  uint64_t KnownDataEnd(uint64_t offset) const ADDCOW_EXCLUDES(mutex_);
+
+  // Constant after construction.
+  File* const file_;
+  const uint64_t size_;
+
+  // Innermost.
+  mutable Mutex mutex_;
+  // The data that was found last.
+  mutable uint64_t data_start_ ADDCOW_GUARDED_BY(mutex_) = 0;
+  mutable uint64_t data_end_ ADDCOW_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace addcow

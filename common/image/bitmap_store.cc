@@ -70,11 +70,38 @@ bool BitmapStore::HasPending() {
 
 BitmapStore::PageMap BitmapStore::Take() {
   MutexLock lock(mutex_);
-  return std::exchange(pending_, {});
+  taken_ = std::exchange(pending_, {});
+  return taken_;
+}
+
+void BitmapStore::Published() {
+  MutexLock lock(mutex_);
+  taken_.clear();
+  old_bits_durable_ = true;
+}
+
+bool BitmapStore::IsDurable(ClusterRange range) {
+  const ClusterRun run = bitmap_.RunAt(range);
+  if (!run.allocated || run.range != range) return false;
+  const auto touches = [&](const PageMap& pages) {
+    for (uint64_t cluster = range.first; cluster < range.end();) {
+      const auto page = pages.find(cluster / kClustersPerPage);
+      const uint64_t next = RoundDown(cluster, kClustersPerPage) + kClustersPerPage;
+      const uint64_t end = std::min(next, range.end());
+      for (; page != pages.end() && cluster < end; cluster++)
+        if ((page->second[cluster % kClustersPerPage / 64] >> (cluster % 64) & 1) != 0)
+          return true;
+      cluster = end;
+    }
+    return false;
+  };
+  MutexLock lock(mutex_);
+  return old_bits_durable_ && !touches(pending_) && !touches(taken_);
 }
 
 void BitmapStore::PutBack(PageMap taken) {
   MutexLock lock(mutex_);
+  taken_.clear();
   for (auto& [index, page] : taken) {
     Page& pending = pending_[index];
     for (size_t i = 0; i < kPageWords; i++) pending[i] |= page[i];

@@ -63,6 +63,13 @@ class BitmapStore {
   // Phase (c). The caller syncs the file afterwards.
   Status Write(const PageMap& taken) ADDCOW_EXCLUDES(mutex_);
 
+  // After phase (d): what Take gave is durable, and so are all older bits.
+  void Published() ADDCOW_EXCLUDES(mutex_);
+
+  // Whether all of these clusters are allocated, and will be after a crash.
+  // Any thread.
+  bool IsDurable(ClusterRange range) ADDCOW_EXCLUDES(mutex_);
+
   // Undoes Take, after a phase that failed.
   void PutBack(PageMap taken) ADDCOW_EXCLUDES(mutex_);
 
@@ -80,6 +87,10 @@ class BitmapStore {
   // It makes "live bit set" and "bit pending" one step for Publishable.
   Mutex mutex_;
   PageMap pending_ ADDCOW_GUARDED_BY(mutex_);
+  PageMap taken_ ADDCOW_GUARDED_BY(mutex_);  // and neither published nor put back
+  // Bits that are neither pending nor taken are durable. Not so at first: those
+  // that were found may come from a process that was killed before it synced.
+  bool old_bits_durable_ ADDCOW_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace addcow

@@ -8,24 +8,35 @@
 
 namespace addcow {
 
-bool ClusterLocks::IsFree(ClusterRange range) const {
-  return std::none_of(held_.begin(), held_.end(), [&](const ClusterRange& held) {
-    return range.first < held.end() && held.first < range.end();
+// Whether an earlier request stands against this one.
+bool ClusterLocks::MustWait(uint64_t ticket) const {
+  const auto mine = std::ranges::find(requests_, ticket, &Request::ticket);
+  return std::any_of(requests_.begin(), mine, [&](const Request& other) {
+    return mine->range.first < other.range.end() && other.range.first < mine->range.end() &&
+           (mine->kind == Kind::kExclusive || other.kind == Kind::kExclusive);
   });
 }
 
-void ClusterLocks::Lock(ClusterRange range) {
+uint64_t ClusterLocks::Lock(ClusterRange range, Kind kind) {
   MutexLock lock(mutex_);
-  while (!IsFree(range)) released_.Wait(mutex_);
-  held_.push_back(range);
+  const uint64_t ticket = next_ticket_++;
+  requests_.push_back({ticket, range, kind});
+  while (MustWait(ticket)) {
+    waiting_++;
+    released_.Wait(mutex_);
+    waiting_--;
+  }
+  return ticket;
 }
 
-void ClusterLocks::Unlock(ClusterRange range) {
+void ClusterLocks::Unlock(uint64_t ticket) {
+  bool wake;
   {
     MutexLock lock(mutex_);
-    held_.erase(std::find(held_.begin(), held_.end(), range));
+    requests_.erase(std::ranges::find(requests_, ticket, &Request::ticket));
+    wake = waiting_ > 0;
   }
-  released_.NotifyAll();
+  if (wake) released_.NotifyAll();
 }
 
 }  // namespace addcow

@@ -1,14 +1,25 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Who may make clusters allocated. A thread holds a range of clusters from
-// before it looks at their bits for the last time until it has set them, and
-// nobody else allocates in that range meanwhile: neither a copy-up, which
-// would put old bytes over a new write, nor a write of whole clusters.
+// Who may change clusters that are not allocated. A thread holds a range of
+// clusters from before it looks at their bits for the last time until what it
+// did there shows: in the bits, or among the partial clusters.
+//
+//   shared     writes that copy nothing: of whole clusters, and of parts whose
+//              copy-up is deferred. They may be in a cluster together, as they
+//              may in an allocated one.
+//   exclusive  whatever copies up. It must not put old bytes over a write that
+//              it has not seen yet, neither one that is under way nor one that
+//              begins meanwhile.
 //
 // Reads, and writes to allocated clusters, never come here.
 //
+// Ranges are given out in the order in which they were asked for: a request
+// waits for those before it that overlap, unless both are shared. So nobody
+// waits for ever, whatever the others do.
+//
 // Order: a thread holds one range at a time, so ranges cannot deadlock. It
-// may take BitmapStore's lock meanwhile, and must not flush.
+// may take the locks of BitmapStore and PartialClusters meanwhile, and must
+// not flush.
 
 #ifndef ADDCOW_COMMON_IMAGE_CLUSTER_LOCKS_H
 #define ADDCOW_COMMON_IMAGE_CLUSTER_LOCKS_H
@@ -22,31 +33,41 @@ namespace addcow {
 
 class ClusterLocks {
  public:
-  // Waits until no held range overlaps.
-  void Lock(ClusterRange range) ADDCOW_EXCLUDES(mutex_);
-  void Unlock(ClusterRange range) ADDCOW_EXCLUDES(mutex_);
+  enum class Kind { kShared, kExclusive };
+
+  // Waits for its turn. Returns what Unlock wants.
+  uint64_t Lock(ClusterRange range, Kind kind) ADDCOW_EXCLUDES(mutex_);
+  void Unlock(uint64_t ticket) ADDCOW_EXCLUDES(mutex_);
 
  private:
-  bool IsFree(ClusterRange range) const ADDCOW_REQUIRES(mutex_);
+  struct Request {
+    uint64_t ticket;
+    ClusterRange range;
+    Kind kind;
+  };
+
+  bool MustWait(uint64_t ticket) const ADDCOW_REQUIRES(mutex_);
 
   Mutex mutex_;
   ConditionVariable released_;
-  // One entry for each allocating request in flight: few, so a list.
-  std::vector<ClusterRange> held_ ADDCOW_GUARDED_BY(mutex_);
+  uint64_t next_ticket_ ADDCOW_GUARDED_BY(mutex_) = 0;
+  uint64_t waiting_ ADDCOW_GUARDED_BY(mutex_) = 0;
+  // Held and waiting, in the order of their coming. One entry for each
+  // allocating request in flight: few, so a list.
+  std::vector<Request> requests_ ADDCOW_GUARDED_BY(mutex_);
 };
 
 class ClusterRangeLock {
  public:
-  ClusterRangeLock(ClusterLocks& locks, ClusterRange range) : locks_(locks), range_(range) {
-    locks_.Lock(range_);
-  }
-  ~ClusterRangeLock() { locks_.Unlock(range_); }
+  ClusterRangeLock(ClusterLocks& locks, ClusterRange range, ClusterLocks::Kind kind)
+      : locks_(locks), ticket_(locks_.Lock(range, kind)) {}
+  ~ClusterRangeLock() { locks_.Unlock(ticket_); }
   ClusterRangeLock(const ClusterRangeLock&) = delete;
   ClusterRangeLock& operator=(const ClusterRangeLock&) = delete;
 
  private:
   ClusterLocks& locks_;
-  const ClusterRange range_;
+  const uint64_t ticket_;
 };
 
 }  // namespace addcow

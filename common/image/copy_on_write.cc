@@ -3,9 +3,13 @@
 // Writing. A request is cut into runs of clusters in one state.
 //
 //   allocated     written to the image file, no lock: a set bit stays set.
-//   unallocated   under the cluster lock: look at the bits again (another
-//                 thread may have been here first), put every byte of each
-//                 cluster into the image file, then set the bits.
+//   unallocated   under the cluster lock, shared: written to the image file.
+//                 Then the bits of clusters that are covered are set, and the
+//                 sectors of the others noted (partial_clusters.h).
+//                 Where there is no room to note more, or a write ends inside
+//                 a sector, under the lock held alone: look at the bits again
+//                 (another thread may have been here first), put every byte of
+//                 each cluster into the image file, then set the bits.
 //
 // Two races that this order excludes; both have lost acknowledged writes in
 // other copy-on-write servers:
@@ -21,30 +25,18 @@
 // set; a hole that is there already is as good as zeroes.
 
 #include <algorithm>
-#include <memory>
 
-#include "common/base/zero_bytes.h"
 #include "common/image/image.h"
 
 namespace addcow {
 
 namespace {
 
-// Zeroes shorter than this are written like data: no file system keeps a
-// smaller hole.
-constexpr uint64_t kHoleSize = 4096;
-
-// Most bytes copied from the backing file with one read.
-constexpr uint64_t kCopySize = kMiB;
-
-// Most clusters locked at once (16 MiB), so that a long request does not keep
-// others waiting for all its time.
-constexpr uint64_t kMaxLockedClusters = 256;
-
-// As much of a request as is done under one lock. Cut between two clusters:
-// a cut inside one would copy up what the next part overwrites.
-uint64_t LockablePart(uint64_t offset, uint64_t length) {
-  const uint64_t limit = Layout::Start(Layout::ClusterOf(offset) + kMaxLockedClusters);
+// As much of a request as is done under one lock, of so many clusters. Cut
+// between two clusters: a cut inside one would copy up what the next part
+// overwrites.
+uint64_t LockablePart(uint64_t offset, uint64_t length, uint64_t clusters) {
+  const uint64_t limit = Layout::Start(Layout::ClusterOf(offset) + clusters);
   return std::min(length, limit - offset);
 }
 
@@ -67,14 +59,19 @@ Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t len
 
 Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
   ADDCOW_TRY(CheckWritable("write", offset, data.size()));
+  if (fua == Fua::kYes && !data.empty() && can_write_durably_.load(std::memory_order_relaxed) &&
+      store_.IsDurable(Layout::Touched(offset, data.size())))
+    return WriteDurably(data, offset);
   while (!data.empty()) {
     const ClusterRun run = RunAt(offset, data.size());
     auto part = data.first(BytesOf(run, offset, data.size()));
     if (run.allocated) {
       ADDCOW_TRY(files_.image->Write(part, offset));
     } else {
-      part = part.first(static_cast<size_t>(LockablePart(offset, part.size())));
-      ADDCOW_TRY(AllocatingWrite(part, offset));
+      part = part.first(
+          static_cast<size_t>(LockablePart(offset, part.size(), kMaxLockedClusters)));
+      ADDCOW_TRY(CanDefer(offset, part.size()) ? DeferringWrite(part, offset)
+                                               : AllocatingWrite(part, offset));
     }
     offset += part.size();
     data = data.subspan(part.size());
@@ -83,71 +80,82 @@ Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
   return fua == Fua::kYes ? Flush() : Status();
 }
 
+// To clusters whose bits are durable: these bytes are all that has to be
+// brought to the disk.
+Status Image::WriteDurably(std::span<const std::byte> data, uint64_t offset) {
+  const Status written = files_.image->WriteDurably(data, offset);
+  if (written) return written;
+  const int code = written.error().code();
+  if (code == EOPNOTSUPP || code == EINVAL) {
+    can_write_durably_.store(false, std::memory_order_relaxed);
+    return Write(data, offset, Fua::kYes);
+  }
+  // No room for the data is the write's own failure, as it would be without
+  // FUA. Where there is room, it was the sync that failed.
+  if (code == ENOSPC || code == EDQUOT || code == EFBIG) {
+    ADDCOW_TRY(files_.image->Write(data, offset));
+  }
+  MutexLock lock(flush_mutex_);
+  return Fail(StopWriting(written.error()));
+}
+
+// Whether a write to unallocated clusters can do without any copy-up for now.
+bool Image::CanDefer(uint64_t offset, uint64_t length) const {
+  const uint64_t end = offset + length;
+  const auto partial = [&](uint64_t edge) { return edge % kClusterSize != 0; };
+  const auto deferrable = [&](uint64_t edge, uint64_t cluster) {
+    return edge % kSectorSize == 0 && partials_.HasRoomFor(cluster);
+  };
+  return (!partial(offset) || deferrable(offset, Layout::ClusterOf(offset))) &&
+         (!partial(end) || end == virtual_size() || deferrable(end, Layout::ClusterOf(end)));
+}
+
+Status Image::DeferringWrite(std::span<const std::byte> data, uint64_t offset) {
+  {
+    const ClusterRangeLock lock(cluster_locks_, Layout::Touched(offset, data.size()),
+                                ClusterLocks::Kind::kShared);
+    ADDCOW_TRY(files_.image->Write(data, offset));
+    NoteWritten(offset, data.size());
+  }
+  CallIfCrowded();
+  return {};
+}
+
+// All these bytes are in the image file, and no copy-up is under way.
+void Image::NoteWritten(uint64_t offset, uint64_t length) {
+  const uint64_t end = offset + length;
+  while (offset < end) {
+    const uint64_t cluster = Layout::ClusterOf(offset);
+    // Of clusters that are covered all at once.
+    const uint64_t covered = end == virtual_size() ? layout_.clusters() : Layout::ClusterOf(end);
+    if (offset % kClusterSize == 0 && covered > cluster) {
+      SetAllocated({cluster, covered - cluster});
+      offset = layout_.End(covered);
+      continue;
+    }
+    const uint64_t part = std::min(end, layout_.End(cluster + 1)) - offset;
+    if (partials_.Add(offset, part)) SetAllocated({cluster, 1});
+    offset += part;
+  }
+}
+
+// Every byte of the clusters is in the image file.
+void Image::SetAllocated(ClusterRange range) {
+  store_.Allocate(range);
+  partials_.Remove(range);  // in this order, see partial_clusters.h
+}
+
 Status Image::AllocatingWrite(std::span<const std::byte> data, uint64_t offset) {
-  const ClusterRangeLock lock(cluster_locks_, Layout::Touched(offset, data.size()));
+  const ClusterRangeLock lock(cluster_locks_, Layout::Touched(offset, data.size()),
+                              ClusterLocks::Kind::kExclusive);
   while (!data.empty()) {
     const ClusterRun run = RunAt(offset, data.size());
     const auto part = data.first(BytesOf(run, offset, data.size()));
     if (!run.allocated) ADDCOW_TRY(FillAround(offset, part.size()));
     ADDCOW_TRY(files_.image->Write(part, offset));
-    if (!run.allocated) store_.Allocate(run.range);
+    if (!run.allocated) SetAllocated(run.range);
     offset += part.size();
     data = data.subspan(part.size());
-  }
-  return {};
-}
-
-// Makes the image file right in the clusters that [offset, offset + length)
-// touches, outside of that range.
-Status Image::FillAround(uint64_t offset, uint64_t length) {
-  const ClusterRange range = Layout::Touched(offset, length);
-  const uint64_t start = Layout::Start(range.first);
-  const uint64_t end = layout_.End(range.end());
-  ADDCOW_TRY(CopyFromBacking(start, offset - start));
-  return CopyFromBacking(offset + length, end - (offset + length));
-}
-
-// Copies bytes from the backing file to the same place in the image file;
-// what is zero becomes a hole.
-Status Image::CopyFromBacking(uint64_t offset, uint64_t length) {
-  const uint64_t end = offset + length;
-  std::unique_ptr<std::byte[]> buffer;
-  while (offset < end) {
-    ADDCOW_TRY_ASSIGN(const uint64_t data, backing_.FindData(offset, end));
-    if (data > offset) ADDCOW_TRY(zeroer_.ZeroUnlessHole(offset, data - offset));
-    if (data == end) break;
-    ADDCOW_TRY_ASSIGN(const uint64_t hole, backing_.FindHole(data, end));
-    if (buffer == nullptr)
-      buffer = std::make_unique_for_overwrite<std::byte[]>(
-          static_cast<size_t>(std::min(end - data, kCopySize)));
-    for (offset = data; offset < hole;) {
-      const std::span chunk(buffer.get(),
-                            static_cast<size_t>(std::min(hole - offset, kCopySize)));
-      ADDCOW_TRY(backing_.Read(chunk, offset));
-      ADDCOW_TRY(CopyNonZero(chunk, offset));
-      offset += chunk.size();
-    }
-  }
-  return {};
-}
-
-// Writes `data` to the image file, but its blocks of zeroes as holes.
-Status Image::CopyNonZero(std::span<const std::byte> data, uint64_t offset) {
-  const auto block_at = [&](size_t position) {
-    const uint64_t to_boundary = kHoleSize - (offset + position) % kHoleSize;
-    return data.subspan(position, std::min<size_t>(to_boundary, data.size() - position));
-  };
-  const auto is_hole = [](std::span<const std::byte> block) {
-    return block.size() == kHoleSize && IsZero(block);
-  };
-  for (size_t start = 0; start < data.size();) {
-    const bool hole = is_hole(block_at(start));
-    size_t stop = start;
-    while (stop < data.size() && is_hole(block_at(stop)) == hole) stop += block_at(stop).size();
-    const auto part = data.subspan(start, stop - start);
-    ADDCOW_TRY(hole ? zeroer_.ZeroUnlessHole(offset + start, part.size())
-                    : files_.image->Write(part, offset + start));
-    start = stop;
   }
   return {};
 }
@@ -160,7 +168,7 @@ Status Image::Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fu
     if (run.allocated) {
       ADDCOW_TRY(zeroer_.Zero(offset, part, options));
     } else {
-      part = LockablePart(offset, part);
+      part = LockablePart(offset, part, kMaxLockedClusters);
       ADDCOW_TRY(AllocatingZero(offset, part, options));
     }
     offset += part;
@@ -171,13 +179,17 @@ Status Image::Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fu
 }
 
 Status Image::AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions options) {
-  const ClusterRangeLock lock(cluster_locks_, Layout::Touched(offset, length));
+  const ClusterRangeLock lock(cluster_locks_, Layout::Touched(offset, length),
+                              ClusterLocks::Kind::kExclusive);
   while (length > 0) {
-    const ClusterRun run = RunAt(offset, length);
+    ClusterRun run = RunAt(offset, length);
+    // What a partial cluster reads as is not what the backing file has there.
+    const PartialClusters::Run partials = partials_.RunAt(run.range);
+    if (!run.allocated) run.range = partials.range;
     const uint64_t part = BytesOf(run, offset, length);
     if (run.allocated)
       ADDCOW_TRY(zeroer_.Zero(offset, part, options));
-    else if (options.may_punch)
+    else if (options.may_punch && !partials.partial)
       ADDCOW_TRY(ZeroWhatBackingFills(offset, part, options));
     else
       ADDCOW_TRY(ZeroAndAllocate(offset, part, options));
@@ -192,7 +204,7 @@ Status Image::AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions optio
 Status Image::ZeroAndAllocate(uint64_t offset, uint64_t length, ZeroOptions options) {
   ADDCOW_TRY(zeroer_.Zero(offset, length, options));
   ADDCOW_TRY(FillAround(offset, length));
-  store_.Allocate(Layout::Touched(offset, length));
+  SetAllocated(Layout::Touched(offset, length));
   return {};
 }
 
@@ -210,27 +222,6 @@ Status Image::ZeroWhatBackingFills(uint64_t offset, uint64_t length, ZeroOptions
     ADDCOW_TRY(ZeroAndAllocate(start, stop - start, options));
     offset = stop;
   }
-  return {};
-}
-
-Status Image::CopyUp(ClusterRange range) {
-  const uint64_t start = Layout::Start(range.first);
-  // Bits past the last cluster would be counted as clusters of the disk.
-  if (!RangeFits(range.first, range.count, layout_.clusters()))
-    return Fail(
-        Error::Io(ENOSPC, "copy up", files_.image_path, start, Layout::Start(range.count)));
-  ADDCOW_TRY(CheckWritable("copy up", start, layout_.End(range.end()) - start));
-  const ClusterRangeLock lock(cluster_locks_, range);
-  while (range.count > 0) {
-    const ClusterRun run = bitmap_->RunAt(range);
-    if (!run.allocated) {
-      const uint64_t offset = Layout::Start(run.range.first);
-      ADDCOW_TRY(CopyFromBacking(offset, layout_.End(run.range.end()) - offset));
-      store_.Allocate(run.range);
-    }
-    range = {run.range.end(), range.end() - run.range.end()};
-  }
-  unflushed_.store(true, std::memory_order_relaxed);
   return {};
 }
 

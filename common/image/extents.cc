@@ -90,7 +90,8 @@ Status Image::Map(uint64_t offset, uint64_t length,
   const uint64_t backing_end = RoundUp(backing_.size(), kSectorSize);
   Joiner joiner(visit);
   while (length > 0) {
-    const ClusterRun run = RunAt(offset, length);
+    View view = ViewAt(offset, length);
+    const ClusterRun& run = view.run;
     const uint64_t end = offset + BytesOf(run, offset, length);
     length -= end - offset;
     // A new one for each run: what it learns of the image file must come after
@@ -100,10 +101,20 @@ Status Image::Map(uint64_t offset, uint64_t length,
     while (offset < end) {
       Extent extent{offset, 0, Extent::Source::kImage, false};
       uint64_t limit = end;
+      // Written a moment ago, so data.
+      const auto written = view.valid.At(offset, end);
+      if (!run.allocated && written.valid) {
+        extent.data = true;
+        extent.length = written.end - offset;
+        if (!joiner.Add(extent)) return {};
+        offset = written.end;
+        continue;
+      }
       if (!run.allocated) {
+        limit = written.end;
         const bool supplied = offset < backing_end;
         extent.source = supplied ? Extent::Source::kBacking : Extent::Source::kNone;
-        if (supplied) limit = std::min(end, backing_end);
+        if (supplied) limit = std::min(limit, backing_end);
       }
       HoleCursor& cursor = run.allocated ? image : backing;
       ADDCOW_TRY_ASSIGN(const HoleCursor::Piece piece, cursor.At(offset, limit));

@@ -11,14 +11,17 @@
 
 namespace addcow {
 
-Image::Image(ImageFiles files, std::unique_ptr<AllocationBitmap> bitmap, LogSink log)
+Image::Image(ImageFiles files, std::unique_ptr<AllocationBitmap> bitmap, LogSink log,
+             uint64_t max_partial_clusters)
     : files_(std::move(files)),
       layout_(files_.virtual_size),
       backing_(files_.backing.get(), files_.backing_size),
       log_(std::move(log)),
       bitmap_(std::move(bitmap)),
       store_(*files_.add_cow, *bitmap_, layout_),
+      partials_(layout_, *bitmap_, max_partial_clusters),
       zeroer_(*files_.image),
+      cloner_(files_.backing.get(), *files_.image),
       flag_written_(files_.header.all_allocated) {}
 
 Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageSource& source,
@@ -28,7 +31,8 @@ Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageS
   ADDCOW_TRY_ASSIGN(auto bitmap,
                     AllocationBitmap::Create(layout.clusters(), files.add_cow_path));
   const bool all_allocated = files.header.all_allocated;
-  std::unique_ptr<Image> image(new Image(std::move(files), std::move(bitmap), std::move(log)));
+  std::unique_ptr<Image> image(new Image(std::move(files), std::move(bitmap), std::move(log),
+                                         source.max_partial_clusters));
   if (all_allocated)
     image->bitmap_->SetAll();
   else
@@ -50,23 +54,54 @@ uint64_t Image::BytesOf(ClusterRun run, uint64_t offset, uint64_t length) const 
   return std::min(layout_.End(run.range.end()) - offset, length);
 }
 
+// The run at `offset`, and what of it is in the image file although it is not
+// allocated.
+Image::View Image::ViewAt(uint64_t offset, uint64_t length) const {
+  const bool any_partial = partials_.any();
+  ClusterRun run = RunAt(offset, length);
+  if (run.allocated || !any_partial) return {run, {}};
+  ValidSectors valid = partials_.In(run.range);
+  // The bits once more: a cluster that has just left the table has its bit set.
+  run = bitmap_->RunAt(run.range);
+  return {run, std::move(valid)};
+}
+
+// Of unallocated clusters.
+Status Image::ReadMerged(std::span<std::byte> buffer, uint64_t offset, ValidSectors valid) {
+  while (!buffer.empty()) {
+    const auto piece = valid.At(offset, offset + buffer.size());
+    const auto part = buffer.first(static_cast<size_t>(piece.end - offset));
+    ADDCOW_TRY(piece.valid ? files_.image->ReadExactly(part, offset)
+                           : backing_.Read(part, offset));
+    buffer = buffer.subspan(part.size());
+    offset = piece.end;
+  }
+  return {};
+}
+
 Status Image::Read(std::span<std::byte> buffer, uint64_t offset) {
   if (!RangeFits(offset, buffer.size(), virtual_size()))
     return Fail(
         Error::Io(EINVAL, "read past the end", files_.image_path, offset, buffer.size()));
   while (!buffer.empty()) {
-    const ClusterRun run = RunAt(offset, buffer.size());
-    const auto part = buffer.first(BytesOf(run, offset, buffer.size()));
-    // No lock: a cluster that becomes allocated meanwhile does so by a write
-    // that is in flight together with this read, so either content will do.
-    ADDCOW_TRY(run.allocated ? files_.image->ReadExactly(part, offset)
-                             : backing_.Read(part, offset));
+    View view = ViewAt(offset, buffer.size());
+    const auto part = buffer.first(BytesOf(view.run, offset, buffer.size()));
+    // No lock: what gets into the image file meanwhile does so by a write that
+    // is in flight together with this read, so either content will do.
+    if (view.run.allocated)
+      ADDCOW_TRY(files_.image->ReadExactly(part, offset));
+    else if (view.valid.none())
+      ADDCOW_TRY(backing_.Read(part, offset));
+    else
+      ADDCOW_TRY(ReadMerged(part, offset, std::move(view.valid)));
     offset += part.size();
     buffer = buffer.subspan(part.size());
   }
   return {};
 }
 
+// Of a partial cluster the backing file is asked for: the rest was written a
+// moment ago.
 Status Image::Prefetch(uint64_t offset, uint64_t length) {
   if (!RangeFits(offset, length, virtual_size()))
     return Fail(Error::Io(EINVAL, "cache past the end", files_.image_path, offset, length));
@@ -79,6 +114,17 @@ Status Image::Prefetch(uint64_t offset, uint64_t length) {
     length -= part;
   }
   return {};
+}
+
+void Image::SetCrowdedHandler(std::function<void()> handler) {
+  MutexLock lock(crowded_mutex_);
+  crowded_handler_ = std::move(handler);
+}
+
+void Image::CallIfCrowded() {
+  if (!partials_.crowded() || crowded_called_.exchange(true)) return;
+  MutexLock lock(crowded_mutex_);
+  if (crowded_handler_) crowded_handler_();
 }
 
 Error Image::StopWriting(const Error& cause) {
@@ -114,8 +160,6 @@ Status Image::PublishBits() {
   // Looked at before (a): if every bit was set by then, all of them are
   // durable after (d).
   const bool all_set = bitmap_->all();
-  ADDCOW_TRY(StopIfShorter(*files_.image, layout_.virtual_size()));
-  ADDCOW_TRY(StopIfShorter(*files_.add_cow, kBitmapOffset + layout_.bitmap_bytes()));
   BitmapStore::PageMap taken = store_.Take();
   if (Status synced = SyncOrStop(*files_.image); !synced) return synced;
   if (!taken.empty()) {
@@ -130,6 +174,7 @@ Status Image::PublishBits() {
     ADDCOW_TRY(SyncOrStop(*files_.add_cow));
     bits_durable_ = true;
   }
+  store_.Published();
   if (all_set && !flag_written_) {
     Header header = files_.header;
     header.all_allocated = true;
@@ -159,16 +204,22 @@ Status Image::FlushNewBits() {
 // The flag alone, for bits that were found in the file, waits for a write:
 // without one the server may be meant to be read only.
 bool Image::HasNewBits() {
-  return store_.HasPending() ||
+  return partials_.any() || store_.HasPending() ||
          (bitmap_->all() && !flag_written_ && unflushed_.load(std::memory_order_relaxed));
 }
 
 Status Image::FlushLocked() {
   ADDCOW_TRY(CheckWritable("flush", 0, 0));
   const uint64_t number = flushes_begun_.fetch_add(1) + 1;
+  crowded_called_.store(false);
+  ADDCOW_TRY(StopIfShorter(*files_.image, layout_.virtual_size()));
+  ADDCOW_TRY(StopIfShorter(*files_.add_cow, kBitmapOffset + layout_.bitmap_bytes()));
+  // Where a cluster cannot be filled, the others become durable all the same.
+  const Status filled = FillPartialClusters();
   unflushed_.store(false, std::memory_order_relaxed);
   try {
     Status published = PublishBits();
+    if (published) published = filled;
     if (published)
       last_flushed_ = number;
     else
@@ -185,7 +236,8 @@ Status Image::FlushLocked() {
 Status Image::Close() {
   // Bits may wait without a write that succeeded: one that failed half way has
   // allocated clusters before.
-  if (!unflushed_.load(std::memory_order_relaxed) && !store_.HasPending()) return {};
+  if (!unflushed_.load(std::memory_order_relaxed) && !partials_.any() && !store_.HasPending())
+    return {};
   return Flush();
 }
 

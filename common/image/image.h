@@ -4,6 +4,9 @@
 // this project. Clusters that are allocated live in the image file, the rest
 // is read from the backing file, and what is written becomes allocated.
 //
+// The copy-up of a write that is smaller than its cluster is deferred to the
+// next flush, see partial_clusters.h.
+//
 // There is one Image for a set of files in a process, whatever the number of
 // clients: a flush covers the completed writes of all of them.
 //
@@ -11,7 +14,8 @@
 // except Close. Requests that overlap in time and in place give, byte by
 // byte, the result of either order; bytes outside of them are never touched.
 //
-// Lock order: flush_mutex_, then cluster_locks_, then the store's own.
+// Lock order: flush_mutex_, then cluster_locks_, then one of those of store_,
+// partials_ and backing_. crowded_mutex_ is taken while none is held.
 
 #ifndef ADDCOW_COMMON_IMAGE_IMAGE_H
 #define ADDCOW_COMMON_IMAGE_IMAGE_H
@@ -30,6 +34,8 @@
 #include "common/image/bitmap_store.h"
 #include "common/image/cluster_locks.h"
 #include "common/image/image_files.h"
+#include "common/image/partial_clusters.h"
+#include "common/io/cloner.h"
 #include "common/io/zeroer.h"
 
 namespace addcow {
@@ -91,22 +97,54 @@ class Image {
   // sparsely, and makes them allocated.
   Status CopyUp(ClusterRange range);
 
+  // `handler` is called when so many clusters are partial that a flush should
+  // come soon, by a thread that writes: it must be quick, and not call back.
+  // An empty one ends that; it is not called after this returned.
+  void SetCrowdedHandler(std::function<void()> handler) ADDCOW_EXCLUDES(crowded_mutex_);
+
   // Flushes what was written since the last flush. Call it once, when no
   // other call is under way or follows.
   Status Close() ADDCOW_EXCLUDES(flush_mutex_);
 
  private:
-  Image(ImageFiles files, std::unique_ptr<AllocationBitmap> bitmap, LogSink log);
+  // Most clusters locked at once (16 MiB), so that a long request does not
+  // keep others waiting for all its time.
+  static constexpr uint64_t kMaxLockedClusters = 256;
+
+  // What is known of the clusters at some place, in the order that makes it
+  // true (partial_clusters.h).
+  struct View {
+    ClusterRun run;
+    ValidSectors valid;  // where the run is not allocated
+  };
+
+  Image(ImageFiles files, std::unique_ptr<AllocationBitmap> bitmap, LogSink log,
+        uint64_t max_partial_clusters);
 
   Status CheckWritable(const char* operation, uint64_t offset, uint64_t length) const;
+  Status ReadMerged(std::span<std::byte> buffer, uint64_t offset, ValidSectors valid);
+  bool CanDefer(uint64_t offset, uint64_t length) const;
+  Status DeferringWrite(std::span<const std::byte> data, uint64_t offset);
+  void NoteWritten(uint64_t offset, uint64_t length);
+  void SetAllocated(ClusterRange range);
+  void CallIfCrowded() ADDCOW_EXCLUDES(crowded_mutex_);
+  Status WriteDurably(std::span<const std::byte> data, uint64_t offset)
+      ADDCOW_EXCLUDES(flush_mutex_);
   Status AllocatingWrite(std::span<const std::byte> data, uint64_t offset);
   Status AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions options);
   Status ZeroAndAllocate(uint64_t offset, uint64_t length, ZeroOptions options);
   Status ZeroWhatBackingFills(uint64_t offset, uint64_t length, ZeroOptions options);
   Status FillAround(uint64_t offset, uint64_t length);
+  Status FillInvalid(uint64_t offset, uint64_t end);
+  Status LockAndFill(ClusterRange range);
+  Status FillPartialClusters();
+  Status FillOneByOne(ClusterRange range);
   Status CopyFromBacking(uint64_t offset, uint64_t length);
+  Status CopyData(uint64_t offset, uint64_t end);
+  Status CopyBytes(uint64_t offset, uint64_t end);
   Status CopyNonZero(std::span<const std::byte> data, uint64_t offset);
   ClusterRun RunAt(uint64_t offset, uint64_t length) const;
+  View ViewAt(uint64_t offset, uint64_t length) const;
   uint64_t BytesOf(ClusterRun run, uint64_t offset, uint64_t length) const;
   Status FlushLocked() ADDCOW_REQUIRES(flush_mutex_);
   bool HasNewBits() ADDCOW_REQUIRES(flush_mutex_);
@@ -124,10 +162,18 @@ class Image {
   // Internally synchronised.
   const std::unique_ptr<AllocationBitmap> bitmap_;
   BitmapStore store_;
+  PartialClusters partials_;
   ClusterLocks cluster_locks_;
   Zeroer zeroer_;
+  Cloner cloner_;
+  std::atomic<bool> can_write_durably_ = true;  // until it turns out that it cannot
   std::atomic<bool> sync_failed_ = false;  // or the like; false to true only
   std::atomic<bool> unflushed_ = false;    // something was written since the last flush
+
+  // Not again before the next flush has begun.
+  std::atomic<bool> crowded_called_ = false;
+  Mutex crowded_mutex_;
+  std::function<void()> crowded_handler_ ADDCOW_GUARDED_BY(crowded_mutex_);
 
   // How many flushes have begun. A call that read this before a flush began
   // need not make one of its own: that flush covers it.

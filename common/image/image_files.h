@@ -39,6 +39,8 @@ struct ImageSource {
   // metadata need not have it.
   bool want_backing = true;
   AccessOptions access = {};
+  // How many clusters may wait for their copy-up, at most (PartialClusters).
+  uint64_t max_partial_clusters = 65536;
 };
 
 struct ImageFiles {

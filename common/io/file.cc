@@ -55,15 +55,34 @@ Status File::ReadExactly(std::span<std::byte> buffer, uint64_t offset) {
   return {};
 }
 
-Status File::Write(std::span<const std::byte> data, uint64_t offset) {
+template <typename Call>
+Status File::WriteAll(std::span<const std::byte> data, uint64_t offset, const char* operation,
+                      Call call) {
   size_t done = 0;
   while (done < data.size()) {
     auto rest = data.subspan(done);
-    auto count = RetryInterrupted([&] { return DoWrite(rest, offset + done); });
-    if (!count) return Fail(Failure(count.error(), "pwrite", offset + done, rest.size()));
-    if (*count == 0) return Fail(Failure(EIO, "pwrite", offset + done, rest.size()));
+    auto count = RetryInterrupted([&] { return call(rest, offset + done); });
+    if (!count) return Fail(Failure(count.error(), operation, offset + done, rest.size()));
+    if (*count == 0) return Fail(Failure(EIO, operation, offset + done, rest.size()));
     done += *count;
   }
+  return {};
+}
+
+Status File::Write(std::span<const std::byte> data, uint64_t offset) {
+  return WriteAll(data, offset, "pwrite",
+                  [&](auto rest, uint64_t at) { return DoWrite(rest, at); });
+}
+
+Status File::WriteDurably(std::span<const std::byte> data, uint64_t offset) {
+  return WriteAll(data, offset, "pwritev2",
+                  [&](auto rest, uint64_t at) { return DoWriteDurably(rest, at); });
+}
+
+Status File::CloneFrom(const File& source, uint64_t offset, uint64_t length) {
+  auto done = RetryInterrupted(
+      [&] { return DoCloneFrom(source.Innermost(), offset, length); });
+  if (!done) return Fail(Failure(done.error(), "clone range", offset, length));
   return {};
 }
 

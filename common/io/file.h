@@ -73,6 +73,19 @@ class File {
   // Writes all of `data`. On failure any part of it may have been written.
   Status Write(std::span<const std::byte> data, uint64_t offset);
 
+  // As Write, and durable when it returns: the same as a Write and a SyncData
+  // that covers no more than that. EOPNOTSUPP: cannot be done here; nothing was
+  // written. ENOSPC and the like may come from either half; after any other
+  // error nothing is known of what is on the disk, as after a failed sync.
+  Status WriteDurably(std::span<const std::byte> data, uint64_t offset);
+
+  // Makes the range the same as in `source`, at the same place there, by sharing
+  // its storage. Both ends must be multiples of kCloneAlignment. Durability as
+  // for a write. Any error: nothing was changed; EOPNOTSUPP where these two
+  // files never can.
+  static constexpr uint64_t kCloneAlignment = 4096;
+  Status CloneFrom(const File& source, uint64_t offset, uint64_t length);
+
   // Makes the range read as zeroes and gives its storage back. Never changes
   // the size. EOPNOTSUPP or EINVAL: cannot be done here; nothing was changed.
   Status PunchHole(uint64_t offset, uint64_t length);
@@ -112,6 +125,11 @@ class File {
   // Each as its system call: may be short, may fail with EINTR.
   virtual SysResult<size_t> DoRead(std::span<std::byte> buffer, uint64_t offset) = 0;
   virtual SysResult<size_t> DoWrite(std::span<const std::byte> data, uint64_t offset) = 0;
+  virtual SysResult<size_t> DoWriteDurably(std::span<const std::byte> data,
+                                           uint64_t offset) = 0;
+  // `source` is the innermost of what wraps it.
+  virtual SysResult<void> DoCloneFrom(const File& source, uint64_t offset,
+                                      uint64_t length) = 0;
   virtual SysResult<void> DoPunchHole(uint64_t offset, uint64_t length) = 0;
   virtual SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) = 0;
   virtual SysResult<void> DoSyncData() = 0;
@@ -129,7 +147,11 @@ class File {
 
   // A test double that wraps another File passes calls on to its functions.
   friend class ForwardingFile;
+  virtual const File& Innermost() const { return *this; }
 
+  template <typename Call>
+  Status WriteAll(std::span<const std::byte> data, uint64_t offset, const char* operation,
+                  Call call);
   Result<uint64_t> SizeFrom(uint64_t offset);
   Error Failure(int code, std::string_view operation) const;
   Error Failure(int code, std::string_view operation, uint64_t offset, uint64_t count) const;

@@ -6,10 +6,13 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -53,6 +56,32 @@ SysResult<size_t> PosixFile::DoWrite(std::span<const std::byte> data, uint64_t o
   const ssize_t count = ::pwrite(fd_.get(), data.data(), data.size(), Offset(offset));
   if (count < 0) return LastErrno();
   return static_cast<size_t>(count);
+}
+
+SysResult<size_t> PosixFile::DoWriteDurably(std::span<const std::byte> data,
+                                            uint64_t offset) {
+  if (!FitsOffset(offset, data.size())) return tl::unexpected<int>(EFBIG);
+  const iovec part{const_cast<std::byte*>(data.data()), data.size()};
+  const ssize_t count = ::pwritev2(fd_.get(), &part, 1, Offset(offset), RWF_DSYNC);
+  if (count >= 0) return static_cast<size_t>(count);
+  // A kernel or a sandbox that does not know the call.
+  if (errno == ENOSYS) return tl::unexpected<int>(EOPNOTSUPP);
+  return LastErrno();
+}
+
+SysResult<void> PosixFile::DoCloneFrom(const File& source, uint64_t offset, uint64_t length) {
+  const auto* from = dynamic_cast<const PosixFile*>(&source);
+  if (from == nullptr) return tl::unexpected<int>(EOPNOTSUPP);
+  file_clone_range range = {};
+  range.src_fd = from->fd_.get();
+  range.src_offset = range.dest_offset = offset;
+  range.src_length = length;
+  auto done = Check(::ioctl(fd_.get(), FICLONERANGE, &range));
+  // Other words for "never": two file systems, a device, an old kernel.
+  if (!done && (done.error() == EXDEV || done.error() == ENOTTY || done.error() == ENOSYS ||
+                done.error() == EISDIR || done.error() == EBADF || done.error() == EPERM))
+    return tl::unexpected<int>(EOPNOTSUPP);
+  return done;
 }
 
 SysResult<void> PosixFile::Fallocate(int mode, uint64_t offset, uint64_t length) {

@@ -17,6 +17,8 @@ class PosixFile final : public File {
  private:
   SysResult<size_t> DoRead(std::span<std::byte> buffer, uint64_t offset) override;
   SysResult<size_t> DoWrite(std::span<const std::byte> data, uint64_t offset) override;
+  SysResult<size_t> DoWriteDurably(std::span<const std::byte> data, uint64_t offset) override;
+  SysResult<void> DoCloneFrom(const File& source, uint64_t offset, uint64_t length) override;
   SysResult<void> DoPunchHole(uint64_t offset, uint64_t length) override;
   SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) override;
   SysResult<void> DoSyncData() override;

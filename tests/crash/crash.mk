@@ -42,7 +42,9 @@ tests_crash_crash_tests_LDADD = tests/crash/libcrash.la common/libops.la $(test_
 mutated_files = \
 	common/image/bitmap_store.cc \
 	common/image/copy_on_write.cc \
+	common/image/copy_up.cc \
 	common/image/image.cc \
+	common/image/partial_clusters.cc \
 	common/io/durable_create.cc \
 	common/io/zeroer.cc \
 	common/ops/create.cc \
@@ -50,7 +52,9 @@ mutated_files = \
 mutated_sources = \
 	tests/crash/mutated/common/image/bitmap_store.cpp \
 	tests/crash/mutated/common/image/copy_on_write.cpp \
+	tests/crash/mutated/common/image/copy_up.cpp \
 	tests/crash/mutated/common/image/image.cpp \
+	tests/crash/mutated/common/image/partial_clusters.cpp \
 	tests/crash/mutated/common/io/durable_create.cpp \
 	tests/crash/mutated/common/io/zeroer.cpp \
 	tests/crash/mutated/common/ops/create.cpp \

@@ -35,6 +35,21 @@ class CrashFile final : public File {
     return Change({OpKind::kWrite, name(), offset, data.size(), data},
                   [&] { return inode_->Write(data, offset); });
   }
+  // A write, and then a sync of what it touched.
+  SysResult<size_t> DoWriteDurably(std::span<const std::byte> data, uint64_t offset) override {
+    const Operation operation{OpKind::kWriteDurably, name(), offset, data.size(), data};
+    auto written = Change(operation, [&] { return inode_->WriteDurably(data, offset); });
+    if (!written) return written;
+    const int error = disk_.SyncRange(operation, *inode_);
+    if (error != 0) return tl::unexpected<int>(error);
+    return written;
+  }
+  SysResult<void> DoCloneFrom(const File& source, uint64_t offset, uint64_t length) override {
+    const auto* from = dynamic_cast<const CrashFile*>(&source);
+    if (from == nullptr) return tl::unexpected<int>(EOPNOTSUPP);
+    return Change({OpKind::kClone, name(), offset, length},
+                  [&] { return inode_->CloneFrom(*from->inode_, offset, length); });
+  }
   SysResult<void> DoPunchHole(uint64_t offset, uint64_t length) override {
     return Change({OpKind::kPunchHole, name(), offset, length},
                   [&] { return inode_->PunchHole(offset, length); });
@@ -169,6 +184,36 @@ int CrashDisk::SyncFile(const Operation& operation, uint64_t inode) {
   return error;
 }
 
+// The page cache has one copy of each sector, and that is what is durable
+// afterwards, whichever entries it came from; their other sectors stay pending.
+int CrashDisk::SyncRange(const Operation& operation, const FakeInode& inode) {
+  const size_t covered = pending();
+  const uint64_t start = RoundDown(operation.offset, kSectorSize);
+  const uint64_t end =
+      std::min(RoundUp(operation.offset + operation.length, kSectorSize), inode.size());
+  const int error = CallHook(operation);
+  MutexLock lock(mutex_);
+  const auto touches = [&](const Entry& entry) {
+    return entry.inode == inode.number() && entry.name.empty() && entry.gone.empty() &&
+           entry.offset < end && start < entry.offset + entry.after.size();
+  };
+  if (error != 0) {
+    Retire(covered, true, touches);
+    return error;
+  }
+  (void)durable_inodes_.at(inode.number())->Write(inode.Bytes(start, end - start), start);
+  for (Entry& entry : log_) {
+    if (!touches(entry)) continue;
+    entry.replaced.resize(entry.parts());
+    for (size_t i = 0; i < entry.after.size() / kSectorSize; i++) {
+      const uint64_t sector = entry.offset + i * kSectorSize;
+      if (sector >= start && sector < end) entry.replaced[i] = true;
+    }
+  }
+  retired_++;
+  return 0;
+}
+
 void CrashDisk::LogContents(const Operation& operation, const FakeInode& inode, uint64_t offset,
                             uint64_t length, std::optional<uint64_t> size) {
   Entry entry{operation, inode.number()};
@@ -212,7 +257,8 @@ void CrashDisk::Apply(const Entry& entry, size_t index, const Keep& keep,
     if (last > first && offset < end) {
       const auto bytes = std::span(entry.after).subspan(first * kSectorSize, end - offset);
       // A hole where a hole was made, if the file can have one.
-      const bool zeroed = entry.operation.kind != OpKind::kWrite && IsZero(bytes);
+      const bool zeroed = entry.operation.kind != OpKind::kWrite &&
+                          entry.operation.kind != OpKind::kWriteDurably && IsZero(bytes);
       if (!zeroed || !inode.PunchHole(offset, end - offset)) (void)inode.Write(bytes, offset);
     }
     first = last + 1;

@@ -107,7 +107,7 @@ class CrashDisk final : public FileSystem {
     Operation operation;  // for messages
     uint64_t inode = 0;
     bool lost_by_sync = false;  // a failed sync covered it
-    // Parts of such an entry that something durable has replaced since.
+    // Parts that are durable, or that something durable has replaced since.
     std::vector<bool> replaced = {};
     // A change of contents: whole sectors from `offset` on.
     uint64_t offset = 0;
@@ -129,6 +129,7 @@ class CrashDisk final : public FileSystem {
   // them as lost where `failed`.
   void Retire(size_t count, bool failed, const std::function<bool(const Entry&)>& covers)
       ADDCOW_REQUIRES(mutex_);
+  int SyncRange(const Operation& operation, const FakeInode& inode) ADDCOW_EXCLUDES(mutex_);
   int SyncFile(const Operation& operation, uint64_t inode) ADDCOW_EXCLUDES(mutex_);
   static void ReplaceLost(Entry& lost, const Entry& durable);
   static void Apply(const Entry& entry, size_t index, const Keep& keep,

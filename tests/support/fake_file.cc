@@ -124,6 +124,37 @@ SysResult<size_t> FakeInode::Write(std::span<const std::byte> data, uint64_t off
   return data.size();
 }
 
+SysResult<size_t> FakeInode::WriteDurably(std::span<const std::byte> data, uint64_t offset) {
+  {
+    MutexLock lock(mutex_);
+    if (!abilities_.write_durably) return tl::unexpected<int>(EOPNOTSUPP);
+  }
+  return Write(data, offset);
+}
+
+// Shares whole blocks, as Clone does. The last may be cut short by the end of
+// the source, and must then be the end of this file too.
+SysResult<void> FakeInode::CloneFrom(const FakeInode& source, uint64_t offset,
+                                     uint64_t length) {
+  std::map<uint64_t, std::shared_ptr<Block>> shared;
+  const uint64_t first = offset / kBlock;
+  const uint64_t end = (offset + length) / kBlock;
+  {
+    MutexLock lock(source.mutex_);
+    if (!source.abilities_.clone) return tl::unexpected<int>(EOPNOTSUPP);
+    if (!RangeFits(offset, length, source.size_)) return tl::unexpected<int>(EINVAL);
+    shared.insert(source.blocks_.lower_bound(first), source.blocks_.lower_bound(end));
+  }
+  MutexLock lock(mutex_);
+  if (!abilities_.clone) return tl::unexpected<int>(EOPNOTSUPP);
+  if (offset % kBlock != 0 || length % kBlock != 0 || length == 0)
+    return tl::unexpected<int>(EINVAL);
+  blocks_.erase(blocks_.lower_bound(first), blocks_.lower_bound(end));
+  blocks_.merge(shared);
+  size_ = std::max(size_, offset + length);
+  return {};
+}
+
 SysResult<void> FakeInode::CheckZero(bool able, uint64_t offset, uint64_t length) const {
   if (!able) return tl::unexpected<int>(EOPNOTSUPP);
   if (length == 0) return tl::unexpected<int>(EINVAL);
@@ -251,6 +282,18 @@ SysResult<size_t> FakeFile::DoRead(std::span<std::byte> buffer, uint64_t offset)
 SysResult<size_t> FakeFile::DoWrite(std::span<const std::byte> data, uint64_t offset) {
   if (access_ == Access::kReadOnly) return tl::unexpected<int>(EBADF);
   return inode_->Write(data, offset);
+}
+
+SysResult<size_t> FakeFile::DoWriteDurably(std::span<const std::byte> data, uint64_t offset) {
+  if (access_ == Access::kReadOnly) return tl::unexpected<int>(EBADF);
+  return inode_->WriteDurably(data, offset);
+}
+
+SysResult<void> FakeFile::DoCloneFrom(const File& source, uint64_t offset, uint64_t length) {
+  if (access_ == Access::kReadOnly) return tl::unexpected<int>(EBADF);
+  const auto* from = dynamic_cast<const FakeFile*>(&source);
+  if (from == nullptr) return tl::unexpected<int>(EOPNOTSUPP);
+  return inode_->CloneFrom(from->inode(), offset, length);
 }
 
 SysResult<void> FakeFile::DoPunchHole(uint64_t offset, uint64_t length) {

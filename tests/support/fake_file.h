@@ -43,7 +43,9 @@ class FakeInode {
     bool seek = true;             // else EINVAL
     uint64_t zero_alignment = 1;  // punches and zero ranges off it: EINVAL
     bool is_block_device = false;
-    bool lock = true;  // else ENOLCK
+    bool lock = true;           // else ENOLCK
+    bool write_durably = true;  // else EOPNOTSUPP
+    bool clone = false;         // else EOPNOTSUPP; off, as most file systems are
   };
 
   // Inode numbers are unique in the process.
@@ -51,6 +53,8 @@ class FakeInode {
 
   SysResult<size_t> Read(std::span<std::byte> buffer, uint64_t offset) const;
   SysResult<size_t> Write(std::span<const std::byte> data, uint64_t offset);
+  SysResult<size_t> WriteDurably(std::span<const std::byte> data, uint64_t offset);
+  SysResult<void> CloneFrom(const FakeInode& source, uint64_t offset, uint64_t length);
   SysResult<void> PunchHole(uint64_t offset, uint64_t length);
   SysResult<void> ZeroRange(uint64_t offset, uint64_t length);
   SysResult<uint64_t> Size() const;
@@ -108,9 +112,13 @@ class FakeFile final : public File {
         ticket_(std::move(ticket)) {}
   ~FakeFile() override { inode_->Unlock(this); }
 
+  const FakeInode& inode() const { return *inode_; }
+
  private:
   SysResult<size_t> DoRead(std::span<std::byte> buffer, uint64_t offset) override;
   SysResult<size_t> DoWrite(std::span<const std::byte> data, uint64_t offset) override;
+  SysResult<size_t> DoWriteDurably(std::span<const std::byte> data, uint64_t offset) override;
+  SysResult<void> DoCloneFrom(const File& source, uint64_t offset, uint64_t length) override;
   SysResult<void> DoPunchHole(uint64_t offset, uint64_t length) override;
   SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) override;
   SysResult<void> DoSyncData() override { return {}; }

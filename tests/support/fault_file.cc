@@ -33,9 +33,11 @@ std::string FaultPlan::hit() const {
 
 // Whether the operation could fail this way in reality, and so is counted.
 bool FaultPlan::Applies(const Fault& fault, const Operation& operation) {
-  const bool transfer = operation.kind == OpKind::kRead || operation.kind == OpKind::kWrite;
-  if (fault.effect == Effect::kShort && !transfer) return false;
-  if (fault.effect == Effect::kTorn && operation.kind != OpKind::kWrite) return false;
+  const bool write =
+      operation.kind == OpKind::kWrite || operation.kind == OpKind::kWriteDurably;
+  if (fault.effect == Effect::kShort && !write && operation.kind != OpKind::kRead)
+    return false;
+  if (fault.effect == Effect::kTorn && !write) return false;
   if (fault.error == EINTR && !IsFileOperation(operation.kind)) return false;
   return fault.where == nullptr || fault.where(operation);
 }

@@ -35,6 +35,22 @@ SysResult<size_t> ForwardingFile::DoWrite(std::span<const std::byte> data, uint6
   });
 }
 
+SysResult<size_t> ForwardingFile::DoWriteDurably(std::span<const std::byte> data,
+                                                 uint64_t offset) {
+  return Pass({OpKind::kWriteDurably, name(), offset, data.size(), data},
+              [&](const Verdict& verdict) {
+                const uint64_t count = verdict.transfer.value_or(data.size());
+                return inner_->DoWriteDurably(
+                    data.first(std::min<uint64_t>(count, data.size())), offset);
+              });
+}
+
+SysResult<void> ForwardingFile::DoCloneFrom(const File& source, uint64_t offset,
+                                            uint64_t length) {
+  return Pass({OpKind::kClone, name(), offset, length},
+              [&](const Verdict&) { return inner_->DoCloneFrom(source, offset, length); });
+}
+
 SysResult<void> ForwardingFile::DoPunchHole(uint64_t offset, uint64_t length) {
   return Pass({OpKind::kPunchHole, name(), offset, length},
               [&](const Verdict&) { return inner_->DoPunchHole(offset, length); });

@@ -46,6 +46,8 @@ class ForwardingFile final : public File {
  private:
   SysResult<size_t> DoRead(std::span<std::byte> buffer, uint64_t offset) override;
   SysResult<size_t> DoWrite(std::span<const std::byte> data, uint64_t offset) override;
+  SysResult<size_t> DoWriteDurably(std::span<const std::byte> data, uint64_t offset) override;
+  SysResult<void> DoCloneFrom(const File& source, uint64_t offset, uint64_t length) override;
   SysResult<void> DoPunchHole(uint64_t offset, uint64_t length) override;
   SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) override;
   SysResult<void> DoSyncData() override;
@@ -57,6 +59,8 @@ class ForwardingFile final : public File {
   SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) override;
   SysResult<FileInfo> DoInfo() override;
   SysResult<void> DoLock(LockKind kind) override;
+
+  const File& Innermost() const override { return inner_->Innermost(); }
 
   // Runs `call` between the interceptor's Before and After.
   template <typename Call>

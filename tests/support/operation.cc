@@ -14,6 +14,10 @@ const char* Name(OpKind kind) {
       return "read";
     case OpKind::kWrite:
       return "write";
+    case OpKind::kWriteDurably:
+      return "write durably";
+    case OpKind::kClone:
+      return "clone";
     case OpKind::kPunchHole:
       return "punch hole";
     case OpKind::kZeroRange:
@@ -58,6 +62,8 @@ std::string ToString(const Operation& operation) {
   switch (operation.kind) {
     case OpKind::kRead:
     case OpKind::kWrite:
+    case OpKind::kWriteDurably:
+    case OpKind::kClone:
     case OpKind::kPunchHole:
     case OpKind::kZeroRange:
     case OpKind::kPrefetch:

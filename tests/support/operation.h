@@ -19,6 +19,8 @@ enum class OpKind {
   // Of a File.
   kRead,
   kWrite,
+  kWriteDurably,
+  kClone,
   kPunchHole,
   kZeroRange,
   kSyncData,
@@ -45,7 +47,7 @@ struct Operation {
   std::string path;                      // the name that the file was opened by
   uint64_t offset = 0;                   // kTruncate: the new size
   uint64_t length = 0;                   // also of `data`
-  std::span<const std::byte> data = {};  // kWrite only; dies with the call
+  std::span<const std::byte> data = {};  // of writes only; dies with the call
   std::string to = {};                   // kRename only
 };
 
@@ -57,6 +59,8 @@ constexpr bool IsFileOperation(OpKind kind) { return kind < OpKind::kOpen; }
 constexpr bool IsChange(OpKind kind) {
   switch (kind) {
     case OpKind::kWrite:
+    case OpKind::kWriteDurably:
+    case OpKind::kClone:
     case OpKind::kPunchHole:
     case OpKind::kZeroRange:
     case OpKind::kTruncate:

@@ -15,15 +15,19 @@
 namespace addcow {
 namespace {
 
+using enum ClusterLocks::Kind;
+using Kind = ClusterLocks::Kind;
+
 // Whether a second thread gets `wanted` while this one holds `held`.
-bool GetsIt(ClusterRange held, ClusterRange wanted) {
+bool GetsIt(ClusterRange held, ClusterRange wanted, Kind held_kind = kExclusive,
+            Kind wanted_kind = kExclusive) {
   ClusterLocks locks;
   bool got_it;
-  locks.Lock(held);
-  Racer other([&] { const ClusterRangeLock lock(locks, wanted); });
+  const uint64_t ticket = locks.Lock(held, held_kind);
+  Racer other([&] { const ClusterRangeLock lock(locks, wanted, wanted_kind); });
   other.WaitUntilBlockedOrDone();
   got_it = other.done();
-  locks.Unlock(held);
+  locks.Unlock(ticket);
   return got_it;
 }
 
@@ -39,9 +43,31 @@ TEST(ClusterLocks, RangesThatOverlapExcludeEachOther) {
   EXPECT_FALSE(GetsIt({5, 3}, {0, 100}));
 }
 
+TEST(ClusterLocks, SharedRangesExcludeOnlyExclusiveOnes) {
+  EXPECT_TRUE(GetsIt({5, 3}, {5, 3}, kShared, kShared));
+  EXPECT_FALSE(GetsIt({5, 3}, {5, 3}, kShared, kExclusive));
+  EXPECT_FALSE(GetsIt({5, 3}, {5, 3}, kExclusive, kShared));
+  EXPECT_TRUE(GetsIt({5, 3}, {8, 1}, kShared, kExclusive));
+}
+
+// Else who wants it alone would wait for ever under a steady load of others.
+TEST(ClusterLocks, LaterSharedRangeWaitsForAnExclusiveOneThatWaits) {
+  ClusterLocks locks;
+  const uint64_t held = locks.Lock({5, 1}, kShared);
+  Racer alone([&] { const ClusterRangeLock lock(locks, {5, 1}, kExclusive); });
+  alone.WaitUntilBlockedOrDone();
+  Racer later([&] { const ClusterRangeLock lock(locks, {5, 1}, kShared); });
+  later.WaitUntilBlockedOrDone();
+  EXPECT_FALSE(alone.done());
+  EXPECT_FALSE(later.done());
+  locks.Unlock(held);
+  alone.Join();
+  later.Join();
+}
+
 TEST(ClusterLocks, UnlockedRangeCanBeLockedAgain) {
   ClusterLocks locks;
-  for (int i = 0; i < 3; i++) const ClusterRangeLock lock(locks, {1, 2});
+  for (int i = 0; i < 3; i++) const ClusterRangeLock lock(locks, {1, 2}, kExclusive);
 }
 
 TEST(ClusterLocks, ManyThreadsNeverMeetInOneCluster) {
@@ -56,7 +82,7 @@ TEST(ClusterLocks, ManyThreadsNeverMeetInOneCluster) {
       for (int round = 0; round < 2000; round++) {
         const uint64_t first = random.Below(kClusters);
         const ClusterRange range{first, random.Between(1, kClusters - first)};
-        const ClusterRangeLock lock(locks, range);
+        const ClusterRangeLock lock(locks, range, kExclusive);
         for (uint64_t c = range.first; c < range.end(); c++)
           if (owners[c]++ != 0) meetings++;
         for (uint64_t c = range.first; c < range.end(); c++) owners[c]--;

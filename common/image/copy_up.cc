@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Copy-up: what the backing file has goes to the same place in the image
+// file. All of it under the cluster lock, held alone.
+//
+// Data is shared where the file system can do that (Cloner), else read and
+// written; what is zero becomes a hole, or stays one. copy_file_range is not
+// used: it would write a backing file's zeroes out as data, and where it does
+// better than that, it does what the Cloner does.
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+
+#include "common/base/zero_bytes.h"
+#include "common/image/image.h"
+
+namespace addcow {
+
+namespace {
+
+// Zeroes shorter than this are written like data: no file system keeps a
+// smaller hole.
+constexpr uint64_t kHoleSize = 4096;
+
+// Most bytes copied from the backing file with one read.
+constexpr uint64_t kCopySize = kMiB;
+
+}  // namespace
+
+// Makes the image file right in the unallocated clusters that
+// [offset, offset + length) touches, outside of that range.
+Status Image::FillAround(uint64_t offset, uint64_t length) {
+  const ClusterRange range = Layout::Touched(offset, length);
+  ADDCOW_TRY(FillInvalid(Layout::Start(range.first), offset));
+  return FillInvalid(offset + length, layout_.End(range.end()));
+}
+
+// Makes the image file right in [offset, end), in clusters that are not
+// allocated. What a partial cluster has there already stays.
+Status Image::FillInvalid(uint64_t offset, uint64_t end) {
+  if (offset == end) return {};
+  ValidSectors valid = partials_.In(Layout::Touched(offset, end - offset));
+  while (offset < end) {
+    const auto piece = valid.At(offset, end);
+    if (!piece.valid) ADDCOW_TRY(CopyFromBacking(offset, piece.end - offset));
+    offset = piece.end;
+  }
+  return {};
+}
+
+// Copies bytes from the backing file to the same place in the image file.
+Status Image::CopyFromBacking(uint64_t offset, uint64_t length) {
+  const uint64_t end = offset + length;
+  while (offset < end) {
+    ADDCOW_TRY_ASSIGN(const uint64_t data, backing_.FindData(offset, end));
+    if (data > offset) ADDCOW_TRY(zeroer_.ZeroUnlessHole(offset, data - offset));
+    if (data == end) break;
+    ADDCOW_TRY_ASSIGN(offset, backing_.FindHole(data, end));
+    ADDCOW_TRY(CopyData(data, offset));
+  }
+  return {};
+}
+
+// The same for [offset, end), where the backing file has data.
+Status Image::CopyData(uint64_t offset, uint64_t end) {
+  const uint64_t first = RoundUp(offset, File::kCloneAlignment);
+  const uint64_t last = RoundDown(end, File::kCloneAlignment);
+  if (first < last && cloner_.Clone(first, last - first)) {
+    ADDCOW_TRY(CopyBytes(offset, first));
+    return CopyBytes(last, end);
+  }
+  return CopyBytes(offset, end);
+}
+
+Status Image::CopyBytes(uint64_t offset, uint64_t end) {
+  if (offset == end) return {};
+  const auto buffer = std::make_unique_for_overwrite<std::byte[]>(
+      static_cast<size_t>(std::min(end - offset, kCopySize)));
+  while (offset < end) {
+    const std::span chunk(buffer.get(), static_cast<size_t>(std::min(end - offset, kCopySize)));
+    ADDCOW_TRY(backing_.Read(chunk, offset));
+    ADDCOW_TRY(CopyNonZero(chunk, offset));
+    offset += chunk.size();
+  }
+  return {};
+}
+
+// Writes `data` to the image file, but its blocks of zeroes as holes.
+Status Image::CopyNonZero(std::span<const std::byte> data, uint64_t offset) {
+  const auto block_at = [&](size_t position) {
+    const uint64_t to_boundary = kHoleSize - (offset + position) % kHoleSize;
+    return data.subspan(position, std::min<size_t>(to_boundary, data.size() - position));
+  };
+  const auto is_hole = [](std::span<const std::byte> block) {
+    return block.size() == kHoleSize && IsZero(block);
+  };
+  for (size_t start = 0; start < data.size();) {
+    const bool hole = is_hole(block_at(start));
+    size_t stop = start;
+    while (stop < data.size() && is_hole(block_at(stop)) == hole) stop += block_at(stop).size();
+    const auto part = data.subspan(start, stop - start);
+    ADDCOW_TRY(hole ? zeroer_.ZeroUnlessHole(offset + start, part.size())
+                    : files_.image->Write(part, offset + start));
+    start = stop;
+  }
+  return {};
+}
+
+Status Image::CopyUp(ClusterRange range) {
+  const uint64_t start = Layout::Start(range.first);
+  // Bits past the last cluster would be counted as clusters of the disk.
+  if (!RangeFits(range.first, range.count, layout_.clusters()))
+    return Fail(
+        Error::Io(ENOSPC, "copy up", files_.image_path, start, Layout::Start(range.count)));
+  ADDCOW_TRY(CheckWritable("copy up", start, layout_.End(range.end()) - start));
+  ADDCOW_TRY(LockAndFill(range));
+  unflushed_.store(true, std::memory_order_relaxed);
+  return {};
+}
+
+// Copies up what the range lacks in clusters that are not allocated.
+Status Image::LockAndFill(ClusterRange range) {
+  const ClusterRangeLock lock(cluster_locks_, range, ClusterLocks::Kind::kExclusive);
+  while (range.count > 0) {
+    const ClusterRun run = bitmap_->RunAt(range);
+    if (!run.allocated) {
+      ADDCOW_TRY(FillInvalid(Layout::Start(run.range.first), layout_.End(run.range.end())));
+      SetAllocated(run.range);
+    }
+    range = {run.range.end(), range.end() - run.range.end()};
+  }
+  return {};
+}
+
+// Copies up the rest of all clusters that are partial now. One that cannot be
+// filled does not keep the others from it; the first failure is returned.
+Status Image::FillPartialClusters() {
+  if (!partials_.any()) return {};
+  const auto begun = std::chrono::steady_clock::now();
+  Status result;
+  uint64_t count = 0;
+  for (const ClusterRange& run : partials_.Runs(kMaxLockedClusters)) {
+    Status filled = LockAndFill(run);
+    if (!filled && run.count > 1) filled = FillOneByOne(run);
+    if (!filled && result) result = std::move(filled);
+    count += run.count;
+  }
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
+  partials_.Filled(count, took.count());
+  return result;
+}
+
+Status Image::FillOneByOne(ClusterRange range) {
+  Status result;
+  for (uint64_t cluster = range.first; cluster < range.end(); cluster++) {
+    Status filled = LockAndFill({cluster, 1});
+    if (!filled && result) result = std::move(filled);
+  }
+  return result;
+}
+
+}  // namespace addcow
