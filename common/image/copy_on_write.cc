@@ -60,8 +60,11 @@ Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t len
 Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
   ADDCOW_TRY(CheckWritable("write", offset, data.size()));
   if (fua == Fua::kYes && !data.empty() && can_write_durably_.load(std::memory_order_relaxed) &&
-      store_.IsDurable(Layout::Touched(offset, data.size())))
-    return WriteDurably(data, offset);
+      store_.IsDurable(Layout::Touched(offset, data.size()))) {
+    Status written = WriteDurably(data, offset);
+    if (can_write_durably_.load(std::memory_order_relaxed)) return written;
+    // It has just turned out that this file cannot.
+  }
   while (!data.empty()) {
     const ClusterRun run = RunAt(offset, data.size());
     auto part = data.first(BytesOf(run, offset, data.size()));
@@ -83,19 +86,20 @@ Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
 // To clusters whose bits are durable: these bytes are all that has to be
 // brought to the disk.
 Status Image::WriteDurably(std::span<const std::byte> data, uint64_t offset) {
+  const ClusterRangeLock lock(sync_lock_, {0, 1}, ClusterLocks::Kind::kShared);
+  ADDCOW_TRY(StopIfShorter(*files_.image, layout_.virtual_size()));
   const Status written = files_.image->WriteDurably(data, offset);
   if (written) return written;
   const int code = written.error().code();
   if (code == EOPNOTSUPP || code == EINVAL) {
     can_write_durably_.store(false, std::memory_order_relaxed);
-    return Write(data, offset, Fua::kYes);
+    return written;
   }
   // No room for the data is the write's own failure, as it would be without
   // FUA. Where there is room, it was the sync that failed.
   if (code == ENOSPC || code == EDQUOT || code == EFBIG) {
     ADDCOW_TRY(files_.image->Write(data, offset));
   }
-  MutexLock lock(flush_mutex_);
   return Fail(StopWriting(written.error()));
 }
 

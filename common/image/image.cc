@@ -139,6 +139,8 @@ Error Image::StopWriting(const Error& cause) {
 // write, and a later sync would succeed without them: nothing that was
 // written since the last good sync can be vouched for any more.
 Status Image::SyncOrStop(File& file) {
+  const ClusterRangeLock lock(sync_lock_, {0, 1}, ClusterLocks::Kind::kExclusive);
+  ADDCOW_TRY(CheckWritable("flush", 0, 0));  // a durable write may have failed meanwhile
   Status synced = file.SyncData();
   if (synced) return synced;
   return Fail(StopWriting(synced.error()));

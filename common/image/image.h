@@ -14,8 +14,8 @@
 // except Close. Requests that overlap in time and in place give, byte by
 // byte, the result of either order; bytes outside of them are never touched.
 //
-// Lock order: flush_mutex_, then cluster_locks_, then one of those of store_,
-// partials_ and backing_. crowded_mutex_ is taken while none is held.
+// Lock order: flush_mutex_, then cluster_locks_ or sync_lock_, then one of those
+// of store_, partials_ and backing_. crowded_mutex_ is taken while none is held.
 
 #ifndef ADDCOW_COMMON_IMAGE_IMAGE_H
 #define ADDCOW_COMMON_IMAGE_IMAGE_H
@@ -128,8 +128,7 @@ class Image {
   void NoteWritten(uint64_t offset, uint64_t length);
   void SetAllocated(ClusterRange range);
   void CallIfCrowded() ADDCOW_EXCLUDES(crowded_mutex_);
-  Status WriteDurably(std::span<const std::byte> data, uint64_t offset)
-      ADDCOW_EXCLUDES(flush_mutex_);
+  Status WriteDurably(std::span<const std::byte> data, uint64_t offset);
   Status AllocatingWrite(std::span<const std::byte> data, uint64_t offset);
   Status AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions options);
   Status ZeroAndAllocate(uint64_t offset, uint64_t length, ZeroOptions options);
@@ -150,8 +149,8 @@ class Image {
   bool HasNewBits() ADDCOW_REQUIRES(flush_mutex_);
   Status PublishBits() ADDCOW_REQUIRES(flush_mutex_);
   Status SyncOrStop(File& file) ADDCOW_REQUIRES(flush_mutex_);
-  Status StopIfShorter(File& file, uint64_t size) ADDCOW_REQUIRES(flush_mutex_);
-  Error StopWriting(const Error& cause) ADDCOW_REQUIRES(flush_mutex_);
+  Status StopIfShorter(File& file, uint64_t size);
+  Error StopWriting(const Error& cause);
 
   // Constant after construction; the files are internally synchronised.
   const ImageFiles files_;
@@ -167,6 +166,10 @@ class Image {
   Zeroer zeroer_;
   Cloner cloner_;
   std::atomic<bool> can_write_durably_ = true;  // until it turns out that it cannot
+  // Durable writes hold this shared, syncs alone (it has one cluster). The
+  // kernel reports a failure once: a sync beside a durable write that fails
+  // could succeed without what was lost.
+  ClusterLocks sync_lock_;
   std::atomic<bool> sync_failed_ = false;  // or the like; false to true only
   std::atomic<bool> unflushed_ = false;    // something was written since the last flush
 

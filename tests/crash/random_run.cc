@@ -52,6 +52,8 @@ FakeInode::Abilities RandomAbilities(Random& random) {
   abilities.punch_hole = !random.OneIn(4);
   abilities.zero_range = !random.OneIn(4);
   abilities.seek = !random.OneIn(4);
+  abilities.write_durably = !random.OneIn(4);
+  abilities.clone = random.OneIn(3);
   return abilities;
 }
 
@@ -143,6 +145,11 @@ CrashRequest RandomRun::RandomChange(Fua fua) {
     request.length = std::min(random_.Between(1, 2) * kC, size - request.offset);
   } else if (random_.OneIn(6)) {
     request.length = random_.Between(1, size - request.offset);
+  }
+  if (random_.OneIn(2)) {  // whole sectors, as most clients have: copy-up is deferred
+    const uint64_t end = RoundUp(request.offset + request.length, kSectorSize);
+    request.offset = RoundDown(request.offset, kSectorSize);
+    request.length = std::min(end, size) - request.offset;
   }
   switch (random_.Below(9)) {
     case 0:

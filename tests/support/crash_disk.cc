@@ -40,7 +40,8 @@ class CrashFile final : public File {
     const Operation operation{OpKind::kWriteDurably, name(), offset, data.size(), data};
     auto written = Change(operation, [&] { return inode_->WriteDurably(data, offset); });
     if (!written) return written;
-    const int error = disk_.SyncRange(operation, *inode_);
+    const int error =
+        disk_.SyncRange({OpKind::kSyncData, name(), offset, data.size()}, *inode_);
     if (error != 0) return tl::unexpected<int>(error);
     return written;
   }

@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "common/base/units.h"
+
 namespace addcow {
 
 void FaultPlan::Set(Fault fault) {
@@ -57,6 +59,12 @@ Verdict FaultPlan::Before(const Operation& operation) {
     case Effect::kShort:
       return {0, std::max<uint64_t>(operation.length / 2, 1)};
     case Effect::kTorn:
+      // Of what goes to the disk at once, whole sectors.
+      if (operation.kind == OpKind::kWriteDurably) {
+        const uint64_t middle =
+            RoundDown(operation.offset + operation.length / 2, kSectorSize);
+        return {fault_.error, middle - std::min(middle, operation.offset)};
+      }
       return {fault_.error, operation.length / 2};
   }
   return {};

@@ -95,10 +95,11 @@ TEST_F(ImageFlush, FuaZeroIsFlushedWhenItReturns) {
 
 TEST_F(ImageFlush, FuaWriteToAnAllocatedClusterSyncsTheImageFile) {
   Make({.allocated = {0}});
+  Inode(kImagePath).SetAbilities({.write_durably = false});
   Flush();
   log_.Clear();
   Write(0, Repeat(1, 10), Fua::kYes);
-  EXPECT_EQ(log_.Changes(), (Lines{"write /vm/disk.raw 0+10", kSyncImage}));
+  EXPECT_EQ(log_.Changes().back(), kSyncImage);
 }
 
 TEST_F(ImageFlush, CloseFlushesWhatWasWritten) {
