@@ -60,9 +60,10 @@ Result<std::unique_ptr<BackgroundFlush>> BackgroundFlush::Start(Image& image,
 }
 
 BackgroundFlush::BackgroundFlush(Image& image, Clock::duration interval, LogSink log)
-    : image_(image), interval_(interval), round_(image, std::move(log)), thread_([this] {
-        Loop();
-      }) {
+    : image_(image),
+      interval_(interval),
+      round_(image, std::move(log)),
+      thread_([this] { Loop(); }) {
   image_.SetCrowdedHandler([this] { Wake(); });
   // Fails only where the name is too long.
   (void)::pthread_setname_np(thread_.native_handle(), kThreadName);

@@ -131,7 +131,8 @@ void Image::NoteWritten(uint64_t offset, uint64_t length) {
   while (offset < end) {
     const uint64_t cluster = Layout::ClusterOf(offset);
     // Of clusters that are covered all at once.
-    const uint64_t covered = end == virtual_size() ? layout_.clusters() : Layout::ClusterOf(end);
+    const uint64_t covered =
+        end == virtual_size() ? layout_.clusters() : Layout::ClusterOf(end);
     if (offset % kClusterSize == 0 && covered > cluster) {
       SetAllocated({cluster, covered - cluster});
       offset = layout_.End(covered);

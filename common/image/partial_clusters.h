@@ -41,9 +41,7 @@ class SectorSet {
 
   // `first` + `count` is at most kSectors.
   void Add(uint64_t first, uint64_t count);
-  bool Has(uint64_t sector) const {
-    return (words_[sector / 64] >> (sector % 64) & 1) != 0;
-  }
+  bool Has(uint64_t sector) const { return (words_[sector / 64] >> (sector % 64) & 1) != 0; }
   bool HasFirst(uint64_t count) const { return Has(0) && RunEnd(0) >= count; }
 
   // Where the run of sectors that are all there, or all not, ends that begins

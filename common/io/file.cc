@@ -80,8 +80,7 @@ Status File::WriteDurably(std::span<const std::byte> data, uint64_t offset) {
 }
 
 Status File::CloneFrom(const File& source, uint64_t offset, uint64_t length) {
-  auto done = RetryInterrupted(
-      [&] { return DoCloneFrom(source.Innermost(), offset, length); });
+  auto done = RetryInterrupted([&] { return DoCloneFrom(source.Innermost(), offset, length); });
   if (!done) return Fail(Failure(done.error(), "clone range", offset, length));
   return {};
 }

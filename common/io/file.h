@@ -128,8 +128,7 @@ class File {
   virtual SysResult<size_t> DoWriteDurably(std::span<const std::byte> data,
                                            uint64_t offset) = 0;
   // `source` is the innermost of what wraps it.
-  virtual SysResult<void> DoCloneFrom(const File& source, uint64_t offset,
-                                      uint64_t length) = 0;
+  virtual SysResult<void> DoCloneFrom(const File& source, uint64_t offset, uint64_t length) = 0;
   virtual SysResult<void> DoPunchHole(uint64_t offset, uint64_t length) = 0;
   virtual SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) = 0;
   virtual SysResult<void> DoSyncData() = 0;

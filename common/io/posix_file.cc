@@ -58,8 +58,7 @@ SysResult<size_t> PosixFile::DoWrite(std::span<const std::byte> data, uint64_t o
   return static_cast<size_t>(count);
 }
 
-SysResult<size_t> PosixFile::DoWriteDurably(std::span<const std::byte> data,
-                                            uint64_t offset) {
+SysResult<size_t> PosixFile::DoWriteDurably(std::span<const std::byte> data, uint64_t offset) {
   if (!FitsOffset(offset, data.size())) return tl::unexpected<int>(EFBIG);
   const iovec part{const_cast<std::byte*>(data.data()), data.size()};
   const ssize_t count = ::pwritev2(fd_.get(), &part, 1, Offset(offset), RWF_DSYNC);

@@ -103,8 +103,8 @@ int CrashHarness::OnOperation(const Operation& operation) {
     // Only while a flush holds no lock that a writer wants. Not in a durable
     // write (a sync of a part): it may be half of a request that is to fail, and
     // the model knows no others beside that.
-    const bool flushing = (IsSync(operation.kind) && operation.length == 0) ||
-                          operation.path == kAddCowPath;
+    const bool flushing =
+        (IsSync(operation.kind) && operation.length == 0) || operation.path == kAddCowPath;
     if (meanwhile_ && image_ && flushing && !in_meanwhile_) {
       in_meanwhile_ = true;
       Begin("meanwhile:");

@@ -37,8 +37,7 @@ std::string FaultPlan::hit() const {
 bool FaultPlan::Applies(const Fault& fault, const Operation& operation) {
   const bool write =
       operation.kind == OpKind::kWrite || operation.kind == OpKind::kWriteDurably;
-  if (fault.effect == Effect::kShort && !write && operation.kind != OpKind::kRead)
-    return false;
+  if (fault.effect == Effect::kShort && !write && operation.kind != OpKind::kRead) return false;
   if (fault.effect == Effect::kTorn && !write) return false;
   if (fault.error == EINTR && !IsFileOperation(operation.kind)) return false;
   return fault.where == nullptr || fault.where(operation);
@@ -61,8 +60,7 @@ Verdict FaultPlan::Before(const Operation& operation) {
     case Effect::kTorn:
       // Of what goes to the disk at once, whole sectors.
       if (operation.kind == OpKind::kWriteDurably) {
-        const uint64_t middle =
-            RoundDown(operation.offset + operation.length / 2, kSectorSize);
+        const uint64_t middle = RoundDown(operation.offset + operation.length / 2, kSectorSize);
         return {fault_.error, middle - std::min(middle, operation.offset)};
       }
       return {fault_.error, operation.length / 2};
