@@ -4,6 +4,7 @@
 
 include tests/cxx.mk
 include tests/crash/crash.mk
+include tests/cost/cost.mk
 include tests/server-and-stress.mk
 include tests/replay/replay.mk
 
@@ -44,6 +45,7 @@ shell_tests = \
 	tests/shell/test-qemu-io.sh \
 	tests/shell/test-read-only.sh \
 	tests/shell/test-refusals.sh \
+	tests/shell/test-request-cost.sh \
 	tests/shell/test-run-script.sh \
 	tests/shell/test-sizes.sh \
 	tests/shell/test-sparse-random.sh \
