@@ -164,6 +164,29 @@ TEST_F(ImageMap, AsksTheBackingFileForEachHoleOnceHoweverManyRunsItSpans) {
   EXPECT_LE(asked.size(), 2u);
 }
 
+TEST_F(ImageMap, SectorsOfPartialClustersAreTheImageFilesData) {
+  Make({.size = 2 * kC, .backing_size = 2 * kC, .backing_data = {{{0, 8192}}}});
+  Write(4096, 512);
+  Write(kC - 512, 1024);
+  EXPECT_EQ(Map(), (Extents{{0, 4096, kBacking, true},
+                            {4096, 512, kImage, true},
+                            {4608, 3584, kBacking, true},
+                            {8192, kC - 8704, kBacking, false},
+                            {kC - 512, 1024, kImage, true},
+                            {kC + 512, kC - 512, kBacking, false}}));
+  Write(0, 512);
+  EXPECT_EQ(Map().front(), (Extent{0, 512, kImage, true}));
+}
+
+TEST_F(ImageMap, SectorsOfAPartialClusterPastTheBackingFileAreData) {
+  Make({.size = 2 * kC, .backing_size = 1000});
+  Write(2048, 512);
+  EXPECT_EQ(Map(), (Extents{{0, 1024, kBacking, true},
+                            {1024, 1024, kNone, false},
+                            {2048, 512, kImage, true},
+                            {2560, 2 * kC - 2560, kNone, false}}));
+}
+
 TEST_F(ImageMap, SeekErrorIsAnErrorNotAGuess) {
   Make({});
   faults_.Set({.at = 1, .error = EIO, .where = [](const Operation& op) {
