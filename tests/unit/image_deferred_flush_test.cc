@@ -63,6 +63,22 @@ TEST_F(ImageDeferredFlush, CloseFills) {
   ExpectAsReference();
 }
 
+// A request that fails half way has left a partial cluster before that.
+TEST_F(ImageDeferredFlush, CloseFillsWhatAFailedRequestHadWritten) {
+  Make({.allocated = {1}});
+  faults_.Set({.at = 2, .error = ENOSPC, .where = [](const Operation& operation) {
+                 return operation.kind == OpKind::kWrite && operation.path == kImagePath;
+               }});
+  const auto data = Repeat(1, 512 + kC);
+  EXPECT_TRUE(FailsWith(image_->Write(data, kC - 512), ENOSPC));
+  faults_.Clear();
+  reference_->Write(std::span(data).first(512), kC - 512);
+  ASSERT_OK(image_->Close());
+  EXPECT_TRUE(BitOnDisk(0));
+  Reopen();
+  ExpectAsReference();
+}
+
 TEST_F(ImageDeferredFlush, LastPartialClusterSetsTheFlag) {
   Make({.allocated = {0, 1, 2}});
   Write(3 * kC + 512, 512);
