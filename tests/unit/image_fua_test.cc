@@ -117,10 +117,10 @@ TEST_F(ImageFua, WriteToAPartialClusterIsFilledAndPublished) {
 }
 
 TEST_F(ImageFua, WriteToAClusterWhoseBitIsPendingFlushes) {
-  Make({});
-  Write(0, kC);
-  EXPECT_EQ(FuaWrite(0, 512),
-            (Lines{"write /vm/disk.raw 0+512", kSyncImage, kWriteBits, kSyncAddCow}));
+  MakeDurable();
+  Write(kC, kC);
+  EXPECT_EQ(FuaWrite(kC, 512),
+            (Lines{"write /vm/disk.raw 65536+512", kSyncImage, kWriteBits, kSyncAddCow}));
 }
 
 TEST_F(ImageFua, WriteToABitThatWasFoundAtOpenFlushesOnce) {
@@ -144,24 +144,24 @@ TEST_F(ImageFua, OneClusterThatIsNotDurableIsEnoughForAFlush) {
 }
 
 TEST_F(ImageFua, WriteWhoseBitCouldNotBeWrittenIsNotDurable) {
-  Make({});
-  Write(0, kC);
+  MakeDurable();
+  Write(kC, kC);
   faults_.Set({.at = 1, .error = ENOSPC, .where = [](const Operation& operation) {
                  return operation.kind == OpKind::kWrite && operation.path == kAddCowPath;
                }});
   EXPECT_TRUE(FailsWith(image_->Flush(), ENOSPC));
-  EXPECT_EQ(FuaWrite(0, 512).back(), kSyncAddCow);
-  EXPECT_TRUE(BitOnDisk(0));
+  EXPECT_EQ(FuaWrite(kC, 512).back(), kSyncAddCow);
+  EXPECT_TRUE(BitOnDisk(1));
 }
 
 // Its bit is written, but not synced.
 TEST_F(ImageFua, WriteDuringTheFlushThatPublishesItsBitWaits) {
-  Make({});
-  Write(0, kC);
+  MakeDurable();
+  Write(kC, kC);
   Gate::Stop syncing = gate_.ParkBefore(OpKind::kSyncData, kAddCowPath);
   Racer flusher([&] { EXPECT_OK(image_->Flush()); });
   syncing.WaitUntilParked();
-  Racer writer([&] { EXPECT_OK(image_->Write(Repeat(1, 512), 0, Fua::kYes)); });
+  Racer writer([&] { EXPECT_OK(image_->Write(Repeat(1, 512), kC, Fua::kYes)); });
   writer.WaitUntilBlockedOrDone();
   EXPECT_FALSE(writer.done());
   EXPECT_EQ(log_.Count(OpKind::kWriteDurably), 0u);
