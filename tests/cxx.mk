@@ -9,6 +9,7 @@ check_LTLIBRARIES =
 support_sources = \
 	tests/support/crash_disk.cc tests/support/crash_disk.h \
 	tests/support/crash_model.cc tests/support/crash_model.h \
+	tests/support/deferred_fixture.h \
 	tests/support/expect.h \
 	tests/support/fake_file.cc tests/support/fake_file.h \
 	tests/support/fake_file_system.cc tests/support/fake_file_system.h \
@@ -33,6 +34,7 @@ unit_sources = \
 	tests/unit/base_test.cc \
 	tests/unit/bitmap_store_test.cc \
 	tests/unit/boundary_test.cc \
+	tests/unit/cloner_test.cc \
 	tests/unit/cluster_locks_test.cc \
 	tests/unit/durable_create_test.cc \
 	tests/unit/fake_file_test.cc \
@@ -40,10 +42,14 @@ unit_sources = \
 	tests/unit/header_test.cc \
 	tests/unit/image_access_test.cc \
 	tests/unit/hostile_open_test.cc \
+	tests/unit/image_deferred_flush_test.cc \
+	tests/unit/image_deferred_race_test.cc \
+	tests/unit/image_deferred_test.cc \
 	tests/unit/image_files_test.cc \
 	tests/unit/image_flush_sharing_test.cc \
 	tests/unit/image_flush_test.cc \
 	tests/unit/image_found_state_test.cc \
+	tests/unit/image_fua_test.cc \
 	tests/unit/image_map_test.cc \
 	tests/unit/image_race_test.cc \
 	tests/unit/image_read_write_test.cc \
@@ -52,6 +58,7 @@ unit_sources = \
 	tests/unit/layout_test.cc \
 	tests/unit/ops_check_test.cc \
 	tests/unit/ops_test.cc \
+	tests/unit/partial_clusters_test.cc \
 	tests/unit/posix_file_test.cc \
 	tests/unit/server_arguments_test.cc plugin/server_arguments.cc \
 	tests/unit/zeroer_test.cc

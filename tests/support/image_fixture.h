@@ -42,7 +42,7 @@ class ImageFixture : public testing::Test {
   // As a new process does. The old one's image is dropped, not closed.
   void Reopen(OpenMode mode = OpenMode::kReadWrite) {
     image_.reset();
-    auto image = OpenTestImage(seam_, kDirectory, mode, &messages_);
+    auto image = OpenTestImage(seam_, kDirectory, mode, &messages_, max_partial_clusters_);
     ASSERT_OK(image);
     image_ = std::move(*image);
     log_.Clear();
@@ -88,6 +88,8 @@ class ImageFixture : public testing::Test {
   ForwardingFileSystem gate_system_{fault_system_, gate_};
   ForwardingFileSystem seam_{gate_system_, log_};
   std::vector<std::string> messages_;
+  // For images opened from then on; nothing: the engine's own limit.
+  std::optional<uint64_t> max_partial_clusters_;
   std::optional<ReferenceDisk> reference_;
   std::unique_ptr<Image> image_;
 };

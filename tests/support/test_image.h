@@ -51,7 +51,8 @@ Result<std::vector<std::byte>> MakeTestImage(FileSystem& file_system,
 Result<std::unique_ptr<Image>> OpenTestImage(FileSystem& file_system,
                                              const std::string& directory = kDirectory,
                                              OpenMode mode = OpenMode::kReadWrite,
-                                             std::vector<std::string>* messages = nullptr);
+                                             std::vector<std::string>* messages = nullptr,
+                                             std::optional<uint64_t> max_partial_clusters = {});
 
 // The whole disk, or an empty vector where it could not be read.
 std::vector<std::byte> ReadAll(Image& image);

@@ -133,6 +133,16 @@ TEST_F(BackgroundFlushTest, EveryKindOfAllocationIsPublished) {
   }
 }
 
+TEST_F(BackgroundFlushTest, RoundFillsClustersWhoseCopyUpWasDeferred) {
+  MakeWithRound({});
+  Write(kClusterSize, 512);
+  Round();
+  EXPECT_TRUE(BitOnDisk(1));
+  EXPECT_EQ(Round(), Lines{});
+  Reopen();
+  ExpectAsReference();
+}
+
 TEST_F(BackgroundFlushTest, LastClusterSetsTheFlag) {
   MakeWithRound({.allocated = {0, 1, 2}});
   Write(3 * kClusterSize, 10);
@@ -310,6 +320,32 @@ TEST_F(BackgroundFlushTest, ThreadDoesNothingBeforeTheIntervalIsOver) {
   }
   EXPECT_EQ(log_.Count(OpKind::kSyncData), 0u);
   EXPECT_FALSE(BitOnDisk(0));
+}
+
+TEST_F(BackgroundFlushTest, ThreadComesAtOnceWhereManyClustersWaitForTheirCopyUp) {
+  max_partial_clusters_ = 4;
+  Make({});
+  const auto thread = Start(kNever);
+  for (int i = 0; i < 2; i++) {  // and again
+    Gate::Stop published = gate_.ParkAfter(OpKind::kSyncData, kAddCowPath);
+    const uint64_t first = static_cast<uint64_t>(i) * 2;
+    Write(first * kClusterSize, 512);
+    Write((first + 1) * kClusterSize, 512);
+    published.WaitUntilParked();
+    EXPECT_TRUE(BitOnDisk(first));
+    EXPECT_TRUE(BitOnDisk(first + 1));
+    published.Release();
+  }
+}
+
+TEST_F(BackgroundFlushTest, ThreadThatHasEndedIsNotWoken) {
+  max_partial_clusters_ = 2;
+  Make({});
+  Start(kNever).reset();
+  Write(0, 512);
+  Write(kClusterSize, 512);
+  EXPECT_EQ(log_.Count(OpKind::kSyncData), 0u);
+  ExpectAsReference();
 }
 
 // Would not come back for a day.

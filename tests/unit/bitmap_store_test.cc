@@ -266,6 +266,89 @@ TEST_F(BitmapStoreTest, BitsPutBackAreNotWrittenByAnotherPagesFlush) {
   EXPECT_EQ(BitsOnDisk(0), 0x01);
 }
 
+// Durable bits.
+
+TEST_F(BitmapStoreTest, NothingIsDurableAtFirst) {
+  Make(100);
+  EXPECT_FALSE(store_->IsDurable({0, 1}));
+}
+
+// They may come from a process that was killed before it synced them.
+TEST_F(BitmapStoreTest, BitsThatWereFoundAreDurableOnceSomethingWasPublished) {
+  Make(100);
+  PutBits(0, {0x03});
+  ASSERT_OK(store_->Load());
+  EXPECT_FALSE(store_->IsDurable({0, 2}));
+  EXPECT_TRUE(store_->Take().empty());
+  store_->Published();
+  EXPECT_TRUE(store_->IsDurable({0, 2}));
+  EXPECT_FALSE(store_->IsDurable({0, 3}));
+  EXPECT_FALSE(store_->IsDurable({2, 1}));
+}
+
+TEST_F(BitmapStoreTest, BitIsDurableOnlyWhenItWasPublished) {
+  Make(100);
+  store_->Published();
+  store_->Allocate({5, 1});
+  EXPECT_FALSE(store_->IsDurable({5, 1}));
+  const auto taken = store_->Take();
+  EXPECT_FALSE(store_->IsDurable({5, 1}));
+  ASSERT_OK(store_->Write(taken));
+  EXPECT_FALSE(store_->IsDurable({5, 1}));
+  store_->Published();
+  EXPECT_TRUE(store_->IsDurable({5, 1}));
+}
+
+TEST_F(BitmapStoreTest, BitThatWasPutBackIsNotDurable) {
+  Make(100);
+  store_->Published();
+  store_->Allocate({5, 1});
+  store_->PutBack(store_->Take());
+  EXPECT_FALSE(store_->IsDurable({5, 1}));
+  const auto taken = store_->Take();
+  EXPECT_FALSE(taken.empty());
+  ASSERT_OK(store_->Write(taken));
+  store_->Published();
+  EXPECT_TRUE(store_->IsDurable({5, 1}));
+}
+
+TEST_F(BitmapStoreTest, BitAllocatedAfterTakeIsNotPublishedWithTheOthers) {
+  Make(100);
+  store_->Allocate({5, 1});
+  const auto taken = store_->Take();
+  store_->Allocate({6, 1});
+  ASSERT_OK(store_->Write(taken));
+  store_->Published();
+  EXPECT_TRUE(store_->IsDurable({5, 1}));
+  EXPECT_FALSE(store_->IsDurable({6, 1}));
+  EXPECT_FALSE(store_->IsDurable({5, 2}));
+}
+
+TEST_F(BitmapStoreTest, RangeIsDurableWhereEveryBitIsWhateverThePages) {
+  Make(200000);
+  store_->Allocate({0, 200000});
+  store_->Take();
+  store_->Published();
+  EXPECT_TRUE(store_->IsDurable({0, 200000}));
+  // Bits on their way in a page are not those of its neighbours.
+  Make(200000);
+  store_->Allocate({32768, 2});
+  store_->Allocate({98304, 1});
+  store_->Take();
+  store_->Published();
+  store_->Allocate({32766, 2});
+  store_->Allocate({32770, 1});
+  for (const bool taken : {false, true}) {
+    if (taken) store_->Take();
+    EXPECT_TRUE(store_->IsDurable({32768, 2})) << taken;
+    EXPECT_TRUE(store_->IsDurable({98304, 1})) << taken;
+    EXPECT_FALSE(store_->IsDurable({32767, 1})) << taken;
+    EXPECT_FALSE(store_->IsDurable({32767, 2})) << taken;
+    EXPECT_FALSE(store_->IsDurable({32768, 3})) << taken;
+    EXPECT_FALSE(store_->IsDurable({32766, 5})) << taken;
+  }
+}
+
 TEST_F(BitmapStoreTest, FailedWriteIsAnError) {
   Make(100);
   store_->Allocate({0, 1});

@@ -164,6 +164,29 @@ TEST_F(ImageMap, AsksTheBackingFileForEachHoleOnceHoweverManyRunsItSpans) {
   EXPECT_LE(asked.size(), 2u);
 }
 
+TEST_F(ImageMap, SectorsOfPartialClustersAreTheImageFilesData) {
+  Make({.size = 2 * kC, .backing_size = 2 * kC, .backing_data = {{{0, 8192}}}});
+  Write(4096, 512);
+  Write(kC - 512, 1024);
+  EXPECT_EQ(Map(), (Extents{{0, 4096, kBacking, true},
+                            {4096, 512, kImage, true},
+                            {4608, 3584, kBacking, true},
+                            {8192, kC - 8704, kBacking, false},
+                            {kC - 512, 1024, kImage, true},
+                            {kC + 512, kC - 512, kBacking, false}}));
+  Write(0, 512);
+  EXPECT_EQ(Map().front(), (Extent{0, 512, kImage, true}));
+}
+
+TEST_F(ImageMap, SectorsOfAPartialClusterPastTheBackingFileAreData) {
+  Make({.size = 2 * kC, .backing_size = 1000});
+  Write(2048, 512);
+  EXPECT_EQ(Map(), (Extents{{0, 1024, kBacking, true},
+                            {1024, 1024, kNone, false},
+                            {2048, 512, kImage, true},
+                            {2560, 2 * kC - 2560, kNone, false}}));
+}
+
 TEST_F(ImageMap, SeekErrorIsAnErrorNotAGuess) {
   Make({});
   faults_.Set({.at = 1, .error = EIO, .where = [](const Operation& op) {
@@ -187,8 +210,11 @@ TEST_F(ImageMap, RandomStatesAndRequestsAreReportedTruly) {
           .garbage = random_.OneIn(2),
           .seed = random_.Next()});
     for (int i = 0; i < 6; i++) {
-      const uint64_t offset = random_.Below(size);
-      const uint64_t length = random_.Between(1, std::min<uint64_t>(size - offset, kC));
+      // Every other one ends between sectors, so that its copy-up is deferred.
+      const uint64_t grain = random_.OneIn(2) ? 1 : kSectorSize;
+      const uint64_t offset = RoundDown(random_.Below(size), grain);
+      const uint64_t any = random_.Between(1, std::min<uint64_t>(size - offset, kC));
+      const uint64_t length = std::min(RoundUp(any, grain), size - offset);
       if (random_.OneIn(2))
         Write(offset, length);
       else
@@ -212,8 +238,20 @@ TEST_F(ImageMap, RandomStatesAndRequestsAreReportedTruly) {
                     "");
         }
         for (uint64_t cluster = extent.offset / kC;
-             cluster * kC < extent.offset + extent.length; cluster++)
-          ASSERT_EQ(IsAllocated(cluster), extent.source == kImage) << cluster;
+             cluster * kC < extent.offset + extent.length; cluster++) {
+          // Of a cluster that is not allocated, sectors may be there.
+          if (IsAllocated(cluster)) {
+            ASSERT_EQ(extent.source, kImage) << cluster;
+          } else if (extent.source == kImage) {
+            ASSERT_TRUE(extent.data) << cluster;
+          }
+        }
+        if (extent.source != kNone) {
+          const char* path = extent.source == kImage ? kImagePath : kBackingPath;
+          ASSERT_EQ(
+              reference_->Check(Inode(path).Bytes(extent.offset, extent.length), extent.offset),
+              "");
+        }
         position += extent.length;
         before = &extent;
       }

@@ -106,6 +106,55 @@ TEST_F(PosixFileTest, SyncsSucceed) {
   EXPECT_OK(file->Sync());
 }
 
+TEST_F(PosixFileTest, DurableWriteWritesTheBytes) {
+  const auto file = Create("f");
+  ASSERT_OK(file->Write(Repeat(1, 5000), 0));
+  const Status written = file->WriteDurably(Repeat(2, 1000), 100);
+  if (!written && written.error().code() == EOPNOTSUPP) GTEST_SKIP() << "no RWF_DSYNC here";
+  ASSERT_OK(written);
+  EXPECT_EQ(Read(*file, 0, 100), Repeat(1, 100));
+  EXPECT_EQ(Read(*file, 100, 1000), Repeat(2, 1000));
+  EXPECT_EQ(Read(*file, 1100, 3900), Repeat(1, 3900));
+}
+
+TEST_F(PosixFileTest, DurableWriteFailsAsAWriteDoes) {
+  const auto file = Create("f");
+  EXPECT_TRUE(FailsWith(file->WriteDurably(Repeat(1, 10), kMaxOffset), EFBIG));
+  ASSERT_OK_AND_ASSIGN(const auto read_only,
+                       posix_.Open(directory_ / "f", OpenMode::kReadOnly));
+  const Status written = read_only->WriteDurably(Repeat(1, 10), 0);
+  EXPECT_TRUE(FailsWith(written, EBADF));
+  EXPECT_TRUE(FailsSaying(written, "pwritev2: "));
+}
+
+// Shares storage or changes nothing, as the file system is.
+TEST_F(PosixFileTest, ClonedRangeIsTheSameOrCannotBeHad) {
+  const auto from = Create("from");
+  const auto to = Create("to");
+  ASSERT_OK(from->Write(Repeat(1, 65536), 0));
+  ASSERT_OK(to->Write(Repeat(2, 65536), 0));
+  const Status cloned = to->CloneFrom(*from, 4096, 8192);
+  if (!cloned) {
+    EXPECT_TRUE(FailsWith(cloned, EOPNOTSUPP));
+    EXPECT_EQ(Read(*to, 0, 65536), Repeat(2, 65536));
+    return;
+  }
+  EXPECT_EQ(Read(*to, 0, 4096), Repeat(2, 4096));
+  EXPECT_EQ(Read(*to, 4096, 8192), Repeat(1, 8192));
+  EXPECT_EQ(Read(*to, 12288, 53248), Repeat(2, 53248));
+  ASSERT_OK(to->Write(Repeat(3, 10), 5000));
+  EXPECT_EQ(Read(*from, 5000, 10), Repeat(1, 10));
+}
+
+TEST_F(PosixFileTest, CloningFromAnotherFileSystemCannotBeDone) {
+  const auto to = Create("to");
+  ASSERT_OK(to->Write(Repeat(2, 4096), 0));
+  const auto elsewhere = posix_.Open("/proc/self/status", OpenMode::kReadOnly);
+  if (!elsewhere) GTEST_SKIP() << "no /proc here";
+  EXPECT_TRUE(FailsWith(to->CloneFrom(**elsewhere, 0, 4096), EOPNOTSUPP));
+  EXPECT_EQ(Read(*to, 0, 4096), Repeat(2, 4096));
+}
+
 TEST_F(PosixFileTest, PrefetchChangesNothing) {
   const auto file = Create("f");
   ASSERT_OK(file->Write(Repeat(1, 10), 0));
