@@ -213,11 +213,12 @@ bool Image::HasNewBits() {
 Status Image::FlushLocked() {
   ADDCOW_TRY(CheckWritable("flush", 0, 0));
   const uint64_t number = flushes_begun_.fetch_add(1) + 1;
-  crowded_called_.store(false);
   ADDCOW_TRY(StopIfShorter(*files_.image, layout_.virtual_size()));
   ADDCOW_TRY(StopIfShorter(*files_.add_cow, kBitmapOffset + layout_.bitmap_bytes()));
   // Where a cluster cannot be filled, the others become durable all the same.
   const Status filled = FillPartialClusters();
+  // Not where some stay: each write would call for another flush.
+  if (filled) crowded_called_.store(false);
   unflushed_.store(false, std::memory_order_relaxed);
   try {
     Status published = PublishBits();

@@ -173,7 +173,7 @@ class Image {
   std::atomic<bool> sync_failed_ = false;  // or the like; false to true only
   std::atomic<bool> unflushed_ = false;    // something was written since the last flush
 
-  // Not again before the next flush has begun.
+  // Not again before a flush has filled all of them.
   std::atomic<bool> crowded_called_ = false;
   Mutex crowded_mutex_;
   std::function<void()> crowded_handler_ ADDCOW_GUARDED_BY(crowded_mutex_);

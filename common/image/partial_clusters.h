@@ -73,7 +73,7 @@ class ValidSectors {
   };
 
   // The state at `offset` of the disk and where it ends, at most `limit`.
-  // Offsets must not decrease from call to call.
+  // Offsets must not decrease from call to call, and pieces be taken whole.
   Piece At(uint64_t offset, uint64_t limit);
 
  private:
@@ -102,7 +102,7 @@ class PartialClusters {
   // Whether sectors of the cluster may be added.
   bool HasRoomFor(uint64_t cluster) const ADDCOW_EXCLUDES(mutex_);
   // Half of the room is taken: time to fill.
-  bool crowded() const { return 2 * count_.load() >= limit_.load(); }
+  bool crowded() const { return any() && 2 * count_.load() >= limit_.load(); }
 
   // Notes that bytes of one unallocated cluster are in the image file: whole
   // sectors, but that the last one may end with the disk. True: now all of the
