@@ -338,6 +338,21 @@ TEST_F(BackgroundFlushTest, ThreadComesAtOnceWhereManyClustersWaitForTheirCopyUp
   }
 }
 
+TEST_F(BackgroundFlushTest, ThreadThatWasWokenSleepsAgain) {
+  max_partial_clusters_ = 4;
+  Make({});
+  auto thread = Start(kNever);
+  Gate::Stop published = gate_.ParkAfter(OpKind::kSyncData, kAddCowPath);
+  Write(0, kClusterSize + 512);
+  Write(2 * kClusterSize, 512);
+  published.WaitUntilParked();
+  published.Release();
+  Write(3 * kClusterSize, 512);
+  for (int i = 0; i < 20; i++) ExpectAsReference();  // time for another round
+  thread.reset();
+  EXPECT_FALSE(BitOnDisk(3));
+}
+
 TEST_F(BackgroundFlushTest, ThreadThatHasEndedIsNotWoken) {
   max_partial_clusters_ = 2;
   Make({});
