@@ -314,8 +314,8 @@ class Session {
     FUZZ_MUST(disk.has_value(), "the files are not sound after a FUA write");
     for (uint64_t at = offset; at < offset + length;
          at = model_->start().EndOf(at / kCluster)) {
-      FUZZ_MUST(disk->IsAllocated(at / kCluster), "written with FUA, but bit {} is 0 on the disk",
-                at / kCluster);
+      FUZZ_MUST(disk->IsAllocated(at / kCluster),
+                "written with FUA, but bit {} is 0 on the disk", at / kCluster);
       durable_.insert(at / kCluster);
     }
   }

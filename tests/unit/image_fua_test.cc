@@ -190,9 +190,8 @@ TEST_F(ImageFua, FailureBesideAFlushFailsTheFlushToo) {
   faults_.Set({.at = 1, .error = EIO, .where = [](const Operation& operation) {
                  return operation.kind == OpKind::kWriteDurably;
                }});
-  Racer writer([&] {
-    EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), EIO));
-  });
+  Racer writer(
+      [&] { EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), EIO)); });
   writing.WaitUntilParked();
   Racer flusher([&] { EXPECT_TRUE(FailsWith(image_->Flush(), EIO)); });
   flusher.WaitUntilBlockedOrDone();
