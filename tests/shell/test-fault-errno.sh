@@ -10,6 +10,10 @@ requires nbdsh
 truncate -s 1M base.img
 random_file noise 800000
 dd if=noise of=base.img conv=notrunc status=none
+# A hole at each cluster's end: where data goes on, the server does not ask again.
+for cluster in {1..15}; do
+    fallocate -p -o $((cluster * 65536 - 4096)) -l 4096 base.img
+done
 addcow create -q -b base.img -F raw -i disk.raw x.add-cow
 with_faults start_server sock addcow x.add-cow
 # Of files; a connection's may be there a little longer than its client.
