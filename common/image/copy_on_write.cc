@@ -40,6 +40,10 @@ uint64_t LockablePart(uint64_t offset, uint64_t length, uint64_t clusters) {
   return std::min(length, limit - offset);
 }
 
+bool IsUnsupported(const Error& error) {
+  return error.code() == EOPNOTSUPP || error.code() == EINVAL;
+}
+
 }  // namespace
 
 Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t length) const {
@@ -84,23 +88,29 @@ Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
 }
 
 // To clusters whose bits are durable: these bytes are all that has to be
-// brought to the disk.
+// brought to the disk. They are written twice, so that it is known which half
+// failed: no room for them, say, is this write's own failure, and that of a sync
+// is everybody's.
 Status Image::WriteDurably(std::span<const std::byte> data, uint64_t offset) {
-  const ClusterRangeLock lock(sync_lock_, {0, 1}, ClusterLocks::Kind::kShared);
   ADDCOW_TRY(StopIfShorter(*files_.image, layout_.virtual_size()));
-  const Status written = files_.image->WriteDurably(data, offset);
-  if (written) return written;
-  const int code = written.error().code();
-  if (code == EOPNOTSUPP || code == EINVAL) {
-    can_write_durably_.store(false, std::memory_order_relaxed);
-    return written;
+  ADDCOW_TRY(files_.image->Write(data, offset));
+  try {
+    const ClusterRangeLock lock(sync_lock_, {0, 1}, ClusterLocks::Kind::kShared);
+    const Status written = files_.image->WriteDurably(data, offset);
+    if (!written && IsUnsupported(written.error())) {
+      can_write_durably_.store(false, std::memory_order_relaxed);
+      return written;
+    }
+    if (!written) return Fail(StopWriting(written.error()));
+  } catch (...) {
+    // No memory for the error's message: it is one all the same.
+    sync_failed_.store(true, std::memory_order_release);
+    throw;
   }
-  // No room for the data is the write's own failure, as it would be without
-  // FUA. Where there is room, it was the sync that failed.
-  if (code == ENOSPC || code == EDQUOT || code == EFBIG) {
-    ADDCOW_TRY(files_.image->Write(data, offset));
-  }
-  return Fail(StopWriting(written.error()));
+  // The kernel reports a failure once. One that was beside this may have been
+  // told of what this one lost, so wait for those, and see.
+  const ClusterRangeLock lock(sync_lock_, {0, 1}, ClusterLocks::Kind::kExclusive);
+  return CheckWritable("write", offset, data.size());
 }
 
 // Whether a write to unallocated clusters can do without any copy-up for now.

@@ -9,7 +9,6 @@
 // better than that, it does what the Cloner does.
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 
 #include "common/base/zero_bytes.h"
@@ -136,18 +135,12 @@ Status Image::LockAndFill(ClusterRange range) {
 // Copies up the rest of all clusters that are partial now. One that cannot be
 // filled does not keep the others from it; the first failure is returned.
 Status Image::FillPartialClusters() {
-  if (!partials_.any()) return {};
-  const auto begun = std::chrono::steady_clock::now();
   Status result;
-  uint64_t count = 0;
   for (const ClusterRange& run : partials_.Runs(kMaxLockedClusters)) {
     Status filled = LockAndFill(run);
     if (!filled && run.count > 1) filled = FillOneByOne(run);
     if (!filled && result) result = std::move(filled);
-    count += run.count;
   }
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
-  partials_.Filled(count, took.count());
   return result;
 }
 

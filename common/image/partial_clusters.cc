@@ -77,7 +77,7 @@ bool PartialClusters::Add(uint64_t offset, uint64_t length) {
 }
 
 void PartialClusters::Remove(ClusterRange range) {
-  if (!any()) return;
+  // Under the lock even where there seems to be none: one may just be added.
   MutexLock lock(mutex_);
   clusters_.erase(clusters_.lower_bound(range.first), clusters_.lower_bound(range.end()));
   count_.store(clusters_.size());
@@ -120,7 +120,7 @@ std::vector<ClusterRange> PartialClusters::Runs(uint64_t longest) const {
 
 void PartialClusters::Filled(uint64_t clusters, double seconds) {
   // A few say nothing of the rest.
-  if (clusters < kLeast || seconds <= 0) return;
+  if (clusters < kEnough || seconds <= 0) return;
   const double in_a_second = static_cast<double>(clusters) / seconds;
   const auto limit = static_cast<uint64_t>(std::min(in_a_second, static_cast<double>(kMost)));
   limit_.store(std::min(std::max(limit, kLeast), most_));

@@ -22,6 +22,7 @@
 #ifndef ADDCOW_COMMON_IMAGE_PARTIAL_CLUSTERS_H
 #define ADDCOW_COMMON_IMAGE_PARTIAL_CLUSTERS_H
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -85,15 +86,17 @@ class ValidSectors {
 
 class PartialClusters {
  public:
-  // How many there may be: as many as were filled in about a second, so that a
-  // flush does not take much longer; from kLeast to kMost. Requests in flight
-  // may exceed it by one each.
+  // How many there may be: as many as were filled and synced in a second, so
+  // that a flush does not take much longer; from kLeast to kMost, and kStart
+  // before any were. Requests in flight may exceed it by one each.
   static constexpr uint64_t kMost = 65536;
+  static constexpr uint64_t kStart = 2048;
   static constexpr uint64_t kLeast = 256;
+  static constexpr uint64_t kEnough = 128;  // to judge by
 
-  // `limit`: how many there may be to begin with.
-  PartialClusters(const Layout& layout, const AllocationBitmap& bitmap, uint64_t limit)
-      : layout_(layout), bitmap_(bitmap), most_(limit), limit_(limit) {}
+  // `most`: how many there may be, instead of kMost.
+  PartialClusters(const Layout& layout, const AllocationBitmap& bitmap, uint64_t most)
+      : layout_(layout), bitmap_(bitmap), most_(most), limit_(std::min(most, kStart)) {}
 
   // False: at that moment there was none.
   bool any() const { return count_.load() != 0; }
@@ -127,7 +130,7 @@ class PartialClusters {
   // All there are, as runs of at most `longest` neighbours.
   std::vector<ClusterRange> Runs(uint64_t longest) const ADDCOW_EXCLUDES(mutex_);
 
-  // So many were filled in that time: adapts the limit.
+  // So many were filled, and synced, in that time: adapts the limit.
   void Filled(uint64_t clusters, double seconds);
 
  private:

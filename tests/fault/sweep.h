@@ -12,7 +12,6 @@
 #include <cinttypes>
 #include <cstdio>
 #include <string>
-#include <utility>
 
 #include "tests/support/fault_file.h"
 #include "tests/support/forwarding_file.h"
@@ -55,23 +54,18 @@ inline void PrintCount(uint64_t faults) { std::printf("# %" PRIu64 " faults\n", 
 
 // Remembers whether a sync has failed: from then on the engine must refuse to
 // write, and only then. A sync that a signal interrupted is tried again. A
-// durable write that found no room had no sync to fail, unless there is room
-// for the same bytes afterwards.
+// durable write is a sync: the same bytes were written before.
 class SyncWatch final : public Interceptor {
  public:
   void After(const Operation& operation, int error) override {
-    const bool durable_write = operation.kind == OpKind::kWriteDurably;
-    const bool was_full = std::exchange(full_, durable_write && error == ENOSPC);
-    if (was_full && operation.kind == OpKind::kWrite && error == 0) failed_ = true;
-    if (operation.kind != OpKind::kSyncData && !durable_write) return;
-    if (error != 0 && error != EINTR && !full_) failed_ = true;
+    const bool sync =
+        operation.kind == OpKind::kSyncData || operation.kind == OpKind::kWriteDurably;
+    if (sync && error != 0 && error != EINTR) failed_ = true;
   }
   bool failed() const { return failed_; }
 
  private:
-  // One thread only, as in every sweep.
-  bool failed_ = false;
-  bool full_ = false;
+  bool failed_ = false;  // one thread only, as in every sweep
 };
 
 }  // namespace addcow

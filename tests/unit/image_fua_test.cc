@@ -26,6 +26,10 @@ class ImageFua : public DeferredFixture {
     Write(offset, random_.Bytes(length), Fua::kYes);
     return Done();
   }
+  // The bytes are written twice: which half failed must be known.
+  static Lines Durably(const std::string& range) {
+    return {"write /vm/disk.raw " + range, "write durably /vm/disk.raw " + range};
+  }
   void FailWrites(int error, bool durable_only) {
     faults_.Set({.at = 1,
                  .error = error,
@@ -39,11 +43,12 @@ class ImageFua : public DeferredFixture {
 
 // One write.
 
-TEST_F(ImageFua, WriteToADurableClusterIsOneWriteAndNoSync) {
+TEST_F(ImageFua, WriteToADurableClusterSyncsNothingElse) {
   MakeDurable();
   Write(100, Repeat(1, 10), Fua::kYes);
   // The size: was the file truncated meanwhile?
-  EXPECT_EQ(All(), (Lines{"size /vm/disk.raw", "write durably /vm/disk.raw 100+10"}));
+  EXPECT_EQ(All(), (Lines{"size /vm/disk.raw", "write /vm/disk.raw 100+10",
+                          "write durably /vm/disk.raw 100+10"}));
   ExpectAsReference();
   Reopen();
   ExpectAsReference();
@@ -51,7 +56,7 @@ TEST_F(ImageFua, WriteToADurableClusterIsOneWriteAndNoSync) {
 
 TEST_F(ImageFua, WriteOverSeveralDurableClustersIsOneWrite) {
   MakeDurable({.allocated = {0, 1, 2}});
-  EXPECT_EQ(FuaWrite(100, 3 * kC - 200), Lines{"write durably /vm/disk.raw 100+196408"});
+  EXPECT_EQ(FuaWrite(100, 3 * kC - 200), Durably("100+196408"));
   ExpectAsReference();
 }
 
@@ -59,19 +64,19 @@ TEST_F(ImageFua, ClusterThatAFlushPublishedIsDurable) {
   Make({});
   Write(4096, 4096);
   Flush();
-  EXPECT_EQ(FuaWrite(0, 512), Lines{"write durably /vm/disk.raw 0+512"});
+  EXPECT_EQ(FuaWrite(0, 512), Durably("0+512"));
   ExpectAsReference();
 }
 
 TEST_F(ImageFua, ClusterThatAFuaWritePublishedIsDurable) {
   Make({});
   FuaWrite(4096, 4096);
-  EXPECT_EQ(FuaWrite(4096, 4096), Lines{"write durably /vm/disk.raw 4096+4096"});
+  EXPECT_EQ(FuaWrite(4096, 4096), Durably("4096+4096"));
 }
 
 TEST_F(ImageFua, AllClustersAreDurableAfterAFlushOfAnAllAllocatedImage) {
   MakeDurable({.all_allocated = true});
-  EXPECT_EQ(FuaWrite(kC - 10, 20), Lines{"write durably /vm/disk.raw 65526+20"});
+  EXPECT_EQ(FuaWrite(kC - 10, 20), Durably("65526+20"));
 }
 
 TEST_F(ImageFua, DurableWriteLeavesNothingForClose) {
@@ -85,15 +90,15 @@ TEST_F(ImageFua, DurableWriteLeavesNothingForClose) {
 TEST_F(ImageFua, OtherClustersMayBePending) {
   MakeDurable();
   Write(kC, kC);
-  EXPECT_EQ(FuaWrite(0, 512), Lines{"write durably /vm/disk.raw 0+512"});
+  EXPECT_EQ(FuaWrite(0, 512), Durably("0+512"));
   EXPECT_FALSE(BitOnDisk(1));
 }
 
 TEST_F(ImageFua, ShortDurableWriteGoesOn) {
   MakeDurable();
   faults_.Set({.at = 1, .effect = FaultPlan::Effect::kShort});
-  EXPECT_EQ(FuaWrite(0, 512),
-            (Lines{"write durably /vm/disk.raw 0+512", "write durably /vm/disk.raw 256+256"}));
+  EXPECT_EQ(FuaWrite(0, 512), (Lines{"write /vm/disk.raw 0+512", "write /vm/disk.raw 256+256",
+                                     "write durably /vm/disk.raw 0+512"}));
   ExpectAsReference();
 }
 
@@ -127,13 +132,13 @@ TEST_F(ImageFua, WriteToAClusterWhoseBitIsPendingFlushes) {
 TEST_F(ImageFua, WriteToABitThatWasFoundAtOpenFlushesOnce) {
   Make({.allocated = {0}});
   EXPECT_EQ(FuaWrite(0, 512), (Lines{"write /vm/disk.raw 0+512", kSyncImage, kSyncAddCow}));
-  EXPECT_EQ(FuaWrite(0, 512), Lines{"write durably /vm/disk.raw 0+512"});
+  EXPECT_EQ(FuaWrite(0, 512), Durably("0+512"));
 }
 
 TEST_F(ImageFua, WriteToAnAllAllocatedImageFlushesOnce) {
   Make({.all_allocated = true});
   EXPECT_EQ(FuaWrite(0, 512), (Lines{"write /vm/disk.raw 0+512", kSyncImage, kSyncAddCow}));
-  EXPECT_EQ(FuaWrite(0, 512), Lines{"write durably /vm/disk.raw 0+512"});
+  EXPECT_EQ(FuaWrite(0, 512), Durably("0+512"));
 }
 
 TEST_F(ImageFua, OneClusterThatIsNotDurableIsEnoughForAFlush) {
@@ -213,8 +218,9 @@ TEST_F(ImageFua, EmptyWriteFlushes) {
 TEST_F(ImageFua, WhatTheFileSystemCannotDoIsNotTriedAgain) {
   MakeDurable();
   Inode(kImagePath).SetAbilities({.write_durably = false});
-  EXPECT_EQ(FuaWrite(0, 512), (Lines{"write durably /vm/disk.raw 0+512",
-                                     "write /vm/disk.raw 0+512", kSyncImage}));
+  EXPECT_EQ(FuaWrite(0, 512),
+            (Lines{"write /vm/disk.raw 0+512", "write durably /vm/disk.raw 0+512",
+                   "write /vm/disk.raw 0+512", kSyncImage}));
   EXPECT_EQ(FuaWrite(512, 512), (Lines{"write /vm/disk.raw 512+512", kSyncImage}));
   ExpectAsReference();
 }
@@ -222,8 +228,9 @@ TEST_F(ImageFua, WhatTheFileSystemCannotDoIsNotTriedAgain) {
 TEST_F(ImageFua, RefusedFlagIsTakenForCannot) {
   MakeDurable();
   FailWrites(EINVAL, true);
-  EXPECT_EQ(FuaWrite(0, 512), (Lines{"write durably /vm/disk.raw 0+512",
-                                     "write /vm/disk.raw 0+512", kSyncImage}));
+  EXPECT_EQ(FuaWrite(0, 512),
+            (Lines{"write /vm/disk.raw 0+512", "write durably /vm/disk.raw 0+512",
+                   "write /vm/disk.raw 0+512", kSyncImage}));
   faults_.Clear();
   EXPECT_EQ(FuaWrite(0, 512), (Lines{"write /vm/disk.raw 0+512", kSyncImage}));
 }
@@ -240,6 +247,7 @@ TEST_F(ImageFua, FailureIsAFailedSync) {
   EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), kC), EIO));
   EXPECT_EQ(Done(), Lines{});
   EXPECT_EQ(messages_.size(), 1u);
+  reference_->Write(Repeat(1, 512), 0);  // it is in the file, perhaps not on the disk
   ExpectAsReference();
 }
 
@@ -250,7 +258,7 @@ TEST_F(ImageFua, NoRoomForTheDataIsTheWritesOwnFailure) {
     EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), error));
     EXPECT_TRUE(image_->writable());
     faults_.Clear();
-    EXPECT_EQ(FuaWrite(0, 512), Lines{"write durably /vm/disk.raw 0+512"});
+    EXPECT_EQ(FuaWrite(0, 512), Durably("0+512"));
     ExpectAsReference();
   }
 }
@@ -265,6 +273,27 @@ TEST_F(ImageFua, NoRoomAlthoughTheDataHasSomeIsAFailedSync) {
     EXPECT_FALSE(image_->writable()) << error;
     EXPECT_EQ(messages_.size(), 1u) << error;
   }
+}
+
+// The kernel tells one of two of a failure that may have cost both.
+TEST_F(ImageFua, FailureOfAnotherOneBesideItIsItsOwnToo) {
+  MakeDurable();
+  Gate::Stop failing = gate_.ParkBefore([](const Operation& operation) {
+    return operation.kind == OpKind::kWriteDurably && operation.offset == 0;
+  });
+  faults_.Set({.at = 1, .error = EIO, .where = [](const Operation& operation) {
+                 return operation.kind == OpKind::kWriteDurably && operation.offset == 0;
+               }});
+  Racer first(
+      [&] { EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), EIO)); });
+  failing.WaitUntilParked();
+  Racer second(
+      [&] { EXPECT_TRUE(FailsWith(image_->Write(Repeat(2, 512), 512, Fua::kYes), EIO)); });
+  second.WaitUntilBlockedOrDone();
+  EXPECT_FALSE(second.done());
+  failing.Release();
+  first.Join();
+  second.Join();
 }
 
 }  // namespace

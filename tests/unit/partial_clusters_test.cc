@@ -331,7 +331,7 @@ TEST_F(PartialClustersTest, HalfOfTheRoomTakenIsCrowded) {
 
 TEST_F(PartialClustersTest, RoomIsForWhatIsFilledInASecond) {
   Make(70000 * kC);
-  EXPECT_EQ(Room(), PartialClusters::kMost);
+  EXPECT_EQ(Room(), PartialClusters::kStart);
   partials_->Filled(1000, 1.0);
   EXPECT_EQ(Room(), 1000u);
   partials_->Filled(1000, 2.0);
@@ -358,11 +358,11 @@ TEST_F(PartialClustersTest, RoomNeverExceedsTheLimitGivenAtFirst) {
 
 TEST_F(PartialClustersTest, FewClustersOrNoTimeSayNothing) {
   Make(2000 * kC, 1000);
-  partials_->Filled(PartialClusters::kLeast - 1, 1.0);
+  partials_->Filled(PartialClusters::kEnough - 1, 1.0);
   EXPECT_EQ(Room(), 1000u);
   partials_->Filled(500, 0.0);
   EXPECT_EQ(Room(), 1000u);
-  partials_->Filled(PartialClusters::kLeast, 1.0);
+  partials_->Filled(PartialClusters::kEnough, 1.0);
   EXPECT_EQ(Room(), PartialClusters::kLeast);
 }
 
