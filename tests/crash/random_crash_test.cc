@@ -47,6 +47,7 @@ TEST(RandomCrash, EverySectorReadsAVersionThatMayBeThere) {
                            "trim",
                            "copy-up",
                            "FUA",
+                           "FUA beside a flush",
                            "flush",
                            "flatten",
                            "flatten killed",

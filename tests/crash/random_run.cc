@@ -100,11 +100,25 @@ void RandomRun::Run(uint64_t states) {
   const uint64_t steps = random_.Between(10, 40);
   // It leaves all clusters allocated, so not in most runs, and somewhere.
   const uint64_t flatten_at = random_.OneIn(3) ? random_.Below(steps) : steps;
-  // Threads that allocate at once have most to do on a disk that is new.
-  if (Fine() && random_.OneIn(2)) Race();
+  // There is most to allocate on a disk that is new.
+  if (Fine()) StartNew();
   for (uint64_t step = 0; step < steps && Fine() && harness_.states() < states; step++)
     step == flatten_at ? Flatten() : Step();
   if (Fine()) harness_.CheckStates();
+}
+
+void RandomRun::StartNew() {
+  switch (random_.Below(5)) {
+    case 0:
+    case 1:
+      return Race();
+    case 2:
+      return FuaBesideFlush();
+    case 3:
+      return KillInFlush();
+    default:
+      return;
+  }
 }
 
 void RandomRun::Step() {
@@ -134,10 +148,19 @@ void RandomRun::Step() {
   }
 }
 
+// Where something may wait for a flush.
+CrashRequest RandomRun::FuaOverLast() const {
+  CrashRequest request = last_;
+  request.kind = CrashRequest::Kind::kWrite;
+  request.fua = Fua::kYes;
+  return request;
+}
+
 CrashRequest RandomRun::RandomChange(Fua fua) {
   const uint64_t size = harness_.size();
   CrashRequest request;
   request.fua = fua;
+  if (fua == Fua::kYes && last_.length > 0 && random_.OneIn(2)) return FuaOverLast();
   request.offset = random_.Below(size);
   request.length = random_.Between(1, std::min<uint64_t>(size - request.offset, 3000));
   if (random_.OneIn(3)) {  // whole clusters
@@ -166,6 +189,7 @@ CrashRequest RandomRun::RandomChange(Fua fua) {
       request.kind = CrashRequest::Kind::kWrite;
       break;
   }
+  if (fua == Fua::kNo) last_ = request;
   return request;
 }
 
@@ -204,6 +228,18 @@ void RandomRun::Race() {
   if (Fine() && !harness_.image().writable()) harness_.CrashAndGoOn();
 }
 
+// It must not rely on what the flush is about to make durable.
+void RandomRun::FuaBesideFlush() {
+  harness_.Count("FUA beside a flush");
+  Flush();  // else the bits that were found are not durable, and FUA is a flush
+  Change(Fua::kNo);
+  bool flushes = false;
+  harness_.Race(2, [this, &flushes] {
+    flushes = !flushes;
+    return flushes ? CrashRequest() : FuaOverLast();
+  });
+}
+
 void RandomRun::KillInFlush() {
   harness_.Count("killed in a flush");
   const OpKind kind = random_.OneIn(3) ? OpKind::kWrite : OpKind::kSyncData;
@@ -211,8 +247,12 @@ void RandomRun::KillInFlush() {
   harness_.StopBefore(kind, random_.OneIn(3) ? kImagePath : kAddCowPath);
   (void)harness_.Flush();
   harness_.Kill();
+  if (!Fine()) return;
   // With nothing new to publish, only what the killed one left.
-  if (Fine() && random_.OneIn(2)) Flush();
+  if (random_.OneIn(2))
+    Flush();
+  else if (random_.OneIn(2))
+    Change(Fua::kYes);
 }
 
 // The process must not trust that file again; the power fails in the end.

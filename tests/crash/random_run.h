@@ -26,18 +26,22 @@ class RandomRun {
 
  private:
   bool Fine() const { return harness_.wrong().empty(); }
+  void StartNew();
   void Step();
+  CrashRequest FuaOverLast() const;
   CrashRequest RandomChange(Fua fua);
   void Change(Fua fua);
   void Flush();
   void Flatten();
   void Race();
+  void FuaBesideFlush();
   void KillInFlush();
   void FailSync();
   void FailChange();
 
   Random random_;
   CrashHarness harness_;
+  CrashRequest last_;  // that changed the disk without FUA
 };
 
 }  // namespace addcow
