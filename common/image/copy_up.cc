@@ -113,12 +113,21 @@ Status Image::CopyUp(ClusterRange range) {
     return Fail(
         Error::Io(ENOSPC, "copy up", files_.image_path, start, Layout::Start(range.count)));
   ADDCOW_TRY(CheckWritable("copy up", start, layout_.End(range.end()) - start));
-  ADDCOW_TRY(LockAndFill(range));
+  ADDCOW_TRY(Fill(range));
   unflushed_.store(true, std::memory_order_relaxed);
   return {};
 }
 
-// Copies up what the range lacks in clusters that are not allocated.
+// Copies up what the range lacks in clusters that are not allocated. The disk
+// begins to write that while the caller goes on: a flush follows.
+Status Image::Fill(ClusterRange range) {
+  ADDCOW_TRY(LockAndFill(range));
+  const Status started = files_.image->StartWriteback(
+      Layout::Start(range.first), layout_.End(range.end()) - Layout::Start(range.first));
+  if (!started) return Fail(StopWriting(started.error()));
+  return {};
+}
+
 Status Image::LockAndFill(ClusterRange range) {
   const ClusterRangeLock lock(cluster_locks_, range, ClusterLocks::Kind::kExclusive);
   while (range.count > 0) {
@@ -137,7 +146,7 @@ Status Image::LockAndFill(ClusterRange range) {
 Status Image::FillPartialClusters() {
   Status result;
   for (const ClusterRange& run : partials_.Runs(kMaxLockedClusters)) {
-    Status filled = LockAndFill(run);
+    Status filled = Fill(run);
     if (!filled && run.count > 1) filled = FillOneByOne(run);
     if (!filled && result) result = std::move(filled);
   }
@@ -147,7 +156,7 @@ Status Image::FillPartialClusters() {
 Status Image::FillOneByOne(ClusterRange range) {
   Status result;
   for (uint64_t cluster = range.first; cluster < range.end(); cluster++) {
-    Status filled = LockAndFill({cluster, 1});
+    Status filled = Fill({cluster, 1});
     if (!filled && result) result = std::move(filled);
   }
   return result;

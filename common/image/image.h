@@ -135,6 +135,7 @@ class Image {
   Status ZeroWhatBackingFills(uint64_t offset, uint64_t length, ZeroOptions options);
   Status FillAround(uint64_t offset, uint64_t length);
   Status FillInvalid(uint64_t offset, uint64_t end);
+  Status Fill(ClusterRange range);
   Status LockAndFill(ClusterRange range);
   Status FillPartialClusters();
   Status FillOneByOne(ClusterRange range);

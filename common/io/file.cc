@@ -109,6 +109,21 @@ Status File::Sync() {
   return {};
 }
 
+Status File::StartWriteback(uint64_t offset, uint64_t length) {
+  auto done = RetryInterrupted([&] { return DoStartWriteback(offset, length); });
+  if (done) return {};
+  switch (done.error()) {
+    case ENOSYS:
+    case EOPNOTSUPP:
+    case EINVAL:
+    case ESPIPE:
+    case EPERM:  // a sandbox that does not know the call
+      return {};
+    default:
+      return Fail(Failure(done.error(), "sync_file_range", offset, length));
+  }
+}
+
 Result<uint64_t> File::Size() {
   auto size = RetryInterrupted([&] { return DoSize(); });
   if (!size) return Fail(Failure(size.error(), "size"));

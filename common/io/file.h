@@ -98,6 +98,12 @@ class File {
   Status SyncData();
   Status Sync();
 
+  // Has the system begin to write the range out, so that a sync which follows
+  // has less to do. Makes nothing durable, and does nothing where that cannot be
+  // done. An error is as one of a sync: what was written may be lost, and no
+  // later sync need say so.
+  Status StartWriteback(uint64_t offset, uint64_t length);
+
   Result<uint64_t> Size();
   Status Truncate(uint64_t size);
 
@@ -133,6 +139,7 @@ class File {
   virtual SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) = 0;
   virtual SysResult<void> DoSyncData() = 0;
   virtual SysResult<void> DoSync() = 0;
+  virtual SysResult<void> DoStartWriteback(uint64_t offset, uint64_t length) = 0;
   virtual SysResult<uint64_t> DoSize() = 0;
   virtual SysResult<void> DoTruncate(uint64_t size) = 0;
   // ENXIO: nothing of the kind at or after `offset`.

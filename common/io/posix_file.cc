@@ -104,6 +104,11 @@ SysResult<void> PosixFile::DoSyncData() { return Check(::fdatasync(fd_.get())); 
 
 SysResult<void> PosixFile::DoSync() { return Check(::fsync(fd_.get())); }
 
+SysResult<void> PosixFile::DoStartWriteback(uint64_t offset, uint64_t length) {
+  return Check(
+      ::sync_file_range(fd_.get(), Offset(offset), Offset(length), SYNC_FILE_RANGE_WRITE));
+}
+
 SysResult<uint64_t> PosixFile::Seek(int whence, uint64_t offset) {
   const off_t found = ::lseek(fd_.get(), Offset(offset), whence);
   if (found < 0) return LastErrno();

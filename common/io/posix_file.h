@@ -23,6 +23,7 @@ class PosixFile final : public File {
   SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) override;
   SysResult<void> DoSyncData() override;
   SysResult<void> DoSync() override;
+  SysResult<void> DoStartWriteback(uint64_t offset, uint64_t length) override;
   SysResult<uint64_t> DoSize() override;
   SysResult<void> DoTruncate(uint64_t size) override;
   SysResult<uint64_t> DoSeekData(uint64_t offset) override;

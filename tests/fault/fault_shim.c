@@ -160,6 +160,13 @@ fsync (int fd)
   return REAL (fsync) (fd);
 }
 
+int
+sync_file_range (int fd, off_t offset, off_t length, unsigned int flags)
+{
+  FAIL_IF (fault_fd ("sync_file_range", fd));
+  return REAL (sync_file_range) (fd, offset, length, flags);
+}
+
 off_t
 lseek (int fd, off_t offset, int whence)
 {

@@ -77,6 +77,6 @@ for call in open ftruncate pwrite fsync; do sweep none "$call" 28 + "${create[@]
 sweep img any 28 + flatten
 for call in pread pwrite; do sweep img "$call" 0 + flatten; done
 sweep none pwrite 0 + "${create[@]}"
-for call in open pread pwrite fallocate fdatasync; do sweep img "$call" 4 '' flatten; done
+for call in open pread pwrite fallocate sync_file_range fdatasync; do sweep img "$call" 4 '' flatten; done
 for call in open pwrite ftruncate fsync; do sweep none "$call" 4 '' "${create[@]}"; done
 echo "$run runs"

@@ -26,6 +26,8 @@ class CrashFile final : public File {
   SysResult<uint64_t> DoSize() override { return inode_->Size(); }
   SysResult<uint64_t> DoSeekData(uint64_t offset) override { return inode_->SeekData(offset); }
   SysResult<uint64_t> DoSeekHole(uint64_t offset) override { return inode_->SeekHole(offset); }
+  // Anything may be written out at any time here.
+  SysResult<void> DoStartWriteback(uint64_t, uint64_t) override { return {}; }
   SysResult<void> DoPrefetch(uint64_t, uint64_t) override { return {}; }
   SysResult<FileInfo> DoInfo() override { return inode_->Info(); }
   // A crash takes all locks with it, and here nobody else has the files.

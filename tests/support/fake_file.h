@@ -127,6 +127,7 @@ class FakeFile final : public File {
   SysResult<void> DoTruncate(uint64_t size) override;
   SysResult<uint64_t> DoSeekData(uint64_t offset) override { return inode_->SeekData(offset); }
   SysResult<uint64_t> DoSeekHole(uint64_t offset) override { return inode_->SeekHole(offset); }
+  SysResult<void> DoStartWriteback(uint64_t, uint64_t) override { return {}; }
   SysResult<void> DoPrefetch(uint64_t, uint64_t) override { return {}; }
   SysResult<FileInfo> DoInfo() override { return inode_->Info(); }
   SysResult<void> DoLock(LockKind kind) override { return inode_->Lock(this, kind); }

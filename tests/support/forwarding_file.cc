@@ -89,6 +89,11 @@ SysResult<uint64_t> ForwardingFile::DoSeekHole(uint64_t offset) {
               [&](const Verdict&) { return inner_->DoSeekHole(offset); });
 }
 
+SysResult<void> ForwardingFile::DoStartWriteback(uint64_t offset, uint64_t length) {
+  return Pass({OpKind::kStartWriteback, name(), offset, length},
+              [&](const Verdict&) { return inner_->DoStartWriteback(offset, length); });
+}
+
 SysResult<void> ForwardingFile::DoPrefetch(uint64_t offset, uint64_t length) {
   return Pass({OpKind::kPrefetch, name(), offset, length},
               [&](const Verdict&) { return inner_->DoPrefetch(offset, length); });

@@ -56,6 +56,7 @@ class ForwardingFile final : public File {
   SysResult<void> DoTruncate(uint64_t size) override;
   SysResult<uint64_t> DoSeekData(uint64_t offset) override;
   SysResult<uint64_t> DoSeekHole(uint64_t offset) override;
+  SysResult<void> DoStartWriteback(uint64_t offset, uint64_t length) override;
   SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) override;
   SysResult<FileInfo> DoInfo() override;
   SysResult<void> DoLock(LockKind kind) override;

@@ -26,6 +26,8 @@ const char* Name(OpKind kind) {
       return "sync data";
     case OpKind::kSync:
       return "sync";
+    case OpKind::kStartWriteback:
+      return "start writeback";
     case OpKind::kSize:
       return "size";
     case OpKind::kTruncate:
@@ -66,6 +68,7 @@ std::string ToString(const Operation& operation) {
     case OpKind::kClone:
     case OpKind::kPunchHole:
     case OpKind::kZeroRange:
+    case OpKind::kStartWriteback:
     case OpKind::kPrefetch:
       return fmt::format("{} {} {}+{}", Name(operation.kind), operation.path, operation.offset,
                          operation.length);

@@ -25,6 +25,7 @@ enum class OpKind {
   kZeroRange,
   kSyncData,
   kSync,
+  kStartWriteback,
   kSize,
   kTruncate,
   kSeekData,

@@ -84,6 +84,7 @@ TEST_F(FileTest, RetriesEveryCallThatASignalInterrupted) {
       [&] { return file_.ZeroRange(0, 10).has_value(); },
       [&] { return file_.SyncData().has_value(); },
       [&] { return file_.Sync().has_value(); },
+      [&] { return file_.StartWriteback(0, 10).has_value(); },
       [&] { return file_.Size().has_value(); },
       [&] { return file_.Truncate(10000).has_value(); },
       [&] { return file_.FindData(0).has_value(); },
@@ -108,12 +109,26 @@ TEST_F(FileTest, ErrorsNameOperationFileAndPlace) {
   EXPECT_TRUE(FailsSaying(file_.ZeroRange(5, 6), "zero range: f: offset=5, count=6" + why));
   EXPECT_TRUE(FailsSaying(file_.SyncData(), "fdatasync: f" + why));
   EXPECT_TRUE(FailsSaying(file_.Sync(), "fsync: f" + why));
+  EXPECT_TRUE(
+      FailsSaying(file_.StartWriteback(5, 6), "sync_file_range: f: offset=5, count=6" + why));
   EXPECT_TRUE(FailsSaying(file_.Size(), "size: f" + why));
   EXPECT_TRUE(FailsSaying(file_.Truncate(7), "ftruncate: f: offset=7"));
   EXPECT_TRUE(FailsSaying(file_.FindData(8), "lseek: f: offset=8"));
   EXPECT_TRUE(FailsSaying(file_.FindHole(8), "lseek: f: offset=8"));
   EXPECT_TRUE(FailsSaying(file_.Prefetch(5, 6), "fadvise: f: offset=5, count=6" + why));
   EXPECT_TRUE(FailsSaying(file_.Info(), "fstat: f" + why));
+}
+
+TEST_F(FileTest, WritebackThatCannotBeStartedIsNoError) {
+  for (const int error : {ENOSYS, EOPNOTSUPP, EINVAL, ESPIPE, EPERM}) {
+    faults_.Set({.at = 1, .error = error});
+    EXPECT_OK(file_.StartWriteback(0, 10)) << error;
+    EXPECT_TRUE(faults_.fired());
+  }
+  for (const int error : {EIO, ENOSPC, EDQUOT, EROFS, ENOMEM}) {
+    faults_.Set({.at = 1, .error = error});
+    EXPECT_TRUE(FailsWith(file_.StartWriteback(0, 10), error));
+  }
 }
 
 TEST_F(FileTest, ErrorInTheMiddleOfATransferSaysWhere) {

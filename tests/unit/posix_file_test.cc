@@ -106,6 +106,14 @@ TEST_F(PosixFileTest, SyncsSucceed) {
   EXPECT_OK(file->Sync());
 }
 
+TEST_F(PosixFileTest, StartedWritebackSucceedsAlsoPastTheEnd) {
+  const auto file = Create("f");
+  ASSERT_OK(file->Write(Repeat(1, 10000), 0));
+  EXPECT_OK(file->StartWriteback(0, 10000));
+  EXPECT_OK(file->StartWriteback(4096, kMiB));
+  EXPECT_EQ(Read(*file, 0, 10000), Repeat(1, 10000));
+}
+
 TEST_F(PosixFileTest, DurableWriteWritesTheBytes) {
   const auto file = Create("f");
   ASSERT_OK(file->Write(Repeat(1, 5000), 0));
