@@ -14,8 +14,8 @@ build_packages=(
 )
 use_packages=(e2fsprogs fuse3 jq libnbd-bin python3-libnbd qemu-utils)
 test_packages=(
-    bash-completion binutils clang clang-format fio git libclang-rt-14-dev shellcheck util-linux
-    valgrind
+    bash-completion binutils btrfs-progs clang clang-format fio git libclang-rt-14-dev shellcheck
+    util-linux valgrind xfsprogs
 )
 
 say() { printf '\n== %s\n' "$*"; }

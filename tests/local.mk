@@ -44,6 +44,7 @@ shell_tests = \
 	tests/shell/test-qemu-img.sh \
 	tests/shell/test-qemu-io.sh \
 	tests/shell/test-read-only.sh \
+	tests/shell/test-reflink.sh \
 	tests/shell/test-refusals.sh \
 	tests/shell/test-request-cost.sh \
 	tests/shell/test-run-script.sh \

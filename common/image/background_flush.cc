@@ -16,7 +16,8 @@ bool FlushRound::Run() {
   try {
     return Flush();
   } catch (const std::exception& exception) {
-    // Only a message found no memory: the next round may do better.
+    // There was no memory for something before the syncs: the next round may do
+    // better.
     if (image_.writable()) return true;
     // The engine has stopped writing (Image::Flush).
     LogEnd(exception);

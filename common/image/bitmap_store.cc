@@ -80,6 +80,11 @@ void BitmapStore::Published() {
   old_bits_durable_ = true;
 }
 
+bool BitmapStore::OldBitsDurable() {
+  MutexLock lock(mutex_);
+  return old_bits_durable_;
+}
+
 bool BitmapStore::IsDurable(ClusterRange range) {
   const ClusterRun run = bitmap_.RunAt(range);
   if (!run.allocated || run.range != range) return false;

@@ -66,6 +66,11 @@ class BitmapStore {
   // After phase (d): what Take gave is durable, and so are all older bits.
   void Published() ADDCOW_EXCLUDES(mutex_);
 
+  // Whether the bits that are neither pending nor taken are durable. Not so
+  // before the first Published: those that were found may come from a process
+  // that was killed before it synced them. Any thread.
+  bool OldBitsDurable() ADDCOW_EXCLUDES(mutex_);
+
   // Whether all of these clusters are allocated, and will be after a crash.
   // Any thread.
   bool IsDurable(ClusterRange range) ADDCOW_EXCLUDES(mutex_);
@@ -88,8 +93,6 @@ class BitmapStore {
   Mutex mutex_;
   PageMap pending_ ADDCOW_GUARDED_BY(mutex_);
   PageMap taken_ ADDCOW_GUARDED_BY(mutex_);  // and neither published nor put back
-  // Bits that are neither pending nor taken are durable. Not so at first: those
-  // that were found may come from a process that was killed before it synced.
   bool old_bits_durable_ ADDCOW_GUARDED_BY(mutex_) = false;
 };
 

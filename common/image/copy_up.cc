@@ -113,21 +113,30 @@ Status Image::CopyUp(ClusterRange range) {
     return Fail(
         Error::Io(ENOSPC, "copy up", files_.image_path, start, Layout::Start(range.count)));
   ADDCOW_TRY(CheckWritable("copy up", start, layout_.End(range.end()) - start));
-  ADDCOW_TRY(Fill(range));
-  unflushed_.store(true, std::memory_order_relaxed);
-  return {};
-}
-
-// Copies up what the range lacks in clusters that are not allocated. The disk
-// begins to write that while the caller goes on: a flush follows.
-Status Image::Fill(ClusterRange range) {
   ADDCOW_TRY(LockAndFill(range));
-  const Status started = files_.image->StartWriteback(
-      Layout::Start(range.first), layout_.End(range.end()) - Layout::Start(range.first));
-  if (!started) return Fail(StopWriting(started.error()));
+  unflushed_.store(true, std::memory_order_relaxed);
+  return StartWriteback(range);
+}
+
+// Has the disk write the range while the caller goes on. Not for what a flush
+// fills: many single clusters cost more to write out one by one.
+Status Image::StartWriteback(ClusterRange range) {
+  const uint64_t start = Layout::Start(range.first);
+  // It is as a sync: a failure may be told once only (sync_lock_).
+  const ClusterRangeLock lock(sync_lock_, {0, 1}, ClusterLocks::Kind::kShared);
+  try {
+    const Status started =
+        files_.image->StartWriteback(start, layout_.End(range.end()) - start);
+    if (!started) return Fail(StopWriting(started.error()));
+  } catch (...) {
+    // No memory for the error's message: it is one all the same.
+    sync_failed_.store(true, std::memory_order_release);
+    throw;
+  }
   return {};
 }
 
+// Copies up what the range lacks in clusters that are not allocated.
 Status Image::LockAndFill(ClusterRange range) {
   const ClusterRangeLock lock(cluster_locks_, range, ClusterLocks::Kind::kExclusive);
   while (range.count > 0) {
@@ -146,7 +155,7 @@ Status Image::LockAndFill(ClusterRange range) {
 Status Image::FillPartialClusters() {
   Status result;
   for (const ClusterRange& run : partials_.Runs(kMaxLockedClusters)) {
-    Status filled = Fill(run);
+    Status filled = LockAndFill(run);
     if (!filled && run.count > 1) filled = FillOneByOne(run);
     if (!filled && result) result = std::move(filled);
   }
@@ -156,7 +165,7 @@ Status Image::FillPartialClusters() {
 Status Image::FillOneByOne(ClusterRange range) {
   Status result;
   for (uint64_t cluster = range.first; cluster < range.end(); cluster++) {
-    Status filled = Fill({cluster, 1});
+    Status filled = LockAndFill({cluster, 1});
     if (!filled && result) result = std::move(filled);
   }
   return result;

@@ -32,8 +32,9 @@ Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageS
   ADDCOW_TRY_ASSIGN(auto bitmap,
                     AllocationBitmap::Create(layout.clusters(), files.add_cow_path));
   const bool all_allocated = files.header.all_allocated;
-  std::unique_ptr<Image> image(new Image(std::move(files), std::move(bitmap), std::move(log),
-                                         source.max_partial_clusters));
+  std::unique_ptr<Image> image(
+      new Image(std::move(files), std::move(bitmap), std::move(log),
+                source.max_partial_clusters.value_or(PartialClusters::kMost)));
   if (all_allocated)
     image->bitmap_->SetAll();
   else
@@ -171,12 +172,8 @@ Status Image::PublishBits() {
       store_.PutBack(std::move(taken));
       return written;
     }
-    bits_durable_ = false;
   }
-  if (!bits_durable_) {
-    ADDCOW_TRY(SyncOrStop(*files_.add_cow));
-    bits_durable_ = true;
-  }
+  if (!taken.empty() || !store_.OldBitsDurable()) ADDCOW_TRY(SyncOrStop(*files_.add_cow));
   store_.Published();
   if (all_set && !flag_written_) {
     Header header = files_.header;

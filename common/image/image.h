@@ -94,7 +94,8 @@ class Image {
   Status Prefetch(uint64_t offset, uint64_t length);
 
   // Copies the unallocated clusters of the range up from the backing file,
-  // sparsely, and makes them allocated.
+  // sparsely, and makes them allocated. The disk begins to write them. For large
+  // ranges.
   Status CopyUp(ClusterRange range);
 
   // `handler` is called when so many clusters are partial that a flush should
@@ -135,9 +136,9 @@ class Image {
   Status ZeroWhatBackingFills(uint64_t offset, uint64_t length, ZeroOptions options);
   Status FillAround(uint64_t offset, uint64_t length);
   Status FillInvalid(uint64_t offset, uint64_t end);
-  Status Fill(ClusterRange range);
   Status LockAndFill(ClusterRange range);
   Status FillPartialClusters();
+  Status StartWriteback(ClusterRange range);
   Status FillOneByOne(ClusterRange range);
   Status CopyFromBacking(uint64_t offset, uint64_t length);
   Status CopyData(uint64_t offset, uint64_t end);
@@ -167,9 +168,9 @@ class Image {
   Zeroer zeroer_;
   Cloner cloner_;
   std::atomic<bool> can_write_durably_ = true;  // until it turns out that it cannot
-  // Durable writes hold this shared, syncs alone (it has one cluster). The
-  // kernel reports a failure once: a sync beside a durable write that fails
-  // could succeed without what was lost.
+  // Durable writes, and whatever starts writeback, hold this shared, syncs alone
+  // (it has one cluster). The kernel reports a failure once: a sync beside a durable write that
+  // fails could succeed without what was lost.
   ClusterLocks sync_lock_;
   std::atomic<bool> sync_failed_ = false;  // or the like; false to true only
   std::atomic<bool> unflushed_ = false;    // something was written since the last flush
@@ -186,10 +187,7 @@ class Image {
   // One flush at a time; held across its I/O.
   Mutex flush_mutex_;
   uint64_t last_flushed_ ADDCOW_GUARDED_BY(flush_mutex_) = 0;  // the last that succeeded
-  // Every bit in the add-cow file is durable. Not so at first: the bits that
-  // were found may come from a process that was killed before it synced them.
-  bool bits_durable_ ADDCOW_GUARDED_BY(flush_mutex_) = false;
-  bool flag_written_ ADDCOW_GUARDED_BY(flush_mutex_);  // ALL_ALLOCATED is on the disk
+  bool flag_written_ ADDCOW_GUARDED_BY(flush_mutex_);          // ALL_ALLOCATED is on the disk
 };
 
 }  // namespace addcow

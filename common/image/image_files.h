@@ -39,8 +39,9 @@ struct ImageSource {
   // metadata need not have it.
   bool want_backing = true;
   AccessOptions access = {};
-  // How many clusters may wait for their copy-up, at most (PartialClusters).
-  uint64_t max_partial_clusters = 65536;
+  // How many clusters may wait for their copy-up, at most; unset:
+  // PartialClusters::kMost.
+  std::optional<uint64_t> max_partial_clusters = std::nullopt;
 };
 
 struct ImageFiles {

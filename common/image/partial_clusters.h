@@ -87,16 +87,15 @@ class ValidSectors {
 class PartialClusters {
  public:
   // How many there may be: as many as were filled and synced in a second, so
-  // that a flush does not take much longer; from kLeast to kMost, and kStart
+  // that a flush does not take much longer; from kLeast to kMost, and kMost
   // before any were. Requests in flight may exceed it by one each.
   static constexpr uint64_t kMost = 65536;
-  static constexpr uint64_t kStart = 2048;
   static constexpr uint64_t kLeast = 256;
   static constexpr uint64_t kEnough = 128;  // to judge by
 
   // `most`: how many there may be, instead of kMost.
   PartialClusters(const Layout& layout, const AllocationBitmap& bitmap, uint64_t most)
-      : layout_(layout), bitmap_(bitmap), most_(most), limit_(std::min(most, kStart)) {}
+      : layout_(layout), bitmap_(bitmap), most_(most), limit_(most) {}
 
   // False: at that moment there was none.
   bool any() const { return count_.load() != 0; }

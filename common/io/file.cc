@@ -117,7 +117,9 @@ Status File::StartWriteback(uint64_t offset, uint64_t length) {
     case EOPNOTSUPP:
     case EINVAL:
     case ESPIPE:
-    case EPERM:  // a sandbox that does not know the call
+    case EPERM:   // a sandbox that does not know the call
+    case ENOMEM:  // nothing is lost, and a sync tries again
+    case EAGAIN:
       return {};
     default:
       return Fail(Failure(done.error(), "sync_file_range", offset, length));

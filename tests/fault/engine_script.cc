@@ -13,9 +13,9 @@ namespace addcow {
 
 namespace {
 
-constexpr uint64_t kClusters = 13;
-constexpr uint64_t kSize = 12 * kClusterSize + 345;
-constexpr uint64_t kBackingSize = 10 * kClusterSize + 65000;
+constexpr uint64_t kClusters = 15;
+constexpr uint64_t kSize = 14 * kClusterSize + 345;
+constexpr uint64_t kBackingSize = 12 * kClusterSize + 65000;
 
 }  // namespace
 
@@ -32,24 +32,31 @@ ImageSpec EngineScript::Spec() {
 void EngineScript::Run() {
   Map();
   Prefetch();
-  Write(1000, 2000);  // in a cluster of data
-  Flush();
+  Write(1000, 2000);                      // in a cluster of data
+  Write(10 * kClusterSize + 1024, 2048);  // whole sectors: copy-up is deferred
+  Write(11 * kClusterSize + 512, 512);
+  Read();
+  Map();
+  Flush();                                    // fills both
   Write(1 * kClusterSize, 2 * kClusterSize);  // two whole clusters
   Zero(3 * kClusterSize + 100, 30000, {.may_punch = true});
   Zero(4 * kClusterSize, kClusterSize, {.may_punch = true, .fast_only = true});
   Write(5 * kClusterSize + 77, 5000, Fua::kYes);  // over a hole of the backing file
   Zero(6 * kClusterSize + 1, 60000, {.may_punch = false});
   Read();
+  Write(7 * kClusterSize + 4096, 4096);
+  Write(8 * kClusterSize + 512, 512);
+  Zero(8 * kClusterSize + 8192, 4096, {.may_punch = true});  // in a partial cluster
   CopyUp({7, 2});
   Map();
   Zero(9 * kClusterSize + 5, 100, {.may_punch = true}, Fua::kYes);
-  Write(10 * kClusterSize + 60000, 20000);              // over the backing file's end
+  Write(12 * kClusterSize + 60000, 20000);              // over the backing file's end
   Zero(kClusterSize + 500, 9000, {.may_punch = true});  // in a cluster that is allocated
   Flush();
   Write(4000, 1000);
   CopyUp({0, kClusters});
   Flush();  // sets ALL_ALLOCATED
-  Write(12 * kClusterSize + 1, 300, Fua::kYes);
+  Write(14 * kClusterSize + 1, 300, Fua::kYes);
   Zero(2 * kClusterSize, 4096, {.may_punch = true});
   Map();
   Read();

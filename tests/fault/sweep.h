@@ -54,12 +54,14 @@ inline void PrintCount(uint64_t faults) { std::printf("# %" PRIu64 " faults\n", 
 
 // Remembers whether a sync has failed: from then on the engine must refuse to
 // write, and only then. A sync that a signal interrupted is tried again. A
-// durable write is a sync: the same bytes were written before.
+// durable write is a sync: the same bytes were written before. So is a start of
+// writeback, for what it finds out.
 class SyncWatch final : public Interceptor {
  public:
   void After(const Operation& operation, int error) override {
-    const bool sync =
-        operation.kind == OpKind::kSyncData || operation.kind == OpKind::kWriteDurably;
+    const bool sync = operation.kind == OpKind::kSyncData ||
+                      operation.kind == OpKind::kWriteDurably ||
+                      operation.kind == OpKind::kStartWriteback;
     if (sync && error != 0 && error != EINTR) failed_ = true;
   }
   bool failed() const { return failed_; }

@@ -9,6 +9,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,6 +20,7 @@
 #include "tests/support/fault_file.h"
 #include "tests/support/gated_file.h"
 #include "tests/support/operation_log.h"
+#include "tests/support/racer.h"
 #include "tests/support/random.h"
 #include "tests/support/reference_disk.h"
 #include "tests/support/test_image.h"
@@ -57,6 +59,31 @@ class ImageFixture : public testing::Test {
   void Zero(uint64_t offset, uint64_t length, ZeroOptions options = {}) {
     ASSERT_OK(image_->Zero(offset, length, options));
     reference_->Zero(offset, length);
+  }
+
+  std::vector<std::byte> Read(uint64_t offset, uint64_t length) {
+    std::vector<std::byte> buffer(length);
+    EXPECT_OK(image_->Read(buffer, offset));
+    return buffer;
+  }
+
+  // Runs `first` until it stands at `stop`, then `second` as far as it gets, then
+  // both to their ends, which must be good ones. Whether `second` had to wait.
+  bool RaceAt(Gate::Stop stop, const std::function<Status()>& first,
+              const std::function<Status()>& second) {
+    Status first_done;
+    Status second_done;
+    Racer one([&] { first_done = first(); });
+    stop.WaitUntilParked();
+    Racer other([&] { second_done = second(); });
+    other.WaitUntilBlockedOrDone();
+    const bool waited = !other.done();
+    stop.Release();
+    one.Join();
+    other.Join();
+    EXPECT_OK(first_done);
+    EXPECT_OK(second_done);
+    return waited;
   }
 
   // The whole disk against the reference.

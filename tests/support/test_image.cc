@@ -85,7 +85,7 @@ Result<std::unique_ptr<Image>> OpenTestImage(FileSystem& file_system,
                                              std::vector<std::string>* messages,
                                              std::optional<uint64_t> max_partial_clusters) {
   ImageSource source;
-  if (max_partial_clusters) source.max_partial_clusters = *max_partial_clusters;
+  source.max_partial_clusters = max_partial_clusters;
   source.add_cow_path = directory + "/x.add-cow";
   source.mode = mode;
   return Image::Open(file_system, source, [messages](LogLevel, const std::string& message) {

@@ -26,51 +26,6 @@ TEST_F(ImageDeferredFlush, FlushFillsThenSyncsThenPublishes) {
   ExpectAsReference();
 }
 
-// So that the sync waits for less.
-TEST_F(ImageDeferredFlush, WhatWasFilledIsOnItsWayBeforeTheNextIsFilled) {
-  Make({});
-  Write(4096, 4096);
-  Write(2 * kC + 4096, kC);
-  log_.Clear();
-  ASSERT_OK(image_->Flush());
-  const auto writes_out = [](const Operation& operation) {
-    return operation.kind == OpKind::kStartWriteback ||
-           (ChangesOrSyncs(operation) && operation.kind != OpKind::kClone);
-  };
-  EXPECT_EQ(
-      log_.Lines(writes_out),
-      (Lines{"write /vm/disk.raw 0+4096", "write /vm/disk.raw 8192+57344",
-             "start writeback /vm/disk.raw 0+65536", "write /vm/disk.raw 131072+4096",
-             "write /vm/disk.raw 200704+61440", "start writeback /vm/disk.raw 131072+131072",
-             kSyncImage, kWriteBits, kSyncAddCow}));
-}
-
-TEST_F(ImageDeferredFlush, WritebackEndsWithTheDisk) {
-  Make({.size = kC + 1000});
-  Write(kC, 512);
-  log_.Clear();
-  ASSERT_OK(image_->Flush());
-  EXPECT_EQ(log_.Lines([](const Operation& operation) {
-    return operation.kind == OpKind::kStartWriteback;
-  }),
-            Lines{"start writeback /vm/disk.raw 65536+1000"});
-}
-
-// It may be all that the kernel says of pages that it could not write.
-TEST_F(ImageDeferredFlush, FailedWritebackEndsWriting) {
-  Make({});
-  Write(4096, 4096);
-  faults_.Set({.at = 1, .error = EIO, .where = [](const Operation& operation) {
-                 return operation.kind == OpKind::kStartWriteback;
-               }});
-  EXPECT_TRUE(FailsWith(image_->Flush(), EIO));
-  EXPECT_TRUE(faults_.fired());
-  EXPECT_FALSE(image_->writable());
-  EXPECT_FALSE(BitOnDisk(0));
-  EXPECT_TRUE(FailsWith(image_->Flush(), EIO));
-  EXPECT_FALSE(BitOnDisk(0));
-}
-
 TEST_F(ImageDeferredFlush, SecondFlushFillsNothing) {
   Make({});
   Write(4096, 4096);

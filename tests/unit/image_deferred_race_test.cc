@@ -24,47 +24,16 @@ class ImageDeferredRace : public DeferredFixture {
  protected:
   void SetUp() override { Make({.seed = TestSeed()}); }
 
-  // Runs `first` until its write to the image file is about to begin, then
-  // `second` as far as it gets, then both to their ends. Says whether `second`
-  // had to wait.
+  // Whether `second` has to wait for `first`, whose write to the image file is
+  // about to begin.
   bool RunAgainstAWriteInFlight(const std::function<Status()>& first,
                                 const std::function<Status()>& second) {
-    Status first_done;
-    Status second_done;
-    Gate::Stop writing = gate_.ParkBefore(OpKind::kWrite, kImagePath);
-    Racer writer([&] { first_done = first(); });
-    writing.WaitUntilParked();
-    Racer other([&] { second_done = second(); });
-    other.WaitUntilBlockedOrDone();
-    const bool waited = !other.done();
-    writing.Release();
-    writer.Join();
-    other.Join();
-    EXPECT_OK(first_done);
-    EXPECT_OK(second_done);
-    return waited;
+    return RaceAt(gate_.ParkBefore(OpKind::kWrite, kImagePath), first, second);
   }
   // The same against a flush that has read the backing file to fill a cluster.
   bool RunAgainstAFill(const std::function<Status()>& second) {
-    Status flushed;
-    Status second_done;
-    Gate::Stop filling = gate_.ParkAfter(OpKind::kRead, kBackingPath);
-    Racer flusher([&] { flushed = image_->Flush(); });
-    filling.WaitUntilParked();
-    Racer other([&] { second_done = second(); });
-    other.WaitUntilBlockedOrDone();
-    const bool waited = !other.done();
-    filling.Release();
-    flusher.Join();
-    other.Join();
-    EXPECT_OK(flushed);
-    EXPECT_OK(second_done);
-    return waited;
-  }
-  std::vector<std::byte> Read(uint64_t offset, uint64_t length) {
-    std::vector<std::byte> buffer(length);
-    EXPECT_OK(image_->Read(buffer, offset));
-    return buffer;
+    return RaceAt(
+        gate_.ParkAfter(OpKind::kRead, kBackingPath), [&] { return image_->Flush(); }, second);
   }
   // Now, after a flush, and for the next process.
   void ExpectAsReferenceEverAfter() {

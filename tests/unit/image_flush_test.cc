@@ -362,6 +362,26 @@ TEST_F(ImageFlush, ClosePublishesWhatAFailedRequestAllocated) {
   EXPECT_TRUE(BitOnDisk(0));
 }
 
+TEST_F(ImageFlush, WhatWasCopiedUpIsOnItsWayToTheDisk) {
+  Make({.size = 2 * kClusterSize + 1000});
+  ASSERT_OK(image_->CopyUp({1, 2}));
+  EXPECT_EQ(log_.Lines([](const Operation& operation) {
+    return operation.kind == OpKind::kStartWriteback;
+  }),
+            Lines{"start writeback /vm/disk.raw 65536+66536"});
+}
+
+// It may be all that the kernel says of pages that it could not write.
+TEST_F(ImageFlush, WritebackThatFailedEndsWriting) {
+  Make({});
+  faults_.Set(At(1, EIO, OpKind::kStartWriteback, kImagePath));
+  EXPECT_TRUE(FailsWith(image_->CopyUp({0, 2}), EIO));
+  EXPECT_TRUE(faults_.fired());
+  EXPECT_FALSE(image_->writable());
+  EXPECT_TRUE(FailsWith(image_->Flush(), EIO));
+  EXPECT_FALSE(BitOnDisk(0));
+}
+
 TEST_F(ImageFlush, EveryFailingOperationOfOpenIsAnError) {
   Make({.allocated = {1}});
   image_.reset();  // its locks would be in the way

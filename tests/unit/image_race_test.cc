@@ -28,24 +28,7 @@ class ImageRace : public ImageFixture {
   // `second` as far as it gets, then both to their ends.
   void RunAgainstCopyUp(const std::function<Status()>& first,
                         const std::function<Status()>& second) {
-    Status first_done;
-    Status second_done;
-    Gate::Stop copying = gate_.ParkAfter(OpKind::kRead, kBackingPath);
-    Racer copier([&] { first_done = first(); });
-    copying.WaitUntilParked();
-    Racer writer([&] { second_done = second(); });
-    writer.WaitUntilBlockedOrDone();
-    copying.Release();
-    copier.Join();
-    writer.Join();
-    EXPECT_OK(first_done);
-    EXPECT_OK(second_done);
-  }
-
-  std::vector<std::byte> Read(uint64_t offset, uint64_t length) {
-    std::vector<std::byte> buffer(length);
-    EXPECT_OK(image_->Read(buffer, offset));
-    return buffer;
+    RaceAt(gate_.ParkAfter(OpKind::kRead, kBackingPath), first, second);
   }
 
   std::vector<std::byte> old_cluster_;

@@ -331,7 +331,7 @@ TEST_F(PartialClustersTest, HalfOfTheRoomTakenIsCrowded) {
 
 TEST_F(PartialClustersTest, RoomIsForWhatIsFilledInASecond) {
   Make(70000 * kC);
-  EXPECT_EQ(Room(), PartialClusters::kStart);
+  EXPECT_EQ(Room(), PartialClusters::kMost);
   partials_->Filled(1000, 1.0);
   EXPECT_EQ(Room(), 1000u);
   partials_->Filled(1000, 2.0);
