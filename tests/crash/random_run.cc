@@ -91,8 +91,12 @@ RandomRun::RandomRun(uint64_t seed)
     : random_(seed),
       harness_(RandomSpec(random_), RandomAbilities(random_), seed, kEffort,
                RandomOrigin(random_)) {
+  // Not a copy-up, which has the disk write, and so waits for a sync under way.
   harness_.SetMeanwhile([this] {
-    if (random_.OneIn(3)) Change(Fua::kNo);
+    if (!random_.OneIn(3)) return;
+    CrashRequest request = RandomChange(Fua::kNo);
+    if (request.kind == CrashRequest::Kind::kCopyUp) request.kind = CrashRequest::Kind::kWrite;
+    Do(request);
   });
 }
 
@@ -193,11 +197,13 @@ CrashRequest RandomRun::RandomChange(Fua fua) {
   return request;
 }
 
-void RandomRun::Change(Fua fua) {
-  const CrashRequest request = RandomChange(fua);
+void RandomRun::Change(Fua fua) { Do(RandomChange(fua)); }
+
+void RandomRun::Do(const CrashRequest& request) {
   if (!harness_.Do(request)) return;
   harness_.Count(NameOf(request));
-  if (fua == Fua::kYes && request.kind != CrashRequest::Kind::kCopyUp) harness_.Count("FUA");
+  if (request.fua == Fua::kYes && request.kind != CrashRequest::Kind::kCopyUp)
+    harness_.Count("FUA");
 }
 
 void RandomRun::Flush() {

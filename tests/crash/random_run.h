@@ -31,6 +31,7 @@ class RandomRun {
   CrashRequest FuaOverLast() const;
   CrashRequest RandomChange(Fua fua);
   void Change(Fua fua);
+  void Do(const CrashRequest& request);
   void Flush();
   void Flatten();
   void Race();
