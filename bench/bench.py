@@ -45,14 +45,6 @@ class Backing:
         sync_file(self.path)
         sync_file(self.raw)
 
-    def warm(self):
-        """Into the page cache, so that no server is the first to read it."""
-        buffer = bytearray(1 << 20)
-        for path in (self.path, self.raw):
-            with open(path, "rb", buffering=0) as file:
-                while file.readinto(buffer):
-                    pass
-
 
 def room_needed(settings):
     filled = min(ALLOCATED, settings.size // 4) * len(settings.servers)
@@ -112,7 +104,6 @@ def run_fio_group(settings, scratch, result):
                             "flushed": each.flushed()} for each in chosen]
     for number in range(settings.rounds):
         start = number % len(servers)
-        backing.warm()
         for workload in chosen:
             for server in servers[start:] + servers[:start]:
                 if not server.does(workload):

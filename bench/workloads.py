@@ -149,6 +149,24 @@ def take_memory(path, size):
     os.unlink(path)
 
 
+def warm(*paths):
+    """Has the files' data in the page cache. Before each measurement: what the
+    last ones did not read may be gone, and the first server to read it would pay."""
+    buffer = bytearray(MIB)
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            position = 0
+            while True:
+                try:
+                    position = file.seek(position, os.SEEK_DATA)
+                except OSError:  # only a hole follows
+                    break
+                hole = file.seek(position, os.SEEK_HOLE)
+                file.seek(position)
+                while position < hole:
+                    position += file.readinto(buffer)
+
+
 def measure(workload, server, settings, scratch):
     """One sample: that of the fastest try, where there are several. Memory that
     has to come from a hypervisor can make one several times slower."""
@@ -179,6 +197,8 @@ def measure_once(workload, server, settings, scratch):
             if workload.first_touch():
                 take_memory(os.path.join(scratch, "memory"),
                             written(workload, settings) + 128 * MIB)
+            warm(server.backing.path,
+                 *(file.path for file in os.scandir(folder) if file.is_file()))
             job = fio(uri, folder, arguments_of(workload, settings))
     finally:
         server.settle(folder)
