@@ -27,6 +27,21 @@ random_file noise 32M
 used() { sync -f "$1" && df --output=used -k "$1" | tail -n 1; }
 shared() { filefrag -v "$1" | grep -c shared; }
 
+# client STATEMENTS: change the disk and, alike, the file "model".
+client() {
+    nbdsh -u "$(uri sock)" -c '
+K = 65536
+model = bytearray(open("model", "rb").read())
+def put(at, data):
+    h.pwrite(data, at)
+    model[at:at + len(data)] = data
+' -c "$1" -c '
+h.flush()
+assert h.pread(len(model), 0) == model
+open("model", "wb").write(model)
+'
+}
+
 for kind in xfs btrfs; do
     truncate -s 512M $kind.fs
     "mkfs.$kind" -q $kind.fs
@@ -34,22 +49,15 @@ for kind in xfs btrfs; do
     mount -o loop $kind.fs $kind
     at_exit "umount -l '$scratch/$kind'"
 
+    cp noise model
     cp noise $kind/base.img
     addcow create -q -b base.img -F raw -i disk.raw $kind/x.add-cow
     before=$(used $kind)
     start_server sock addcow $kind/x.add-cow
     # One write in each cluster: each has 60 KiB to copy, or to share.
-    nbdsh -u "$(uri sock)" -c '
-K = 65536
-model = bytearray(open("noise", "rb").read())
-def put(at, data):
-    h.pwrite(data, at)
-    model[at:at + len(data)] = data
+    client '
 for cluster in range(len(model) // K):
     put(cluster * K + cluster % 16 * 4096, bytes([cluster % 251 + 1]) * 4096)
-h.flush()
-assert h.pread(len(model), 0) == model
-open("model", "wb").write(model)
 '
     cmp model $kind/disk.raw
     [ "$(shared $kind/disk.raw)" -gt 0 ] || fail "$kind: nothing is shared"
@@ -57,17 +65,9 @@ open("model", "wb").write(model)
     # 4 KiB were written in each cluster, 2 MiB in all.
     [ "$grown" -lt 8192 ] || fail "$kind: $grown KiB more are used, of 32768"
     # Into what is shared now.
-    nbdsh -u "$(uri sock)" -c '
-K = 65536
-model = bytearray(open("model", "rb").read())
-def put(at, data):
-    h.pwrite(data, at)
-    model[at:at + len(data)] = data
+    client '
 for cluster in range(0, len(model) // K, 3):
     put(cluster * K + 1000, b"again" * 2000)
-h.flush()
-assert h.pread(len(model), 0) == model
-open("model", "wb").write(model)
 '
     stop_server "$server_pid"
     cmp noise $kind/base.img || fail "$kind: the backing file was changed"
