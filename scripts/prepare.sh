@@ -42,9 +42,9 @@ install_packages() {
         apt-get install -q -y --no-install-recommends "${missing[@]}"
 }
 
-# build [CONFIGURE-ARGUMENT...]: in this folder, which is the top of the tree.
-# A tree that is configured keeps its configuration.
-build() {
+# configure_tree [CONFIGURE-ARGUMENT...]: this folder, which is the top of the
+# tree. One that is configured keeps its configuration.
+configure_tree() {
     if [ ! -x configure ]; then
         say "Making ./configure"
         autoreconf -fi >autoreconf.log 2>&1 || { cat autoreconf.log >&2; die "autoreconf failed"; }
@@ -53,6 +53,11 @@ build() {
         say "Configuring"
         ./configure --quiet "$@"
     fi
+}
+
+# build [CONFIGURE-ARGUMENT...]: the same, and makes it.
+build() {
+    configure_tree "$@"
     say "Building"
     make -s -j"$(nproc)"
 }
