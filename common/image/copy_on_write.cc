@@ -67,7 +67,7 @@ Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
       store_.IsDurable(Layout::Touched(offset, data.size()))) {
     Status written = WriteDurably(data, offset);
     if (can_write_durably_.load(std::memory_order_relaxed)) return written;
-    // It has just turned out that this file cannot.
+    // It has just turned out that this file cannot: a flush does it.
   }
   while (!data.empty()) {
     const ClusterRun run = RunAt(offset, data.size());
@@ -94,18 +94,14 @@ Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
 Status Image::WriteDurably(std::span<const std::byte> data, uint64_t offset) {
   ADDCOW_TRY(StopIfShorter(*files_.image, layout_.virtual_size()));
   ADDCOW_TRY(files_.image->Write(data, offset));
-  try {
+  {
     const ClusterRangeLock lock(sync_lock_, {0, 1}, ClusterLocks::Kind::kShared);
-    const Status written = files_.image->WriteDurably(data, offset);
-    if (!written && IsUnsupported(written.error())) {
+    ADDCOW_TRY(OrStop([&]() -> Status {
+      Status written = files_.image->WriteDurably(data, offset);
+      if (written || !IsUnsupported(written.error())) return written;
       can_write_durably_.store(false, std::memory_order_relaxed);
-      return written;
-    }
-    if (!written) return Fail(StopWriting(written.error()));
-  } catch (...) {
-    // No memory for the error's message: it is one all the same.
-    sync_failed_.store(true, std::memory_order_release);
-    throw;
+      return {};
+    }));
   }
   // The kernel reports a failure once. One that was beside this may have been
   // told of what this one lost, so wait for those, and see.

@@ -124,16 +124,8 @@ Status Image::StartWriteback(ClusterRange range) {
   const uint64_t start = Layout::Start(range.first);
   // It is as a sync: a failure may be told once only (sync_lock_).
   const ClusterRangeLock lock(sync_lock_, {0, 1}, ClusterLocks::Kind::kShared);
-  try {
-    const Status started =
-        files_.image->StartWriteback(start, layout_.End(range.end()) - start);
-    if (!started) return Fail(StopWriting(started.error()));
-  } catch (...) {
-    // No memory for the error's message: it is one all the same.
-    sync_failed_.store(true, std::memory_order_release);
-    throw;
-  }
-  return {};
+  return OrStop(
+      [&] { return files_.image->StartWriteback(start, layout_.End(range.end()) - start); });
 }
 
 // Copies up what the range lacks in clusters that are not allocated.

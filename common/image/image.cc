@@ -143,9 +143,7 @@ Error Image::StopWriting(const Error& cause) {
 Status Image::SyncOrStop(File& file) {
   const ClusterRangeLock lock(sync_lock_, {0, 1}, ClusterLocks::Kind::kExclusive);
   ADDCOW_TRY(CheckWritable("flush", 0, 0));  // a durable write may have failed meanwhile
-  Status synced = file.SyncData();
-  if (synced) return synced;
-  return Fail(StopWriting(synced.error()));
+  return OrStop([&] { return file.SyncData(); });
 }
 
 // A file that somebody truncated has lost what was flushed before. Writing on

@@ -152,6 +152,8 @@ class Image {
   Status PublishBits() ADDCOW_REQUIRES(flush_mutex_);
   Status SyncOrStop(File& file) ADDCOW_REQUIRES(flush_mutex_);
   Status StopIfShorter(File& file, uint64_t size);
+  template <typename Sync>
+  Status OrStop(Sync sync);
   Error StopWriting(const Error& cause);
 
   // Constant after construction; the files are internally synchronised.
@@ -168,9 +170,9 @@ class Image {
   Zeroer zeroer_;
   Cloner cloner_;
   std::atomic<bool> can_write_durably_ = true;  // until it turns out that it cannot
-  // Durable writes, and whatever starts writeback, hold this shared, syncs alone
-  // (it has one cluster). The kernel reports a failure once: a sync beside a durable write that
-  // fails could succeed without what was lost.
+  // Durable writes, and whatever starts writeback, hold this shared, syncs alone;
+  // it has one cluster. The kernel reports a failure once: a sync beside a durable
+  // write that fails could succeed without what was lost.
   ClusterLocks sync_lock_;
   std::atomic<bool> sync_failed_ = false;  // or the like; false to true only
   std::atomic<bool> unflushed_ = false;    // something was written since the last flush
@@ -189,6 +191,21 @@ class Image {
   uint64_t last_flushed_ ADDCOW_GUARDED_BY(flush_mutex_) = 0;  // the last that succeeded
   bool flag_written_ ADDCOW_GUARDED_BY(flush_mutex_);          // ALL_ALLOCATED is on the disk
 };
+
+// Runs `sync`, which brings data to the disk or begins to, under sync_lock_. If
+// it fails, nothing is written any more.
+template <typename Sync>
+Status Image::OrStop(Sync sync) {
+  try {
+    Status synced = sync();
+    if (synced) return synced;
+    return Fail(StopWriting(synced.error()));
+  } catch (...) {
+    // No memory for the error's message: it is one all the same.
+    sync_failed_.store(true, std::memory_order_release);
+    throw;
+  }
+}
 
 }  // namespace addcow
 
