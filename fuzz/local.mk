@@ -55,13 +55,14 @@ fuzz_runs = fuzz/fuzz-header.sh fuzz/fuzz-image.sh fuzz/fuzz-verbs.sh
 .PHONY: check-fuzz run-fuzzers
 
 # In a build of its own with libFuzzer and sanitizers. Only what the fuzzers
-# need is built there. FUZZ_SECONDS and FUZZ_SEED: see fuzz/README.md.
+# need is built there. All run at once, each for FUZZ_SECONDS. That and FUZZ_SEED:
+# see fuzz/README.md.
 check-fuzz:
 	+$(run_sanitizer_build); enter_sanitizer_build fuzz \
 	  CC=clang CXX=clang++ LIB_FUZZING_ENGINE=-fsanitize=fuzzer \
 	  CXXFLAGS='-O1 -g1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fsanitize-coverage-ignorelist=../src/fuzz/no-coverage.txt' && \
 	  $(MAKE) $(AM_MAKEFLAGS) $(fuzzers) && \
-	  $(MAKE) $(AM_MAKEFLAGS) run-fuzzers
+	  $(MAKE) $(AM_MAKEFLAGS) -j$(words $(fuzz_runs)) run-fuzzers
 
 # The fuzzers of this build, as tests: automake counts them.
 run-fuzzers:

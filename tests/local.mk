@@ -78,9 +78,9 @@ check-slow: all
 	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(slow_tests)'
 
 # A build of what would be released, in sanitize/NAME, with its own flags, and
-# in it "make check" for the tests named. From a copy in sanitize/src, since a
-# tree that is built in place cannot be built elsewhere as well. "enter" goes
-# there and configures only.
+# in it "make check" with the programs and for the tests named. From a copy in
+# sanitize/src, since a tree that is built in place cannot be built elsewhere as
+# well. "enter" goes there and configures only.
 # The searches are shorter there than in "make check": it is the code that is
 # to be looked at in another way, not more states.
 shorter_searches = \
@@ -97,19 +97,19 @@ run_sanitizer_build = \
 	  { test -f config.status || ../src/configure --enable-developer --enable-shared-fmt --quiet "$$@"; }; \
 	}; \
 	run_sanitizer_build () { \
-	  name="$$1"; tests="$$2"; shift 2; \
+	  name="$$1"; programs="$$2"; tests="$$3"; shift 3; \
 	  $(shorter_searches) \
 	  enter_sanitizer_build "$$name" "$$@" && \
-	  if test -n "$$tests"; \
-	    then $(MAKE) $(AM_MAKEFLAGS) check TESTS="$$tests"; \
-	    else $(MAKE) $(AM_MAKEFLAGS) check; \
-	  fi; \
+	  $(MAKE) $(AM_MAKEFLAGS) check check_PROGRAMS="$$programs" TESTS="$$tests"; \
 	}
 
-# All tests under AddressSanitizer and UndefinedBehaviorSanitizer. nbdkit is
-# not built with them, so ./run preloads the run-time into it.
+# The tests under AddressSanitizer and UndefinedBehaviorSanitizer, but for the
+# long search for mutants. nbdkit is not built with them, so ./run preloads the
+# run-time into it.
+no_mutants = $(filter-out tests/crash/mutant-tests$(EXEEXT),$(1))
 check-asan:
-	+$(run_sanitizer_build); run_sanitizer_build asan '' \
+	+$(run_sanitizer_build); \
+	run_sanitizer_build asan '$(call no_mutants,$(check_PROGRAMS))' '$(call no_mutants,$(TESTS))' \
 	  CXX='$(CXX)' \
 	  CXXFLAGS='$(sanitizer_flags) -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
 	  SANITIZER_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"
@@ -120,7 +120,8 @@ tsan_configuration = \
 	  CC=clang CXX=clang++ \
 	  CXXFLAGS='$(sanitizer_flags) -fsanitize=thread'
 check-tsan:
-	+$(run_sanitizer_build); run_sanitizer_build tsan '$(cxx_thread_tests)' \
+	+$(run_sanitizer_build); \
+	run_sanitizer_build tsan '$(cxx_thread_tests)' '$(cxx_thread_tests)' \
 	  $(tsan_configuration)
 
 # The stress tests for longer:
