@@ -98,9 +98,9 @@ def cpu_model():
 
 
 def file_system(directory):
-    done = subprocess.run(["stat", "-f", "-c", "%T", directory], capture_output=True, text=True,
+    done = subprocess.run(["df", "--output=fstype", directory], capture_output=True, text=True,
                           check=False)
-    return done.stdout.strip() or "unknown"
+    return done.stdout.split("\n")[-2].strip() if done.returncode == 0 else "unknown"
 
 
 def machine(directory):
