@@ -11,7 +11,17 @@ bench_sources = \
 	bench/tasks.py \
 	bench/workloads.py
 
-EXTRA_DIST += $(bench_sources) bench/README.md
+# What README.md and docs/performance.md point to.
+bench_results = \
+	bench/results/2026-11-27.json bench/results/2026-11-27.md \
+	bench/results/2026-11-27.png bench/results/2026-11-27.svg \
+	bench/results/2026-11-27-before.json bench/results/2026-11-27-before.md \
+	bench/results/2026-11-27-btrfs.json bench/results/2026-11-27-btrfs.md \
+	bench/results/2026-11-27-map.json bench/results/2026-11-27-map.md \
+	bench/results/2026-11-27-tools.json bench/results/2026-11-27-tools.md \
+	bench/results/2026-11-27-xfs.json bench/results/2026-11-27-xfs.md
+
+EXTRA_DIST += $(bench_sources) $(bench_results) bench/README.md
 
 .PHONY: bench
 
