@@ -44,6 +44,23 @@ bool IsUnsupported(const Error& error) {
   return error.code() == EOPNOTSUPP || error.code() == EINVAL;
 }
 
+// A call that is counted while it is under way.
+class InFlight {
+ public:
+  explicit InFlight(std::atomic<uint64_t>& calls)
+      : calls_(calls), alone_(calls.fetch_add(1, std::memory_order_relaxed) == 0) {}
+  ~InFlight() { calls_.fetch_sub(1, std::memory_order_relaxed); }
+  InFlight(const InFlight&) = delete;
+  InFlight& operator=(const InFlight&) = delete;
+
+  // There was no other when this one began. Of two at once one at most is alone.
+  bool alone() const { return alone_; }
+
+ private:
+  std::atomic<uint64_t>& calls_;
+  const bool alone_;
+};
+
 }  // namespace
 
 Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t length) const {
@@ -63,12 +80,13 @@ Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t len
 
 Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
   ADDCOW_TRY(CheckWritable("write", offset, data.size()));
-  if (fua == Fua::kYes && !data.empty() && can_write_durably_.load(std::memory_order_relaxed) &&
-      store_.IsDurable(Layout::Touched(offset, data.size()))) {
-    Status written = WriteDurably(data, offset);
-    if (can_write_durably_.load(std::memory_order_relaxed)) return written;
-    // It has just turned out that this file cannot: a flush does it.
-  }
+  if (fua == Fua::kYes) return WriteDurably(data, offset);
+  ADDCOW_TRY(WriteRuns(data, offset));
+  unflushed_.store(true, std::memory_order_relaxed);
+  return {};
+}
+
+Status Image::WriteRuns(std::span<const std::byte> data, uint64_t offset) {
   while (!data.empty()) {
     const ClusterRun run = RunAt(offset, data.size());
     auto part = data.first(BytesOf(run, offset, data.size()));
@@ -83,30 +101,33 @@ Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
     offset += part.size();
     data = data.subspan(part.size());
   }
-  unflushed_.store(true, std::memory_order_relaxed);
-  return fua == Fua::kYes ? Flush() : Status();
+  return {};
 }
 
-// To clusters whose bits are durable: these bytes are all that has to be
-// brought to the disk. They are written twice, so that it is known which half
-// failed: no room for them, say, is this write's own failure, and that of a sync
-// is everybody's.
+// A write to clusters whose bits are durable need bring no more than its own
+// bytes to the disk. Of several in flight each would sync for itself; they share
+// flushes, which is faster. The bytes are written twice, so that it is known
+// which half failed: no room for them, say, is this write's own failure, and that
+// of a sync is everybody's.
 Status Image::WriteDurably(std::span<const std::byte> data, uint64_t offset) {
-  ADDCOW_TRY(StopIfShorter(*files_.image, layout_.virtual_size()));
-  ADDCOW_TRY(files_.image->Write(data, offset));
-  {
-    const ClusterRangeLock lock(sync_lock_, {0, 1}, ClusterLocks::Kind::kShared);
-    ADDCOW_TRY(OrStop([&]() -> Status {
+  const InFlight fua_write(fua_writes_);
+  const bool own_bytes_only = fua_write.alone() && !data.empty() &&
+                              can_write_durably_.load(std::memory_order_relaxed) &&
+                              store_.IsDurable(Layout::Touched(offset, data.size()));
+  if (own_bytes_only) ADDCOW_TRY(StopIfShorter(*files_.image, layout_.virtual_size()));
+  ADDCOW_TRY(WriteRuns(data, offset));
+  if (own_bytes_only) {
+    ADDCOW_TRY(OrStop("write", [&]() -> Status {
       Status written = files_.image->WriteDurably(data, offset);
       if (written || !IsUnsupported(written.error())) return written;
       can_write_durably_.store(false, std::memory_order_relaxed);
       return {};
     }));
+    if (can_write_durably_.load(std::memory_order_relaxed)) return {};
+    // It has just turned out that this file cannot: a flush does it.
   }
-  // The kernel reports a failure once. One that was beside this may have been
-  // told of what this one lost, so wait for those, and see.
-  const ClusterRangeLock lock(sync_lock_, {0, 1}, ClusterLocks::Kind::kExclusive);
-  return CheckWritable("write", offset, data.size());
+  unflushed_.store(true, std::memory_order_relaxed);
+  return Flush();
 }
 
 // Whether a write to unallocated clusters can do without any copy-up for now.

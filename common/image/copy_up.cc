@@ -122,10 +122,10 @@ Status Image::CopyUp(ClusterRange range) {
 // fills: many single clusters cost more to write out one by one.
 Status Image::StartWriteback(ClusterRange range) {
   const uint64_t start = Layout::Start(range.first);
-  // It is as a sync: a failure may be told once only (sync_lock_).
-  const ClusterRangeLock lock(sync_lock_, {0, 1}, ClusterLocks::Kind::kShared);
-  return OrStop(
-      [&] { return files_.image->StartWriteback(start, layout_.End(range.end()) - start); });
+  // It is as a sync: a failure may be told once only.
+  return OrStop("copy up", [&] {
+    return files_.image->StartWriteback(start, layout_.End(range.end()) - start);
+  });
 }
 
 // Copies up what the range lacks in clusters that are not allocated.

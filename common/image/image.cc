@@ -141,9 +141,7 @@ Error Image::StopWriting(const Error& cause) {
 // write, and a later sync would succeed without them: nothing that was
 // written since the last good sync can be vouched for any more.
 Status Image::SyncOrStop(File& file) {
-  const ClusterRangeLock lock(sync_lock_, {0, 1}, ClusterLocks::Kind::kExclusive);
-  ADDCOW_TRY(CheckWritable("flush", 0, 0));  // a durable write may have failed meanwhile
-  return OrStop([&] { return file.SyncData(); });
+  return OrStop("flush", [&] { return file.SyncData(); });
 }
 
 // A file that somebody truncated has lost what was flushed before. Writing on

@@ -14,7 +14,7 @@
 // except Close. Requests that overlap in time and in place give, byte by
 // byte, the result of either order; bytes outside of them are never touched.
 //
-// Lock order: flush_mutex_, then cluster_locks_ or sync_lock_, then one of those
+// Lock order: flush_mutex_, then cluster_locks_ or sync_mutex_, then one of those
 // of store_, partials_ and backing_. crowded_mutex_ is taken while none is held.
 
 #ifndef ADDCOW_COMMON_IMAGE_IMAGE_H
@@ -69,6 +69,7 @@ class Image {
 
   // All of the range must lie within the disk, else EINVAL (ENOSPC to write).
   Status Read(std::span<std::byte> buffer, uint64_t offset);
+  // With kYes, writes that are in flight together share flushes.
   Status Write(std::span<const std::byte> data, uint64_t offset, Fua fua = Fua::kNo);
 
   // Makes the range read as zeroes, without storage if it may. Also how a
@@ -129,6 +130,7 @@ class Image {
   void NoteWritten(uint64_t offset, uint64_t length);
   void SetAllocated(ClusterRange range);
   void CallIfCrowded() ADDCOW_EXCLUDES(crowded_mutex_);
+  Status WriteRuns(std::span<const std::byte> data, uint64_t offset);
   Status WriteDurably(std::span<const std::byte> data, uint64_t offset);
   Status AllocatingWrite(std::span<const std::byte> data, uint64_t offset);
   Status AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions options);
@@ -153,7 +155,7 @@ class Image {
   Status SyncOrStop(File& file) ADDCOW_REQUIRES(flush_mutex_);
   Status StopIfShorter(File& file, uint64_t size);
   template <typename Sync>
-  Status OrStop(Sync sync);
+  Status OrStop(const char* operation, Sync sync) ADDCOW_EXCLUDES(sync_mutex_);
   Error StopWriting(const Error& cause);
 
   // Constant after construction; the files are internally synchronised.
@@ -170,10 +172,11 @@ class Image {
   Zeroer zeroer_;
   Cloner cloner_;
   std::atomic<bool> can_write_durably_ = true;  // until it turns out that it cannot
-  // Durable writes, and whatever starts writeback, hold this shared, syncs alone;
-  // it has one cluster. The kernel reports a failure once: a sync beside a durable
-  // write that fails could succeed without what was lost.
-  ClusterLocks sync_lock_;
+  std::atomic<uint64_t> fua_writes_ = 0;        // under way
+  // Held by syncs, durable writes, and whatever starts writeback. The kernel
+  // reports a failure once: a sync beside a durable write that fails could
+  // succeed without what was lost.
+  Mutex sync_mutex_;
   std::atomic<bool> sync_failed_ = false;  // or the like; false to true only
   std::atomic<bool> unflushed_ = false;    // something was written since the last flush
 
@@ -192,10 +195,12 @@ class Image {
   bool flag_written_ ADDCOW_GUARDED_BY(flush_mutex_);          // ALL_ALLOCATED is on the disk
 };
 
-// Runs `sync`, which brings data to the disk or begins to, under sync_lock_. If
-// it fails, nothing is written any more.
+// Runs `sync`, which brings data to the disk or begins to, alone. If it fails,
+// nothing is written any more.
 template <typename Sync>
-Status Image::OrStop(Sync sync) {
+Status Image::OrStop(const char* operation, Sync sync) {
+  MutexLock lock(sync_mutex_);
+  ADDCOW_TRY(CheckWritable(operation, 0, 0));  // one may have failed meanwhile
   try {
     Status synced = sync();
     if (synced) return synced;

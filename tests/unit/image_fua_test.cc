@@ -207,6 +207,67 @@ TEST_F(ImageFua, FailureBesideAFlushFailsTheFlushToo) {
   EXPECT_EQ(log_.Count(OpKind::kSyncData), 0u);
 }
 
+TEST_F(ImageFua, WriteBesideASyncWaitsAndThenSyncsItsOwnBytes) {
+  MakeDurable();
+  Write(kC, kC);
+  Gate::Stop syncing = gate_.ParkBefore(OpKind::kSyncData, kImagePath);
+  Racer flusher([&] { EXPECT_OK(image_->Flush()); });
+  syncing.WaitUntilParked();
+  Racer writer([&] { EXPECT_OK(image_->Write(Repeat(1, 512), 0, Fua::kYes)); });
+  writer.WaitUntilBlockedOrDone();
+  EXPECT_FALSE(writer.done());
+  EXPECT_EQ(log_.Count(OpKind::kWriteDurably), 0u);
+  syncing.Release();
+  writer.Join();
+  flusher.Join();
+  EXPECT_EQ(log_.Count(OpKind::kWriteDurably), 1u);
+  EXPECT_EQ(log_.Count(OpKind::kSyncData), 2u);
+}
+
+// The flush is told of the failure, and it may have been this write's.
+TEST_F(ImageFua, WriteBesideASyncThatFailsFailsToo) {
+  MakeDurable();
+  Write(kC, kC);
+  Gate::Stop syncing = gate_.ParkBefore(OpKind::kSyncData, kImagePath);
+  faults_.Set({.at = 1, .error = EIO, .where = [](const Operation& operation) {
+                 return operation.kind == OpKind::kSyncData;
+               }});
+  Racer flusher([&] { EXPECT_TRUE(FailsWith(image_->Flush(), EIO)); });
+  syncing.WaitUntilParked();
+  Racer writer(
+      [&] { EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), EIO)); });
+  writer.WaitUntilBlockedOrDone();
+  EXPECT_FALSE(writer.done());
+  syncing.Release();
+  writer.Join();
+  flusher.Join();
+  EXPECT_EQ(log_.Count(OpKind::kWriteDurably), 0u);
+}
+
+// A sync for each would cost more.
+TEST_F(ImageFua, WritesBesideAnotherShareOneFlush) {
+  MakeDurable();
+  Gate::Stop first_syncs = gate_.ParkBefore(OpKind::kWriteDurably, kImagePath);
+  Racer first([&] { EXPECT_OK(image_->Write(Repeat(1, 512), 0, Fua::kYes)); });
+  first_syncs.WaitUntilParked();
+  Racer second([&] { EXPECT_OK(image_->Write(Repeat(2, 512), 512, Fua::kYes)); });
+  second.WaitUntilBlockedOrDone();
+  // The second has begun to flush; these share the next one.
+  Racer third([&] { EXPECT_OK(image_->Write(Repeat(3, 512), 1024, Fua::kYes)); });
+  Racer fourth([&] { EXPECT_OK(image_->Write(Repeat(4, 512), 1536, Fua::kYes)); });
+  third.WaitUntilBlockedOrDone();
+  fourth.WaitUntilBlockedOrDone();
+  EXPECT_EQ(log_.Count(OpKind::kSyncData), 0u);
+  first_syncs.Release();
+  first.Join();
+  second.Join();
+  third.Join();
+  fourth.Join();
+  EXPECT_EQ(log_.Count(OpKind::kWriteDurably), 1u);
+  EXPECT_LE(log_.Count(OpKind::kSyncData), 2u);
+  EXPECT_EQ(FuaWrite(0, 512), Durably("0+512"));  // alone again
+}
+
 TEST_F(ImageFua, EmptyWriteFlushes) {
   MakeDurable();
   Write(kC, kC);
@@ -218,9 +279,8 @@ TEST_F(ImageFua, EmptyWriteFlushes) {
 TEST_F(ImageFua, WhatTheFileSystemCannotDoIsNotTriedAgain) {
   MakeDurable();
   Inode(kImagePath).SetAbilities({.write_durably = false});
-  EXPECT_EQ(FuaWrite(0, 512),
-            (Lines{"write /vm/disk.raw 0+512", "write durably /vm/disk.raw 0+512",
-                   "write /vm/disk.raw 0+512", kSyncImage}));
+  EXPECT_EQ(FuaWrite(0, 512), (Lines{"write /vm/disk.raw 0+512",
+                                     "write durably /vm/disk.raw 0+512", kSyncImage}));
   EXPECT_EQ(FuaWrite(512, 512), (Lines{"write /vm/disk.raw 512+512", kSyncImage}));
   ExpectAsReference();
 }
@@ -228,9 +288,8 @@ TEST_F(ImageFua, WhatTheFileSystemCannotDoIsNotTriedAgain) {
 TEST_F(ImageFua, RefusedFlagIsTakenForCannot) {
   MakeDurable();
   FailWrites(EINVAL, true);
-  EXPECT_EQ(FuaWrite(0, 512),
-            (Lines{"write /vm/disk.raw 0+512", "write durably /vm/disk.raw 0+512",
-                   "write /vm/disk.raw 0+512", kSyncImage}));
+  EXPECT_EQ(FuaWrite(0, 512), (Lines{"write /vm/disk.raw 0+512",
+                                     "write durably /vm/disk.raw 0+512", kSyncImage}));
   faults_.Clear();
   EXPECT_EQ(FuaWrite(0, 512), (Lines{"write /vm/disk.raw 0+512", kSyncImage}));
 }
