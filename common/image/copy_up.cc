@@ -25,6 +25,9 @@ constexpr uint64_t kHoleSize = 4096;
 // Most bytes copied from the backing file with one read.
 constexpr uint64_t kCopySize = kMiB;
 
+// A flush has the disk write whenever it has filled so many clusters (1 MiB).
+constexpr uint64_t kWritebackClusters = 16;
+
 }  // namespace
 
 // Makes the image file right in the unallocated clusters that
@@ -118,8 +121,7 @@ Status Image::CopyUp(ClusterRange range) {
   return StartWriteback(range);
 }
 
-// Has the disk write the range while the caller goes on. Not for what a flush
-// fills: many single clusters cost more to write out one by one.
+// Has the disk write the range while the caller goes on.
 Status Image::StartWriteback(ClusterRange range) {
   const uint64_t start = Layout::Start(range.first);
   // It is as a sync: a failure may be told once only.
@@ -142,14 +144,24 @@ Status Image::LockAndFill(ClusterRange range) {
   return {};
 }
 
-// Copies up the rest of all clusters that are partial now. One that cannot be
-// filled does not keep the others from it; the first failure is returned.
+// Copies up the rest of all clusters that are partial now, in ascending order,
+// and has the disk write while it copies on. A cluster that cannot be filled does
+// not keep the others from it; the first failure is returned.
 Status Image::FillPartialClusters() {
   Status result;
+  ClusterRange unwritten = {};  // what was filled lies in it
+  uint64_t filled_clusters = 0;
   for (const ClusterRange& run : partials_.Runs(kMaxLockedClusters)) {
     Status filled = LockAndFill(run);
     if (!filled && run.count > 1) filled = FillOneByOne(run);
     if (!filled && result) result = std::move(filled);
+    if (filled_clusters == 0) unwritten.first = run.first;
+    unwritten.count = run.end() - unwritten.first;
+    filled_clusters += run.count;
+    if (filled_clusters >= kWritebackClusters) {
+      ADDCOW_TRY(StartWriteback(unwritten));
+      filled_clusters = 0;
+    }
   }
   return result;
 }

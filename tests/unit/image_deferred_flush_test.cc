@@ -3,6 +3,7 @@
 // common/image: what a flush makes of deferred copy-ups, when there is no room
 // for more of them, and what becomes of failures.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "tests/support/deferred_fixture.h"
@@ -10,7 +11,17 @@
 namespace addcow {
 namespace {
 
-class ImageDeferredFlush : public DeferredFixture {};
+class ImageDeferredFlush : public DeferredFixture {
+ protected:
+  // 40 partial clusters, none beside another: 1, 3, 5 ...
+  void MakeScattered() {
+    Make({.size = 80 * kC, .backing_size = 80 * kC});
+    for (uint64_t cluster = 1; cluster < 80; cluster += 2) Write(cluster * kC, 4096);
+  }
+  static std::string Writeback(uint64_t first, uint64_t end) {
+    return fmt::format("start writeback /vm/disk.raw {}+{}", first * kC, (end - first) * kC);
+  }
+};
 
 TEST_F(ImageDeferredFlush, FlushFillsThenSyncsThenPublishes) {
   Make({});
@@ -42,6 +53,31 @@ TEST_F(ImageDeferredFlush, NeighboursAreFilledTogether) {
   EXPECT_TRUE(BitOnDisk(0));
   EXPECT_TRUE(BitOnDisk(1));
   Reopen();
+  ExpectAsReference();
+}
+
+// Every 16 clusters; the sync does the last ones.
+TEST_F(ImageDeferredFlush, DiskBeginsToWriteWhileMoreIsFilled) {
+  MakeScattered();
+  Flush();
+  EXPECT_EQ(log_.Lines([](const Operation& operation) {
+    return operation.kind == OpKind::kStartWriteback;
+  }),
+            (Lines{Writeback(1, 32), Writeback(33, 64)}));
+  Reopen();
+  ExpectAsReference();
+}
+
+TEST_F(ImageDeferredFlush, WritebackThatFailsEndsWriting) {
+  MakeScattered();
+  faults_.Set({.at = 2, .error = EIO, .where = [](const Operation& operation) {
+                 return operation.kind == OpKind::kStartWriteback;
+               }});
+  log_.Clear();
+  EXPECT_TRUE(FailsWith(image_->Flush(), EIO));
+  EXPECT_FALSE(image_->writable());
+  EXPECT_EQ(log_.Count(OpKind::kSyncData), 0u);
+  EXPECT_FALSE(BitOnDisk(1));
   ExpectAsReference();
 }
 
