@@ -25,8 +25,8 @@ constexpr uint64_t kHoleSize = 4096;
 // Most bytes copied from the backing file with one read.
 constexpr uint64_t kCopySize = kMiB;
 
-// A flush has the disk write whenever it has filled so many clusters (1 MiB).
-constexpr uint64_t kWritebackClusters = 16;
+// A flush has the disk write whenever it has filled so many clusters (256 KiB).
+constexpr uint64_t kWritebackClusters = 4;
 
 }  // namespace
 

@@ -13,10 +13,10 @@ namespace {
 
 class ImageDeferredFlush : public DeferredFixture {
  protected:
-  // 40 partial clusters, none beside another: 1, 3, 5 ...
+  // 10 partial clusters, none beside another: 1, 3, 5 ...
   void MakeScattered() {
-    Make({.size = 80 * kC, .backing_size = 80 * kC});
-    for (uint64_t cluster = 1; cluster < 80; cluster += 2) Write(cluster * kC, 4096);
+    Make({.size = 20 * kC, .backing_size = 20 * kC});
+    for (uint64_t cluster = 1; cluster < 20; cluster += 2) Write(cluster * kC, 4096);
   }
   static std::string Writeback(uint64_t first, uint64_t end) {
     return fmt::format("start writeback /vm/disk.raw {}+{}", first * kC, (end - first) * kC);
@@ -56,14 +56,14 @@ TEST_F(ImageDeferredFlush, NeighboursAreFilledTogether) {
   ExpectAsReference();
 }
 
-// Every 16 clusters; the sync does the last ones.
+// With each four clusters; the sync does the last ones.
 TEST_F(ImageDeferredFlush, DiskBeginsToWriteWhileMoreIsFilled) {
   MakeScattered();
   Flush();
   EXPECT_EQ(log_.Lines([](const Operation& operation) {
     return operation.kind == OpKind::kStartWriteback;
   }),
-            (Lines{Writeback(1, 32), Writeback(33, 64)}));
+            (Lines{Writeback(1, 8), Writeback(9, 16)}));
   Reopen();
   ExpectAsReference();
 }
