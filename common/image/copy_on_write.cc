@@ -105,29 +105,35 @@ Status Image::WriteRuns(std::span<const std::byte> data, uint64_t offset) {
 }
 
 // A write to clusters whose bits are durable need bring no more than its own
-// bytes to the disk. Of several in flight each would sync for itself; they share
-// flushes, which is faster. The bytes are written twice, so that it is known
-// which half failed: no room for them, say, is this write's own failure, and that
-// of a sync is everybody's.
+// bytes to the disk. Several in flight would each sync for themselves; they share
+// flushes, which is faster.
 Status Image::WriteDurably(std::span<const std::byte> data, uint64_t offset) {
   const InFlight fua_write(fua_writes_);
-  const bool own_bytes_only = fua_write.alone() && !data.empty() &&
-                              can_write_durably_.load(std::memory_order_relaxed) &&
-                              store_.IsDurable(Layout::Touched(offset, data.size()));
-  if (own_bytes_only) ADDCOW_TRY(StopIfShorter(*files_.image, layout_.virtual_size()));
+  const bool own_bytes_suffice = !data.empty() &&
+                                 can_write_durably_.load(std::memory_order_relaxed) &&
+                                 store_.IsDurable(Layout::Touched(offset, data.size()));
+  if (own_bytes_suffice) ADDCOW_TRY(StopIfShorter(*files_.image, layout_.virtual_size()));
   ADDCOW_TRY(WriteRuns(data, offset));
-  if (own_bytes_only) {
-    ADDCOW_TRY(OrStop("write", [&]() -> Status {
-      Status written = files_.image->WriteDurably(data, offset);
-      if (written || !IsUnsupported(written.error())) return written;
-      can_write_durably_.store(false, std::memory_order_relaxed);
-      return {};
-    }));
+  if (own_bytes_suffice) {
+    // What keeps other writes from the disk is not this one's failure.
+    if (!fua_write.alone() && Flush()) return {};
+    ADDCOW_TRY(WriteAgainDurably(data, offset));
     if (can_write_durably_.load(std::memory_order_relaxed)) return {};
     // It has just turned out that this file cannot: a flush does it.
   }
   unflushed_.store(true, std::memory_order_relaxed);
   return Flush();
+}
+
+// A second time, so that it is known which half failed: no room for the bytes,
+// say, is that write's own failure, and one of a sync is everybody's.
+Status Image::WriteAgainDurably(std::span<const std::byte> data, uint64_t offset) {
+  return OrStop("write", [&]() -> Status {
+    Status written = files_.image->WriteDurably(data, offset);
+    if (written || !IsUnsupported(written.error())) return written;
+    can_write_durably_.store(false, std::memory_order_relaxed);
+    return {};
+  });
 }
 
 // Whether a write to unallocated clusters can do without any copy-up for now.

@@ -132,6 +132,7 @@ class Image {
   void CallIfCrowded() ADDCOW_EXCLUDES(crowded_mutex_);
   Status WriteRuns(std::span<const std::byte> data, uint64_t offset);
   Status WriteDurably(std::span<const std::byte> data, uint64_t offset);
+  Status WriteAgainDurably(std::span<const std::byte> data, uint64_t offset);
   Status AllocatingWrite(std::span<const std::byte> data, uint64_t offset);
   Status AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions options);
   Status ZeroAndAllocate(uint64_t offset, uint64_t length, ZeroOptions options);

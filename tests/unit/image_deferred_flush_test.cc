@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/support/deferred_fixture.h"
 
 namespace addcow {
@@ -64,6 +66,16 @@ TEST_F(ImageDeferredFlush, DiskBeginsToWriteWhileMoreIsFilled) {
     return operation.kind == OpKind::kStartWriteback;
   }),
             (Lines{Writeback(1, 8), Writeback(9, 16)}));
+  const Lines done = All();
+  const auto position = [&](const std::string& line) {
+    return std::ranges::find(done, line) - done.begin();
+  };
+  const auto fill = [](uint64_t cluster) {
+    return fmt::format("write /vm/disk.raw {}+{}", cluster * kC + 4096, kC - 4096);
+  };
+  EXPECT_LT(position(fill(7)), position(Writeback(1, 8)));
+  EXPECT_LT(position(Writeback(1, 8)), position(fill(9)));
+  EXPECT_LT(position(fill(9)), position(kSyncImage));
   Reopen();
   ExpectAsReference();
 }
@@ -76,6 +88,7 @@ TEST_F(ImageDeferredFlush, WritebackThatFailsEndsWriting) {
   log_.Clear();
   EXPECT_TRUE(FailsWith(image_->Flush(), EIO));
   EXPECT_FALSE(image_->writable());
+  EXPECT_EQ(messages_.size(), 1u);
   EXPECT_EQ(log_.Count(OpKind::kSyncData), 0u);
   EXPECT_FALSE(BitOnDisk(1));
   ExpectAsReference();
