@@ -17,7 +17,9 @@ bench_results = \
 	bench/results/2026-11-27.png bench/results/2026-11-27.svg \
 	bench/results/2026-11-27-before.json bench/results/2026-11-27-before.md \
 	bench/results/2026-11-27-btrfs.json bench/results/2026-11-27-btrfs.md \
+	bench/results/2026-11-27-copies.json bench/results/2026-11-27-copies.md \
 	bench/results/2026-11-27-map.json bench/results/2026-11-27-map.md \
+	bench/results/2026-11-27-reads.json bench/results/2026-11-27-reads.md \
 	bench/results/2026-11-27-tools.json bench/results/2026-11-27-tools.md \
 	bench/results/2026-11-27-xfs.json bench/results/2026-11-27-xfs.md
 
