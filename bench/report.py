@@ -157,7 +157,6 @@ def plot(result, base):
 
 def write(result, directory, name):
     """Writes name.json, name.md and the plot; gives the Markdown."""
-    os.makedirs(directory, exist_ok=True)
     base = os.path.join(directory, name)
     reason = plot(result, base)
     if reason:

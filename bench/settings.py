@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -74,6 +75,15 @@ class Settings:
             wrong("BENCH_SERVERS: 'raw' is what the others are compared to, it cannot be left out")
         if not os.path.isdir(self.directory):
             wrong(f"BENCH_DIR={self.directory}: no such folder")
+        # Now, not after half an hour.
+        if "/" in self.name:
+            wrong(f"BENCH_NAME={self.name}: a name only; the folder is BENCH_OUTPUT")
+        try:
+            os.makedirs(self.output, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.output):
+                pass
+        except OSError as error:
+            wrong(f"BENCH_OUTPUT={self.output}: {error.strerror}")
 
     def scaled(self, count):
         """`count` bytes at the default BENCH_SECONDS, in whole MiB."""
