@@ -78,15 +78,9 @@ Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t len
   return {};
 }
 
-Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
-  ADDCOW_TRY(CheckWritable("write", offset, data.size()));
-  if (fua == Fua::kYes) return WriteDurably(data, offset);
-  ADDCOW_TRY(WriteRuns(data, offset));
-  unflushed_.store(true, std::memory_order_relaxed);
-  return {};
-}
-
-Status Image::WriteRuns(std::span<const std::byte> data, uint64_t offset) {
+// Inlined for what it costs: a tenth of a write to an allocated cluster.
+[[gnu::always_inline]] inline Status Image::WriteRuns(std::span<const std::byte> data,
+                                                      uint64_t offset) {
   while (!data.empty()) {
     const ClusterRun run = RunAt(offset, data.size());
     auto part = data.first(BytesOf(run, offset, data.size()));
@@ -101,6 +95,14 @@ Status Image::WriteRuns(std::span<const std::byte> data, uint64_t offset) {
     offset += part.size();
     data = data.subspan(part.size());
   }
+  return {};
+}
+
+Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
+  ADDCOW_TRY(CheckWritable("write", offset, data.size()));
+  if (fua == Fua::kYes) return WriteDurably(data, offset);
+  ADDCOW_TRY(WriteRuns(data, offset));
+  unflushed_.store(true, std::memory_order_relaxed);
   return {};
 }
 
