@@ -8,6 +8,7 @@
 #define ADDCOW_FUZZ_DISK_MODEL_H
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <map>
 #include <span>

@@ -6,6 +6,8 @@
 #ifndef ADDCOW_FUZZ_OPEN_METER_H
 #define ADDCOW_FUZZ_OPEN_METER_H
 
+#include <cstdint>
+
 #include "fuzz/must.h"
 #include "fuzz/scene.h"
 #include "tests/support/forwarding_file.h"

@@ -27,6 +27,7 @@
 #ifndef ADDCOW_FUZZ_SCENE_H
 #define ADDCOW_FUZZ_SCENE_H
 
+#include <cstdint>
 #include <memory>
 #include <string>
 

@@ -4,6 +4,8 @@
 
 #include "common/ops/info.h"
 
+#include <fmt/ranges.h>
+
 #include <memory>
 #include <vector>
 

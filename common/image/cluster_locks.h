@@ -24,6 +24,7 @@
 #ifndef ADDCOW_COMMON_IMAGE_CLUSTER_LOCKS_H
 #define ADDCOW_COMMON_IMAGE_CLUSTER_LOCKS_H
 
+#include <cstdint>
 #include <vector>
 
 #include "common/base/mutex.h"

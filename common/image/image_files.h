@@ -7,6 +7,7 @@
 #ifndef ADDCOW_COMMON_IMAGE_IMAGE_FILES_H
 #define ADDCOW_COMMON_IMAGE_IMAGE_FILES_H
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>

@@ -5,6 +5,8 @@
 #ifndef ADDCOW_COMMON_IO_POSIX_FILE_H
 #define ADDCOW_COMMON_IO_POSIX_FILE_H
 
+#include <cstdint>
+
 #include "common/base/unique_fd.h"
 #include "common/io/file.h"
 

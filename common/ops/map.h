@@ -5,6 +5,7 @@
 #ifndef ADDCOW_COMMON_OPS_MAP_H
 #define ADDCOW_COMMON_OPS_MAP_H
 
+#include <cstdint>
 #include <functional>
 #include <string>
 

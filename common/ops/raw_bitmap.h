@@ -9,6 +9,7 @@
 #ifndef ADDCOW_COMMON_OPS_RAW_BITMAP_H
 #define ADDCOW_COMMON_OPS_RAW_BITMAP_H
 
+#include <cstdint>
 #include <functional>
 
 #include "common/base/error.h"

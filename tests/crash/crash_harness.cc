@@ -5,6 +5,7 @@
 #include "tests/crash/crash_harness.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <thread>

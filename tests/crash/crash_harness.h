@@ -19,6 +19,7 @@
 #ifndef ADDCOW_TESTS_CRASH_CRASH_HARNESS_H
 #define ADDCOW_TESTS_CRASH_CRASH_HARNESS_H
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>

@@ -10,6 +10,8 @@
 #ifndef ADDCOW_TESTS_CRASH_RANDOM_RUN_H
 #define ADDCOW_TESTS_CRASH_RANDOM_RUN_H
 
+#include <cstdint>
+
 #include "tests/crash/crash_harness.h"
 
 namespace addcow {

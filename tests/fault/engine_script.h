@@ -12,6 +12,7 @@
 #ifndef ADDCOW_TESTS_FAULT_ENGINE_SCRIPT_H
 #define ADDCOW_TESTS_FAULT_ENGINE_SCRIPT_H
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include <cinttypes>
+#include <cstdint>
 #include <cstdio>
 #include <string>
 

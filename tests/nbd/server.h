@@ -11,6 +11,7 @@
 #include <libnbd.h>
 #include <sys/types.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>

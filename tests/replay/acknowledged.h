@@ -17,6 +17,7 @@
 #ifndef ADDCOW_TESTS_REPLAY_ACKNOWLEDGED_H
 #define ADDCOW_TESTS_REPLAY_ACKNOWLEDGED_H
 
+#include <cstdint>
 #include <map>
 #include <span>
 #include <string>

@@ -17,6 +17,7 @@
 #ifndef ADDCOW_TESTS_REPLAY_POWER_CUT_H
 #define ADDCOW_TESTS_REPLAY_POWER_CUT_H
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>

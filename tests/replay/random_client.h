@@ -10,6 +10,7 @@
 #define ADDCOW_TESTS_REPLAY_RANDOM_CLIENT_H
 
 #include <atomic>
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>

@@ -11,6 +11,7 @@
 
 #include <sys/uio.h>
 
+#include <cstdint>
 #include <optional>
 #include <span>
 

@@ -5,6 +5,7 @@
 #include "tests/replay/recording.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <cstdlib>
 #include <cstring>

@@ -7,6 +7,7 @@
 #define ADDCOW_TESTS_REPLAY_RECORDING_H
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <string>

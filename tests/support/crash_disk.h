@@ -30,6 +30,7 @@
 #ifndef ADDCOW_TESTS_SUPPORT_CRASH_DISK_H
 #define ADDCOW_TESTS_SUPPORT_CRASH_DISK_H
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>

@@ -6,6 +6,7 @@
 #ifndef ADDCOW_TESTS_SUPPORT_DEFERRED_FIXTURE_H
 #define ADDCOW_TESTS_SUPPORT_DEFERRED_FIXTURE_H
 
+#include <cstdint>
 #include <string>
 #include <vector>
 

@@ -14,6 +14,7 @@
 #ifndef ADDCOW_TESTS_SUPPORT_FAKE_FILE_SYSTEM_H
 #define ADDCOW_TESTS_SUPPORT_FAKE_FILE_SYSTEM_H
 
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <set>

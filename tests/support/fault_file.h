@@ -16,6 +16,7 @@
 #ifndef ADDCOW_TESTS_SUPPORT_FAULT_FILE_H
 #define ADDCOW_TESTS_SUPPORT_FAULT_FILE_H
 
+#include <cstdint>
 #include <functional>
 #include <string>
 

@@ -12,6 +12,7 @@
 #ifndef ADDCOW_TESTS_SUPPORT_FORWARDING_FILE_H
 #define ADDCOW_TESTS_SUPPORT_FORWARDING_FILE_H
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>

@@ -15,6 +15,7 @@
 #define ADDCOW_TESTS_SUPPORT_REFERENCE_DISK_H
 
 #include <algorithm>
+#include <cstdint>
 #include <set>
 #include <string>
 #include <vector>

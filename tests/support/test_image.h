@@ -10,6 +10,7 @@
 #ifndef ADDCOW_TESTS_SUPPORT_TEST_IMAGE_H
 #define ADDCOW_TESTS_SUPPORT_TEST_IMAGE_H
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>

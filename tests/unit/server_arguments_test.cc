@@ -34,6 +34,10 @@ TEST(ServerArguments, NothingElseIsTakenForIt) {
   EXPECT_FALSE(Has({"--run", "-r", "addcow", "x.add-cow"}));
   EXPECT_FALSE(Has({"--pidf", "-r", "addcow", "x.add-cow"}));
   EXPECT_FALSE(Has({"--user", "-r", "addcow", "x.add-cow"}));
+  EXPECT_FALSE(Has({"--name", "-r", "addcow", "x.add-cow"}));
+  EXPECT_FALSE(Has({"--timeout", "-r", "addcow", "x.add-cow"}));
+  EXPECT_FALSE(Has({"--time-out", "-r", "addcow", "x.add-cow"}));
+  EXPECT_FALSE(Has({"--tls-priority", "-r", "addcow", "x.add-cow"}));
   EXPECT_FALSE(Has({"--", "-r"}));
   EXPECT_FALSE(Has({"-", "--verbose", "-n", "--newstyle"}));
 }
