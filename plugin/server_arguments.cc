@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // See server_arguments.h. The options that take a value must be known, so
-// that a value is not taken for an option; they are those of nbdkit 1.32.
+// that a value is not taken for an option; they are those of nbdkit 1.32 to 1.48.
 
 #include "plugin/server_arguments.h"
 
 #include <algorithm>
-#include <array>
 #include <fstream>
 #include <string_view>
 
@@ -16,11 +15,12 @@ namespace {
 
 constexpr std::string_view kShortWithValue = "DegiPptUu";
 
-constexpr std::array<std::string_view, 21> kLongWithValue = {
-    "debug",   "export", "export-name",   "exportname",     "filter",   "group",
-    "ip-addr", "ipaddr", "log",           "mask-handshake", "pid-file", "pidfile",
-    "port",    "run",    "selinux-label", "threads",        "tls",      "tls-certificates",
-    "tls-psk", "unix",   "user"};
+constexpr std::string_view kLongWithValue[] = {
+    "debug",          "export",        "export-name",      "exportname", "filter",
+    "group",          "ip-addr",       "ipaddr",           "log",        "name",
+    "mask-handshake", "pid-file",      "pidfile",          "port",       "run",
+    "threads",        "selinux-label", "time-out",         "timeout",    "tls",
+    "tls-psk",        "unix",          "tls-certificates", "user",       "tls-priority"};
 
 enum class Meaning { kOther, kReadOnly, kWantsValue };
 
