@@ -147,9 +147,8 @@ int addcow_can_cache(void*) { return NBDKIT_CACHE_NATIVE; }
 int addcow_can_multi_conn(void*) { return 1; }
 
 int addcow_pread(void*, void* buffer, uint32_t count, uint64_t offset, uint32_t) {
-  return AtBoundary([&] {
-    return image->Read({static_cast<std::byte*>(buffer), count}, offset);
-  });
+  return AtBoundary(
+      [&] { return image->Read({static_cast<std::byte*>(buffer), count}, offset); });
 }
 
 int addcow_pwrite(void*, const void* buffer, uint32_t count, uint64_t offset, uint32_t flags) {

@@ -14,7 +14,7 @@ build_packages=(
 )
 use_packages=(e2fsprogs fuse3 jq libnbd-bin python3-libnbd qemu-utils)
 test_packages=(
-    bash-completion binutils btrfs-progs clang clang-format fio git libclang-rt-dev shellcheck
+    bash-completion binutils btrfs-progs clang clang-format-19 fio git libclang-rt-dev shellcheck
     util-linux valgrind xfsprogs
 )
 

@@ -8,7 +8,7 @@ cd "$srcdir"
 
 # Source files, in a clone or unpacked from the distribution.
 mapfile -d '' cxx < <(find common plugin tools tests fuzz \( -name '*.cc' -o -name '*.h' \) -print0)
-mapfile -d '' shell < <(find tests fuzz completion -name '*.sh' -print0)
+mapfile -d '' shell < <(find tests fuzz completion scripts -name '*.sh' -print0)
 for file in quickstart runtests run.in tests/functions.sh; do
     [ ! -e "$file" ] || shell+=("$file")
 done
@@ -24,10 +24,11 @@ done
 [ "$wrong" -eq 0 ] || fail "see above"
 
 missing=
-if command -v clang-format >/dev/null; then
-    clang-format --dry-run -Werror "${cxx[@]}" || fail "clang-format -i would change the above"
+# Each version lays out a little otherwise. This one, all of bookworm, trixie and sid have.
+if command -v clang-format-19 >/dev/null; then
+    clang-format-19 --dry-run -Werror "${cxx[@]}" || fail "clang-format-19 -i would change the above"
 else
-    missing="$missing clang-format"
+    missing="$missing clang-format-19"
 fi
 if command -v shellcheck >/dev/null; then
     # 2016: $uri is for nbdkit --run. 2154, 2164: functions.sh sets them, and -e.

@@ -280,8 +280,7 @@ void CrashDisk::Retire(size_t count, bool failed,
       entry.replaced.resize(entry.parts());
       rest.push_back(std::move(entry));
     } else {
-      Apply(
-          entry, i, [](size_t, size_t) { return true; }, *durable_, durable_inodes_);
+      Apply(entry, i, [](size_t, size_t) { return true; }, *durable_, durable_inodes_);
       for (Entry& older : rest) ReplaceLost(older, entry);
     }
   }

@@ -121,9 +121,7 @@ TEST_F(BackgroundFlushTest, EveryKindOfAllocationIsPublished) {
   const std::vector<std::function<Status()>> changes = {
       [&] { return image_->Write(Repeat(1, kClusterSize), kClusterSize); },
       [&] { return image_->Zero(kClusterSize, 10, {}); },
-      [&] {
-        return image_->CopyUp({1, 1});
-      },
+      [&] { return image_->CopyUp({1, 1}); },
   };
   for (size_t i = 0; i < changes.size(); i++) {
     MakeWithRound({});

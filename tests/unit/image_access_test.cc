@@ -104,7 +104,9 @@ TEST_F(ImageAccess, AnyFileThatIsInUseIsNamed) {
 }
 
 TEST_F(ImageAccess, LocksGoWithTheFiles) {
-  { ASSERT_OK_AND_ASSIGN(const ImageFiles files, Open(OpenMode::kReadWrite)); }
+  {
+    ASSERT_OK_AND_ASSIGN(const ImageFiles files, Open(OpenMode::kReadWrite));
+  }
   for (const char* path : {kAddCowPath, kImagePath, kBackingPath})
     EXPECT_TRUE(MayLock(path, LockKind::kWrite)) << path;
 }

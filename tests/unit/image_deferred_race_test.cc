@@ -130,9 +130,7 @@ TEST_F(ImageDeferredRace, FillDoesNotOverwriteSectorsThatAreNotYetNoted) {
 
 TEST_F(ImageDeferredRace, CopyUpWaitsForADeferredWriteInFlight) {
   EXPECT_TRUE(RunAgainstAWriteInFlight([&] { return image_->Write(ones_, 20480); },
-                                       [&] {
-                                         return image_->CopyUp({0, 1});
-                                       }));
+                                       [&] { return image_->CopyUp({0, 1}); }));
   reference_->Write(ones_, 20480);
   ExpectAsReferenceEverAfter();
 }

@@ -116,9 +116,7 @@ TEST_F(ImageFlush, CloseFlushesEveryKindOfChange) {
       [&] { return image_->Write(Repeat(1, 10), 0); },  // allocated
       [&] { return image_->Zero(kClusterSize, 10, {}); },
       [&] { return image_->Zero(0, 10, {}); },  // allocated
-      [&] {
-        return image_->CopyUp({1, 1});
-      },
+      [&] { return image_->CopyUp({1, 1}); },
   };
   for (size_t i = 0; i < changes.size(); i++) {
     Make({.allocated = {0}});

@@ -70,11 +70,8 @@ TEST_F(ImageRace, TwoWritesSurviveInTheOtherOrderOfPlaces) {
 }
 
 TEST_F(ImageRace, WholeClusterWriteSurvivesACopyUp) {
-  RunAgainstCopyUp(
-      [&] {
-        return image_->CopyUp({0, 1});
-      },
-      [&] { return image_->Write(new_cluster_, 0); });
+  RunAgainstCopyUp([&] { return image_->CopyUp({0, 1}); },
+                   [&] { return image_->Write(new_cluster_, 0); });
   reference_->Write(new_cluster_, 0);
   ExpectAsReference();
 }
@@ -95,9 +92,7 @@ TEST_F(ImageRace, WholeClusterWriteSurvivesASmallOnesCopyUp) {
 TEST_F(ImageRace, WriteSurvivesACopyUpThatWaitedForIt) {
   const auto data = Repeat(1, 100);
   RunAgainstCopyUp([&] { return image_->Write(data, 1000); },
-                   [&] {
-                     return image_->CopyUp({0, 1});
-                   });
+                   [&] { return image_->CopyUp({0, 1}); });
   reference_->Write(data, 1000);
   ExpectAsReference();
 }
@@ -118,21 +113,15 @@ TEST_F(ImageRace, WholeClusterWriteSurvivesACopyUpThatWaitedForIt) {
 
 TEST_F(ImageRace, WriteOverManyClustersSurvivesACopyUp) {
   const auto data = Repeat(7, 3 * kClusterSize + 500);
-  RunAgainstCopyUp(
-      [&] {
-        return image_->CopyUp({2, 1});
-      },
-      [&] { return image_->Write(data, 100); });
+  RunAgainstCopyUp([&] { return image_->CopyUp({2, 1}); },
+                   [&] { return image_->Write(data, 100); });
   reference_->Write(data, 100);
   ExpectAsReference();
 }
 
 TEST_F(ImageRace, TrimSurvivesACopyUp) {
-  RunAgainstCopyUp(
-      [&] {
-        return image_->CopyUp({0, 1});
-      },
-      [&] { return image_->Zero(0, kClusterSize, {}); });
+  RunAgainstCopyUp([&] { return image_->CopyUp({0, 1}); },
+                   [&] { return image_->Zero(0, kClusterSize, {}); });
   reference_->Zero(0, kClusterSize);
   ExpectAsReference();
 }
