@@ -5,7 +5,7 @@
 noinst_LTLIBRARIES += common/libengine.la
 
 common_libengine_la_LIBADD = $(FMT_LIBS)
-common_libengine_la_SOURCES = \
+engine_sources = \
 	common/base/error.cc common/base/error.h \
 	common/base/little_endian.h \
 	common/base/log.h \
@@ -34,3 +34,12 @@ common_libengine_la_SOURCES = \
 	common/image/image.cc common/image/image.h \
 	common/image/image_files.cc common/image/image_files.h \
 	common/image/partial_clusters.cc common/image/partial_clusters.h
+
+if UNITY
+common_libengine_la_SOURCES =
+nodist_common_libengine_la_SOURCES = unity/engine-1of2.cpp unity/engine-2of2.cpp
+else
+common_libengine_la_SOURCES = $(engine_sources)
+endif
+unity/engine-%.cpp: Makefile
+	$(call unity,$(engine_sources))

@@ -26,8 +26,6 @@
 namespace addcow {
 namespace {
 
-void NoLog(LogLevel, const std::string&) {}
-
 Result<std::string> Info(FileSystem& files) {
   ADDCOW_TRY_ASSIGN(const ImageInfo info, GetInfo(files, kAddCowPath));
   return fmt::format("{} {} {} {} {}", info.image_path, info.backing_path, info.virtual_size,
@@ -73,7 +71,7 @@ const ImageSpec kSpoilt{.size = 14 * kClusterSize + 1, .all_allocated = true};
 void SpoilBits(FakeFileSystem& files) {
   FakeInode& add_cow = *files.Find(kAddCowPath);
   ASSERT_TRUE(add_cow.Write(Repeat(0x0f, 1), kBitmapOffset + 1));
-  ASSERT_TRUE(add_cow.Write(Repeat(0xf0, 100), kBitmapOffset + 2));  // past the last cluster
+  ASSERT_TRUE(add_cow.Write(Repeat(0xf0, 6), kBitmapOffset + 2));  // past the last cluster
 }
 
 struct Verb {
@@ -95,9 +93,9 @@ const Verb kVerbs[] = {
     {"Flatten", kLeaking, true, Flatten},
 };
 
-using Case = std::tuple<Verb, Sweep>;
+using VerbCase = std::tuple<Verb, Sweep>;
 
-class VerbFault : public testing::TestWithParam<Case> {
+class VerbFault : public testing::TestWithParam<VerbCase> {
  protected:
   static std::string AllBytes(const FakeFileSystem& files) {
     std::string all;
@@ -167,7 +165,7 @@ TEST_P(VerbFault, FailsCleanlyOrDoesItsWork) {
 
 INSTANTIATE_TEST_SUITE_P(
     Sweeps, VerbFault, testing::Combine(testing::ValuesIn(kVerbs), testing::ValuesIn(kSweeps)),
-    [](const testing::TestParamInfo<Case>& one) {
+    [](const testing::TestParamInfo<VerbCase>& one) {
       return std::string(std::get<0>(one.param).name) + std::get<1>(one.param).name;
     });
 
