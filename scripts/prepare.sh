@@ -8,7 +8,7 @@
 set -e -u -o pipefail
 
 build_packages=(
-    autoconf autoconf-archive automake g++ gcc libc6-dev libtool make perl pkg-config xz-utils
+    autoconf autoconf-archive automake g++ gcc libc6-dev libtool make perl pkgconf xz-utils
     nbdkit nbdkit-plugin-dev libnbd-dev libgtest-dev
     libcli11-dev libexpected-dev libfmt-dev nlohmann-json3-dev
 )
@@ -17,6 +17,7 @@ test_packages=(
     bash-completion binutils btrfs-progs clang clang-format-19 fio git libclang-rt-dev shellcheck
     util-linux valgrind xfsprogs
 )
+deb_packages=(debhelper dpkg-dev)
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }

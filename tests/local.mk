@@ -41,6 +41,7 @@ shell_tests = \
 	tests/shell/test-nbdfuse-ext4.sh \
 	tests/shell/test-nbdinfo-map.sh \
 	tests/shell/test-no-space.sh \
+	tests/shell/test-packages.sh \
 	tests/shell/test-qemu-img.sh \
 	tests/shell/test-qemu-io.sh \
 	tests/shell/test-read-only.sh \
@@ -163,5 +164,5 @@ check-valgrind: all
 	NBDKIT_VALGRIND=1 $(MAKE) $(AM_MAKEFLAGS) check \
 	  TESTS='tests/shell/test-vectors.sh tests/shell/test-qemu-io.sh tests/shell/test-clean-stop.sh'
 
-clean-local:
+clean-local: clean-packages
 	rm -rf sanitize
