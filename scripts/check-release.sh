@@ -105,11 +105,14 @@ git -C "$top" diff --quiet HEAD || echo "check-release.sh: what is not committed
 echo "$suite: $(git -C "$root/addcow" log -1 --format='%h %s')"
 
 packages() {
-    inside "$root" 'make deb' || return
+    # shellcheck disable=SC2016  # for the shell inside
+    inside "$root" '. scripts/prepare.sh
+        install_packages "${build_packages[@]}" "${use_packages[@]}" "${deb_packages[@]}"
+        configure_tree && make deb' || return
     make_root "$scratch/clean"
     mkdir "$scratch/clean/addcow"
-    cp -r "$root/addcow/scripts" "$root/addcow/packages" "$scratch/clean/addcow"
-    inside "$scratch/clean" 'scripts/check-packages.sh packages'
+    cp -r "$root/addcow/"{quickstart,README.md,scripts,packages} "$scratch/clean/addcow"
+    inside "$scratch/clean" 'scripts/check-packages.sh packages/deb'
 }
 
 summary=() failed=0
