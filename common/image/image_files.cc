@@ -16,12 +16,17 @@ namespace {
 // An open failed: says whose file it is and what can be done.
 // `given`: by the user, not by the header.
 Error NamedFileError(const Error& error, bool given, const std::string& add_cow,
-                     const char* role, const char* parameter) {
+                     const char* role, const std::string& option) {
   if (given || (error.code() != ENOENT && error.code() != ENOTDIR)) return error;
   return Error::Because(
       error.code(), error.file(),
-      fmt::format("not found, but it is the {} of {} (if it was moved, serve it with {}=FILE)",
-                  role, add_cow, parameter));
+      fmt::format("not found, but it is the {} of {} (if it was moved, say {}FILE)", role,
+                  add_cow, option));
+}
+
+// How the user says `name`, which ends in "=", to this program.
+std::string Option(const ImageSource& source, const char* name) {
+  return std::string(source.access.option_prefix) + name;
 }
 
 Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b) {
@@ -36,26 +41,28 @@ Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b) 
 }
 
 // A file that was not given by the user, but named by the header.
-Result<std::unique_ptr<File>> OpenConfined(FileSystem& file_system, const std::string& confine,
+Result<std::unique_ptr<File>> OpenConfined(FileSystem& file_system, const ImageSource& source,
                                            const ImageFiles& files, const std::string& name,
                                            OpenMode mode) {
+  const std::string& confine = *source.access.confine;
+  const std::string option = Option(source, "confine=");
   const auto real = file_system.RealPath(confine);
   if (!real)
-    return Fail(Error::Because(
-        EINVAL, confine,
-        "the folder of confine= cannot be found: " + ErrnoText(real.error().code())));
+    return Fail(Error::Because(EINVAL, confine,
+                               fmt::format("the directory of {} cannot be found: {}", option,
+                                           ErrnoText(real.error().code()))));
   const std::string& root = *real;
   const std::string directory = DirectoryOf(files.add_cow_path);
   auto beneath = NameBeneath(root, directory, name);
-  // An absolute name may be spelt as the user spelt the folder.
+  // An absolute name may be spelt as the user spelt the directory.
   if (!beneath && name.starts_with('/') && confine.starts_with('/'))
     beneath = NameBeneath(confine, directory, name);
   const auto outside = [&](int code) {
     return Fail(Error::Because(
         code, files.add_cow_path,
-        fmt::format("names the file '{}', which is not beneath {} and so refused (confine=); "
+        fmt::format("names the file '{}', which is not beneath {} and so refused ({}); "
                     "absolute symbolic links are not followed there",
-                    name, root)));
+                    name, root, option)));
   };
   if (!beneath) return outside(EXDEV);
   auto file = file_system.OpenBeneath(root, *beneath, mode);
@@ -66,7 +73,7 @@ Result<std::unique_ptr<File>> OpenConfined(FileSystem& file_system, const std::s
       return outside(file.error().code());
     case ENOSYS:
       return Fail(Error::Because(ENOSYS, root,
-                                 "confine= needs openat2, which this system does not have"));
+                                 option + " needs openat2, which this system does not have"));
     default:
       return file;
   }
@@ -78,20 +85,34 @@ Result<std::unique_ptr<File>> OpenNamed(FileSystem& file_system, const ImageSour
                                         const std::optional<std::string>& given,
                                         const std::string& name, OpenMode mode) {
   if (given) return file_system.Open(*given, mode);
-  if (source.access.confine)
-    return OpenConfined(file_system, *source.access.confine, files, name, mode);
+  if (source.access.confine) return OpenConfined(file_system, source, files, name, mode);
   return file_system.Open(ResolveName(DirectoryOf(files.add_cow_path), name), mode);
 }
 
 Status LockIf(const ImageSource& source, File& file, OpenMode mode) {
   if (!source.access.lock) return {};
-  return file.Lock(mode == OpenMode::kReadOnly ? LockKind::kRead : LockKind::kWrite);
+  return WithLockRemedy(
+      file.Lock(mode == OpenMode::kReadOnly ? LockKind::kRead : LockKind::kWrite),
+      source.access.option_prefix);
+}
+
+// What a backing file that is not needed may lack.
+Status OrWithout(const ImageSource& source, ImageFiles& files, Status opened) {
+  if (opened || !source.backing_optional) return opened;
+  // That it is also another of the files, or outside of where it may be, is
+  // wrong all the same.
+  const int code = opened.error().code();
+  if (code == kErrCorrupt || (source.access.confine && (code == EXDEV || code == ELOOP)))
+    return opened;
+  files.backing.reset();
+  return {};
 }
 
 Status OpenBacking(FileSystem& file_system, const ImageSource& source, ImageFiles& files) {
   if (!files.header.backing && source.backing_path)
     return Fail(Error::Because(EINVAL, files.add_cow_path,
-                               "has no backing file, so backing= cannot say where it is"));
+                               fmt::format("has no backing file, so {} cannot say where it is",
+                                           Option(source, "backing="))));
   if (!files.header.backing) return {};
   const NamedFile& named = *files.header.backing;
   files.backing_path =
@@ -107,7 +128,7 @@ Status OpenBacking(FileSystem& file_system, const ImageSource& source, ImageFile
                            OpenMode::kReadOnly);
   if (!backing)
     return Fail(NamedFileError(backing.error(), source.backing_path.has_value(),
-                               files.add_cow_path, "backing file", "backing"));
+                               files.add_cow_path, "backing file", Option(source, "backing=")));
   files.backing = std::move(*backing);
   // Before it is locked: that it is in use here is the better message.
   ADDCOW_TRY(CheckDifferent(*files.backing, "backing file", *files.add_cow, "add-cow file"));
@@ -130,7 +151,7 @@ Status OpenImage(FileSystem& file_system, const ImageSource& source, ImageFiles&
   if (files.not_writable) files.mode = OpenMode::kReadOnly;
   if (!image)
     return Fail(NamedFileError(image.error(), source.image_path.has_value(), files.add_cow_path,
-                               "image file", "image"));
+                               "image file", Option(source, "image=")));
   files.image = std::move(*image);
   ADDCOW_TRY(CheckDifferent(*files.image, "image file", *files.add_cow, "add-cow file"));
   // Only now it is known whether the add-cow file will be written to.
@@ -170,7 +191,9 @@ Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& so
   // Before it is read: who has it open for writing may be changing it. Were it
   // one that "create --force" has just replaced, its bits would be lost.
   if (source.access.lock)
-    ADDCOW_TRY(LockInPlace(file_system, files.add_cow_path, *files.add_cow, LockKind::kRead));
+    ADDCOW_TRY(WithLockRemedy(
+        LockInPlace(file_system, files.add_cow_path, *files.add_cow, LockKind::kRead),
+        source.access.option_prefix));
   HeaderBytes bytes;
   ADDCOW_TRY_ASSIGN(const size_t count, files.add_cow->Read(bytes, 0));
   ADDCOW_TRY_ASSIGN(files.header,
@@ -181,7 +204,7 @@ Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& so
 Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& source) {
   ADDCOW_TRY_ASSIGN(ImageFiles files, OpenAddCowFile(file_system, source));
   ADDCOW_TRY(OpenImage(file_system, source, files));
-  ADDCOW_TRY(OpenBacking(file_system, source, files));
+  ADDCOW_TRY(OrWithout(source, files, OpenBacking(file_system, source, files)));
   ADDCOW_TRY(CheckBitmapSize(files));
   return files;
 }

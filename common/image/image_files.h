@@ -23,22 +23,28 @@ struct AccessOptions {
   // Tell other programs that the files are in use, and refuse to open what
   // another one uses in a way that does not go together with it (File::Lock).
   bool lock = true;
-  // The files that the header names must lie beneath this folder, symbolic
+  // The files that the header names must lie beneath this directory, symbolic
   // links followed. For add-cow files that somebody else has made.
   std::optional<std::string> confine = std::nullopt;
+  // What the program puts before the name of an option, for messages that tell
+  // which one helps: nothing (image=FILE) or "--" (--image=FILE).
+  const char* option_prefix = "";
 };
 
 struct ImageSource {
   std::string add_cow_path;
   // Used instead of the names in the header, for images that were moved;
   // relative to the working directory, as any path a user gives.
-  std::optional<std::string> image_path;
-  std::optional<std::string> backing_path;
+  std::optional<std::string> image_path = std::nullopt;
+  std::optional<std::string> backing_path = std::nullopt;
   // kReadWrite falls back to reading only where a file may not be written.
   OpenMode mode = OpenMode::kReadWrite;
   // Whether the backing file is opened. A tool that only looks at the
   // metadata need not have it.
   bool want_backing = true;
+  // Go on without a backing file that cannot be opened, locked or served. One
+  // that is there is still compared with the other files.
+  bool backing_optional = false;
   AccessOptions access = {};
   // How many clusters may wait for their copy-up, at most; unset:
   // PartialClusters::kMost.

@@ -170,16 +170,19 @@ Status File::Prefetch(uint64_t offset, uint64_t length) {
 Status File::Lock(LockKind kind) {
   auto done = RetryInterrupted([&] { return DoLock(kind); });
   if (done) return {};
-  if (done.error() != EAGAIN)
-    return Fail(Error::Because(done.error(), name_,
-                               "cannot be locked: " + ErrnoText(done.error()) +
-                                   " (lock=off does without, if no other program uses it)"));
+  if (done.error() != EAGAIN) return Fail(Failure(done.error(), kLockOperation));
   return Fail(Error::Because(EBUSY, name_,
                              kind == LockKind::kWrite
                                  ? "is in use by another program, so it cannot be written to "
                                    "(stop that program first)"
                                  : "is in use by another program that may write to it (stop "
                                    "that program first)"));
+}
+
+Result<FileUse> File::UseByOthers() {
+  auto use = RetryInterrupted([&] { return DoUseByOthers(); });
+  if (!use) return Fail(Failure(use.error(), "look for locks"));
+  return *use;
 }
 
 Result<FileInfo> File::Info() {

@@ -53,6 +53,9 @@ struct FileInfo {
 // What the holder of a lock does with a file; see File::Lock.
 enum class LockKind { kRead, kWrite };
 
+// What others do with a file, by their locks; see File::UseByOthers.
+enum class FileUse { kNone, kRead, kWrite };
+
 class File {
  public:
   explicit File(std::string name) : name_(std::move(name)) {}
@@ -124,8 +127,14 @@ class File {
   // writer. Held until this object goes, by the children of a fork too; called
   // again it changes the kind. Never waits: EBUSY where another user of the
   // file stands against it, also one in this process. Programs that do not
-  // ask are not stopped (file_lock.h says which ones do).
+  // ask are not stopped (file_lock.h says which ones do). Where it cannot be
+  // locked at all, the error's operation is kLockOperation.
+  static constexpr const char* kLockOperation = "lock";
   Status Lock(LockKind kind);
+
+  // What other users of the file hold locks for; takes none. An error: nobody
+  // can tell. A user that does not lock is not seen.
+  Result<FileUse> UseByOthers();
 
  private:
   // Each as its system call: may be short, may fail with EINTR.
@@ -150,6 +159,7 @@ class File {
   // EAGAIN: somebody else's lock stands against it. Any other error: this
   // file cannot be locked.
   virtual SysResult<void> DoLock(LockKind kind) = 0;
+  virtual SysResult<FileUse> DoUseByOthers() = 0;
 
   // A test double that wraps another File passes calls on to its functions.
   friend class ForwardingFile;

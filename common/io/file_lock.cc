@@ -69,4 +69,27 @@ SysResult<void> LockDescriptor(int fd, LockKind kind) {
   return {};
 }
 
+SysResult<FileUse> UseOfDescriptor(int fd) {
+  const auto taken = [&](off_t byte) -> SysResult<bool> {
+    if (auto free = CheckByte(fd, byte); free)
+      return false;
+    else if (free.error() != EAGAIN)
+      return tl::unexpected<int>(free.error());
+    return true;
+  };
+  // Who changes its size writes to it. A lock on anything else of the file
+  // that keeps writers out is that of a reader.
+  for (const off_t right : kRefused) {
+    const auto written = taken(kHeldBase + right);
+    if (!written) return tl::unexpected<int>(written.error());
+    if (*written) return FileUse::kWrite;
+  }
+  for (const off_t byte : {kHeldBase + kConsistentRead, kRefusedBase + kWrite}) {
+    const auto read = taken(byte);
+    if (!read) return tl::unexpected<int>(read.error());
+    if (*read) return FileUse::kRead;
+  }
+  return FileUse::kNone;
+}
+
 }  // namespace addcow

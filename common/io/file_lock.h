@@ -30,6 +30,10 @@ namespace addcow {
 // errno: it cannot be locked, ENOLCK for example.
 SysResult<void> LockDescriptor(int fd, LockKind kind);
 
+// What the locks of other open file descriptions say, those of this process
+// included. Takes none. An errno: it cannot be told.
+SysResult<FileUse> UseOfDescriptor(int fd);
+
 }  // namespace addcow
 
 #endif  // ADDCOW_COMMON_IO_FILE_LOCK_H

@@ -48,6 +48,15 @@ Status LockInPlace(FileSystem& file_system, const std::string& path, File& file,
       EAGAIN, path, "was replaced by another program while it was being opened (try again)"));
 }
 
+Status WithLockRemedy(Status locked, const std::string& option_prefix) {
+  if (locked || locked.error().operation() != File::kLockOperation) return locked;
+  const Error& error = locked.error();
+  return Fail(Error::Because(error.code(), error.file(),
+                             "cannot be locked: " + ErrnoText(error.code()) + " (" +
+                                 option_prefix +
+                                 "lock=off does without, if no other program uses it)"));
+}
+
 std::string DirectoryOf(const std::string& path) {
   const size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";

@@ -68,6 +68,10 @@ Result<std::unique_ptr<File>> OpenWritableOrReadOnly(
 // came. Who replaces a file that is locked so must have it locked for writing.
 Status LockInPlace(FileSystem& file_system, const std::string& path, File& file, LockKind kind);
 
+// What a lock failed with, and how to do without one where a file cannot be
+// locked. `option_prefix`: what the program puts before "lock=off".
+Status WithLockRemedy(Status locked, const std::string& option_prefix);
+
 // The directory part of a path; "." where it has none.
 std::string DirectoryOf(const std::string& path);
 

@@ -149,6 +149,8 @@ SysResult<FileInfo> PosixFile::DoInfo() {
 
 SysResult<void> PosixFile::DoLock(LockKind kind) { return LockDescriptor(fd_.get(), kind); }
 
+SysResult<FileUse> PosixFile::DoUseByOthers() { return UseOfDescriptor(fd_.get()); }
+
 namespace {
 
 class PosixFileSystemImpl final : public FileSystem {

@@ -33,6 +33,7 @@ class PosixFile final : public File {
   SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) override;
   SysResult<FileInfo> DoInfo() override;
   SysResult<void> DoLock(LockKind kind) override;
+  SysResult<FileUse> DoUseByOthers() override;
 
   SysResult<void> Fallocate(int mode, uint64_t offset, uint64_t length);
   SysResult<uint64_t> Seek(int whence, uint64_t offset);

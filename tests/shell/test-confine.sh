@@ -79,7 +79,7 @@ exec 8<vm/base.img
 make magic.add-cow disk.raw /dev/fd/8
 exec 8<&-
 serve_refused "not beneath" vm/magic.add-cow confine=vm
-serve_refused "nowhere: the folder of confine= cannot be found: No such file" vm/good.add-cow confine=nowhere
+serve_refused "nowhere: the directory of confine= cannot be found: No such file" vm/good.add-cow confine=nowhere
 # What the user names is the user's business.
 serve vm/dots.add-cow confine=vm backing=outside/secret || fail "backing= is not from the header"
 serve_refused "not beneath" vm/image.add-cow confine=vm backing=outside/secret

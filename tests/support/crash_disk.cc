@@ -32,6 +32,7 @@ class CrashFile final : public File {
   SysResult<FileInfo> DoInfo() override { return inode_->Info(); }
   // A crash takes all locks with it, and here nobody else has the files.
   SysResult<void> DoLock(LockKind) override { return {}; }
+  SysResult<FileUse> DoUseByOthers() override { return FileUse::kNone; }
 
   SysResult<size_t> DoWrite(std::span<const std::byte> data, uint64_t offset) override {
     return Change({OpKind::kWrite, name(), offset, data.size(), data},

@@ -243,6 +243,16 @@ SysResult<void> FakeInode::Lock(const void* holder, LockKind kind) {
   return {};
 }
 
+SysResult<FileUse> FakeInode::UseByOthers(const void* holder) const {
+  MutexLock lock(mutex_);
+  if (!abilities_.lock) return tl::unexpected<int>(ENOLCK);
+  FileUse use = FileUse::kNone;
+  for (const auto& [other, held] : locks_)
+    if (other != holder)
+      use = std::max(use, held == LockKind::kWrite ? FileUse::kWrite : FileUse::kRead);
+  return use;
+}
+
 void FakeInode::Unlock(const void* holder) {
   MutexLock lock(mutex_);
   locks_.erase(holder);

@@ -64,6 +64,7 @@ class FakeInode {
   SysResult<FileInfo> Info() const;
   // `holder` is any handle's address.
   SysResult<void> Lock(const void* holder, LockKind kind);
+  SysResult<FileUse> UseByOthers(const void* holder) const;
   void Unlock(const void* holder);
 
   // For tests.
@@ -131,6 +132,7 @@ class FakeFile final : public File {
   SysResult<void> DoPrefetch(uint64_t, uint64_t) override { return {}; }
   SysResult<FileInfo> DoInfo() override { return inode_->Info(); }
   SysResult<void> DoLock(LockKind kind) override { return inode_->Lock(this, kind); }
+  SysResult<FileUse> DoUseByOthers() override { return inode_->UseByOthers(this); }
 
   const std::shared_ptr<FakeInode> inode_;
   const Access access_;

@@ -107,6 +107,10 @@ SysResult<void> ForwardingFile::DoLock(LockKind kind) {
   return Pass({OpKind::kLock, name()}, [&](const Verdict&) { return inner_->DoLock(kind); });
 }
 
+SysResult<FileUse> ForwardingFile::DoUseByOthers() {
+  return Pass({OpKind::kLock, name()}, [&](const Verdict&) { return inner_->DoUseByOthers(); });
+}
+
 template <typename Call>
 auto ForwardingFileSystem::Pass(const Operation& operation, Call call) -> decltype(call()) {
   const Verdict verdict = interceptor_.Before(operation);

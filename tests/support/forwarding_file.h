@@ -61,6 +61,7 @@ class ForwardingFile final : public File {
   SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) override;
   SysResult<FileInfo> DoInfo() override;
   SysResult<void> DoLock(LockKind kind) override;
+  SysResult<FileUse> DoUseByOthers() override;
 
   const File& Innermost() const override { return inner_->Innermost(); }
 

@@ -285,13 +285,33 @@ TEST_F(FileLockTest, SaysWhatStandsAgainstIt) {
             "/f: is in use by another program that may write to it (stop that program first)");
 }
 
-TEST_F(FileLockTest, SaysHowToDoWithout) {
+TEST_F(FileLockTest, SaysHowToDoWithoutInTheWordsOfTheProgram) {
   inode_->SetAbilities({.lock = false});
-  const Status refused = Open()->Lock(LockKind::kRead);
+  const Status refused = WithLockRemedy(Open()->Lock(LockKind::kRead), "--");
   EXPECT_TRUE(FailsWith(refused, ENOLCK));
   EXPECT_EQ(refused.error().Message(),
-            "/f: cannot be locked: No locks available (lock=off does without, if no other "
+            "/f: cannot be locked: No locks available (--lock=off does without, if no other "
             "program uses it)");
+}
+
+TEST_F(FileLockTest, NoRemedyWhereALockWouldDo) {
+  const auto first = Open();
+  ASSERT_OK(first->Lock(LockKind::kWrite));
+  const Status refused = WithLockRemedy(Open()->Lock(LockKind::kRead), "--");
+  EXPECT_TRUE(FailsWith(refused, EBUSY));
+  EXPECT_EQ(refused.error().Message().find("lock=off"), std::string::npos);
+}
+
+TEST_F(FileLockTest, UseByOthersIsTheStrongestOfTheirLocks) {
+  const auto own = Open();
+  const auto other = Open();
+  const auto use = [&] { return own->UseByOthers().value_or(FileUse::kNone); };
+  ASSERT_OK(own->Lock(LockKind::kRead));
+  EXPECT_EQ(use(), FileUse::kNone);
+  ASSERT_OK(other->Lock(LockKind::kRead));
+  EXPECT_EQ(use(), FileUse::kRead);
+  inode_->SetAbilities({.lock = false});
+  EXPECT_TRUE(FailsWith(own->UseByOthers(), ENOLCK));
 }
 
 }  // namespace

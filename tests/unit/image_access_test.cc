@@ -199,7 +199,7 @@ TEST_F(ImageAccess, LinksOutOfTheFolderAreRefused) {
 
 TEST_F(ImageAccess, AFolderThatIsNotThereIsNotTakenForAMissingFile) {
   EXPECT_TRUE(FailsSaying(OpenConfinedTo("/none"),
-                          "/none: the folder of confine= cannot be found: No such file"));
+                          "/none: the directory of confine= cannot be found: No such file"));
 }
 
 }  // namespace

@@ -109,7 +109,7 @@ TEST_F(ImageFilesTest, MissingImageFileIsNamedWithARemedy) {
   EXPECT_TRUE(FailsWith(files, ENOENT));
   EXPECT_TRUE(FailsSaying(files,
                           "/vm/disk.raw: not found, but it is the image file of "
-                          "/vm/x.add-cow (if it was moved, serve it with image=FILE)"));
+                          "/vm/x.add-cow (if it was moved, say image=FILE)"));
 }
 
 TEST_F(ImageFilesTest, MissingBackingFileIsNamedWithARemedy) {
@@ -117,7 +117,7 @@ TEST_F(ImageFilesTest, MissingBackingFileIsNamedWithARemedy) {
   ASSERT_OK(fake_.Remove(kBackingPath));
   EXPECT_TRUE(FailsSaying(Open(),
                           "/vm/base.img: not found, but it is the backing file of "
-                          "/vm/x.add-cow (if it was moved, serve it with backing=FILE)"));
+                          "/vm/x.add-cow (if it was moved, say backing=FILE)"));
 }
 
 TEST_F(ImageFilesTest, MissingFileThatTheUserNamedNeedsNoRemedy) {
