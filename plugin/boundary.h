@@ -3,13 +3,19 @@
 // The boundary to nbdkit: the one place where an Error becomes a message and
 // an errno, and where an exception of the library (std::bad_alloc, in effect)
 // stops. Nothing may be thrown through a C callback.
+//
+// Messages are for the log and name files by their paths. What a client is told
+// has base names only.
 
 #ifndef ADDCOW_PLUGIN_BOUNDARY_H
 #define ADDCOW_PLUGIN_BOUNDARY_H
 
+#include <fmt/format.h>
+
 #include <cerrno>
 #include <exception>
 #include <new>
+#include <string>
 
 #include "common/base/error.h"
 #include "plugin/nbdkit_api.h"
@@ -50,6 +56,17 @@ inline int Report(const Error& error, Unsupported unsupported) {
     nbdkit_error("%s", error.Message().c_str());
   errno = code;
   return -1;
+}
+
+// A file for clients: the last part of its path, in printable ASCII. All other
+// bytes, and backslashes, are \xNN.
+inline std::string NameForClients(const std::string& path) {
+  std::string name;
+  for (const char c : path.substr(path.rfind('/') + 1))
+    name += c >= ' ' && c <= '~' && c != '\\'
+                ? std::string(1, c)
+                : fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+  return name;
 }
 
 // Runs the body of a callback: 0, or -1 with the error reported.

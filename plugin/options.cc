@@ -22,6 +22,8 @@ const char kOptionsHelp[] =
     "backing=<FILE>      Use this backing file, not the one that the header names.\n"
     "layer=all|top       Extents of the whole disk (default), or only of what is\n"
     "                    allocated in the image file (read only).\n"
+    "readonly=<BOOL>     Serve the disk read only, as nbdkit -r does, and share it with\n"
+    "                    other readers (default: off).\n"
     "lock=<BOOL>         Lock the files against other programs (default: on).\n"
     "confine=<DIR>       Refuse files that the header names outside of DIR.\n"
     "sync-interval=<SECONDS>\n"
@@ -90,6 +92,10 @@ Status SetOption(Options& options, std::string_view key, const std::string& valu
     return {};
   }
   if (key == "confine") return SetPath(options.source.access.confine, key, value);
+  if (key == "readonly") {
+    ADDCOW_TRY_ASSIGN(options.readonly, ParseBool(key, value));
+    return {};
+  }
   if (key == "lock") {
     ADDCOW_TRY_ASSIGN(options.source.access.lock, ParseBool(key, value));
     return {};
@@ -108,7 +114,8 @@ Status CompleteOptions(Options& options) {
                                "missing, name the add-cow file: "
                                "nbdkit addcow file=X.add-cow"));
   // The view of one layer is for copying it out, and lies to a writer.
-  if (options.layer == Layer::kTop) options.source.mode = OpenMode::kReadOnly;
+  if (options.layer == Layer::kTop || options.readonly)
+    options.source.mode = OpenMode::kReadOnly;
   return {};
 }
 

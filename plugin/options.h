@@ -22,6 +22,7 @@ enum class Layer {
 struct Options {
   ImageSource source;  // add_cow_path is empty until file= was seen
   Layer layer = Layer::kAll;
+  bool readonly = false;                  // as nbdkit -r, which is not seen everywhere
   std::chrono::seconds sync_interval{5};  // 0: bits wait for a client's flush
 };
 

@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include "common/base/mutex.h"
 #include "common/image/background_flush.h"
@@ -55,11 +56,18 @@ struct Connection {
 Connection readonly_connection{true};
 Connection writable_connection{false};
 
+// The thread that started the server, if it has logged an error that did not
+// keep it from starting.
+std::optional<std::thread::id> noted_by;
+bool starting = false;
+
 void Log(LogLevel level, const std::string& message) {
-  if (level == LogLevel::kError)
+  if (level == LogLevel::kError) {
     nbdkit_error("%s", message.c_str());
-  else
+    if (starting) noted_by = std::this_thread::get_id();
+  } else {
     nbdkit_debug("%s", message.c_str());
+  }
 }
 
 Fua FuaOf(uint32_t flags) { return (flags & NBDKIT_FLAG_FUA) != 0 ? Fua::kYes : Fua::kNo; }
@@ -71,18 +79,22 @@ uint32_t ExtentType(const Extent& extent) {
   return extent.data ? 0 : NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO;
 }
 
+// For clients, who are not to learn where on this host the files are.
 void Describe() {
   const ImageFiles& files = image->files();
-  description = fmt::format("add-cow {}, image {}", files.add_cow_path, files.image_path);
-  if (files.backing) description += fmt::format(", backing {}", files.backing_path);
+  description = fmt::format("add-cow {}, image {}", NameForClients(files.add_cow_path),
+                            NameForClients(files.image_path));
+  if (files.backing) description += ", backing " + NameForClients(files.backing_path);
   if (image->bitmap().all()) description += ", all allocated";
+  nbdkit_debug("add-cow file %s, image file %s, backing file %s", files.add_cow_path.c_str(),
+               files.image_path.c_str(), files.backing ? files.backing_path.c_str() : "(none)");
 }
 
 void addcow_dump_plugin() {
   printf("addcow_format_version=1\n");
   printf("addcow_cluster_size=%llu\n", static_cast<unsigned long long>(kClusterSize));
   printf("addcow_backing_formats=raw\n");
-  printf("addcow_parameters=file image backing layer lock confine sync-interval\n");
+  printf("addcow_parameters=file image backing layer readonly lock confine sync-interval\n");
   printf("addcow_layers=all top\n");
   printf("addcow_capabilities=write flush fua trim zero fast_zero extents cache multi_conn\n");
 }
@@ -98,7 +110,9 @@ int addcow_config_complete() {
 int addcow_get_ready() {
   return AtBoundary([]() -> Status {
     if (HasReadOnlyOption(OwnArguments())) options.source.mode = OpenMode::kReadOnly;
+    starting = true;
     ADDCOW_TRY_ASSIGN(image, Image::Open(PosixFileSystem(), options.source, Log));
+    starting = false;
     Describe();
     return {};
   });
@@ -118,10 +132,23 @@ void StopBackgroundFlush() {
   background_flush.reset();
 }
 
+// nbdkit 1.42 and later send the last error of a thread to a client that it
+// refuses something. With -s the thread that started the server serves, too.
+int addcow_preconnect(int) {
+  if (noted_by == std::this_thread::get_id())
+    nbdkit_error("a client connects; what was logged before is not for it");
+  return 0;
+}
+
 void* addcow_open(int readonly) {
   if (readonly) return &readonly_connection;
   // Without it the server would promise what it does not keep.
-  return AtBoundary(StartBackgroundFlush) == 0 ? &writable_connection : nullptr;
+  if (AtBoundary(StartBackgroundFlush) == 0) return &writable_connection;
+  // This is what the client is told, see addcow_preconnect.
+  const int code = errno;
+  nbdkit_error("the disk cannot be opened for writing, the log of the server says why");
+  errno = code;
+  return nullptr;
 }
 
 int64_t addcow_get_size(void*) { return static_cast<int64_t>(image->virtual_size()); }
@@ -229,6 +256,7 @@ nbdkit_plugin Plugin() {
   plugin.get_ready = addcow_get_ready;
   plugin.cleanup = addcow_cleanup;
   plugin.unload = addcow_unload;
+  plugin.preconnect = addcow_preconnect;
   plugin.open = addcow_open;
   plugin.get_size = addcow_get_size;
   plugin.block_size = addcow_block_size;

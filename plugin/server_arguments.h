@@ -4,6 +4,7 @@
 // client comes, but which locks to take on the files is decided before, where
 // an error still reaches the user. So its command line is looked at.
 //
+// Where /proc is not mounted it is not seen; readonly=on says the same there.
 // To be wrong would be safe both ways: locks for writing keep out more than is
 // needed, and files opened for reading only make a disk that is read only.
 

@@ -9,8 +9,9 @@
  * CALL is a function's name below, or "any". AT is the number of the first
  * matching call that fails, counted from when the line was written; "3+" means
  * that one and all later ones. ERROR is an errno's number; 0 makes pread and
- * pwrite transfer half, and touches no other call. Only calls on files whose
- * path has PART in it match. While there is no such file nothing fails, so a
+ * pwrite transfer half, and touches no other call; -2 sends the process signal 2
+ * (SIGINT) just before the call, which does not fail. Only calls on files whose
+ * path has PART in it match; the path of pthread_create is "thread". While there is no such file nothing fails, so a
  * test turns faults on and off under a running server. Each fault adds a line
  * to $ADDCOW_FAULT.hits.
  *
@@ -23,6 +24,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -63,7 +65,7 @@ note_hit (const char *control, const char *call, const char *path)
   syscall (SYS_close, fd);
 }
 
-/* The errno that this call is to fail with, 0 for a short transfer, or -1. */
+/* The errno that this call is to fail with, 0 for a short transfer, or less. */
 static int
 fault (const char *call, const char *path)
 {
@@ -90,6 +92,7 @@ fault (const char *call, const char *path)
   if (count == first || (count > first && strchr (at, '+') != NULL)) {
     note_hit (control, call, path);
     result = error;
+    if (error < 0) raise (-error);
   }
   pthread_mutex_unlock (&lock);
 out:
@@ -255,4 +258,13 @@ unlink (const char *path)
 {
   FAIL_IF (fault ("unlink", path));
   return REAL (unlink) (path);
+}
+
+int
+pthread_create (pthread_t *thread, const pthread_attr_t *attr,
+                void *(*start) (void *), void *arg)
+{
+  int error = fault ("pthread_create", "thread");
+  if (error > 0) return error; /* not through errno */
+  return REAL (pthread_create) (thread, attr, start, arg);
 }

@@ -30,6 +30,30 @@ stop_server "$server_pid"
 expect_equal "$stamps" "$(stat -c '%y %z' x.add-cow disk.raw base.img)" "time stamps"
 expect_equal "$before" "$(cat x.add-cow disk.raw base.img | sha256sum)" "files after -r"
 
+# readonly=on is the same, also where /proc is not there to show -r: then two
+# servers with -r refuse each other, and two with readonly=on do not. The
+# filter that writes beside it has a disk of its own.
+start_server sock3 addcow x.add-cow readonly=on
+check_read_only "$(uri sock3)" "readonly=on"
+start_server sock4 --filter=cow addcow x.add-cow readonly=on
+nbdsh -u "$(uri sock4)" -c 'h.pwrite(b"new", 70000)' -c 'assert h.pread(3, 70000) == b"new"'
+nbdsh -u "$(uri sock3)" -c 'assert h.pread(3, 70000) == b"abc"'
+start_server sock5 --filter=cow addcow x.add-cow readonly=on
+addcow map x.add-cow >/dev/null || fail "map beside readers"
+expect_fails 1 nbdkit -U - addcow x.add-cow readonly=off --run true
+grep -q 'x.add-cow: is in use by another program' stderr || fail "a writer beside readers: $(cat stderr)"
+expect_fails 1 nbdkit -U - addcow x.add-cow readonly=maybe --run true
+grep -q "readonly=: is 'maybe', must be 'on' or 'off'" stderr || fail "readonly=maybe: $(cat stderr)"
+if [ "$(id -u)" -eq 0 ] && unshare -m true 2>/dev/null; then
+    without_proc() {
+        unshare -m bash -e -c 'mount -t tmpfs none /proc; exec "$@"' bash "$ADDCOW_RUN" nbdkit -U - "$@" --run true
+    }
+    without_proc addcow x.add-cow readonly=on || fail "readonly=on without /proc beside a reader"
+    expect_fails 1 without_proc -r addcow x.add-cow
+fi
+for socket in sock3 sock4 sock5; do stop_server "$(cat "$socket.pid")"; done
+expect_equal "$before" "$(cat x.add-cow disk.raw base.img | sha256sum)" "files after readonly=on"
+
 # Files that cannot be written: by permission, or for root by a read-only
 # bind mount of the folder, in a mount name space of its own.
 if [ "$(id -u)" -ne 0 ]; then

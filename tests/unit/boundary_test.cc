@@ -86,5 +86,11 @@ TEST(Boundary, ExceptionsStop) {
   EXPECT_EQ(reported, "out of memory\nunexpected: odd\n");
 }
 
+TEST(Boundary, ClientsSeeBaseNamesInPrintableAscii) {
+  EXPECT_EQ(NameForClients("/srv/secret/disk 1.raw"), "disk 1.raw");
+  EXPECT_EQ(NameForClients("disk.raw"), "disk.raw");
+  EXPECT_EQ(NameForClients("/a/\x1b[2J\n\\\xff\xc3\xa4"), "\\x1b[2J\\x0a\\x5c\\xff\\xc3\\xa4");
+}
+
 }  // namespace
 }  // namespace addcow
