@@ -57,6 +57,7 @@ unit_sources = \
 	tests/unit/image_zero_test.cc \
 	tests/unit/layout_test.cc \
 	tests/unit/ops_check_test.cc \
+	tests/unit/ops_interrupted_test.cc \
 	tests/unit/ops_test.cc \
 	tests/unit/partial_clusters_test.cc \
 	tests/unit/posix_file_test.cc \

@@ -20,7 +20,9 @@ AM_TESTS_ENVIRONMENT = \
 shell_tests = \
 	tests/shell/test-all-allocated.sh \
 	tests/shell/test-bench.sh \
+	tests/shell/test-check-file-systems.sh \
 	tests/shell/test-clean-stop.sh \
+	tests/shell/test-client-view.sh \
 	tests/shell/test-completion.sh \
 	tests/shell/test-confine.sh \
 	tests/shell/test-fault-errno.sh \
@@ -31,6 +33,7 @@ shell_tests = \
 	tests/shell/test-help-and-dump-plugin.sh \
 	tests/shell/test-hostile-sizes.sh \
 	tests/shell/test-install.sh \
+	tests/shell/test-interrupted.sh \
 	tests/shell/test-layer-top.sh \
 	tests/shell/test-layers.sh \
 	tests/shell/test-locks.sh \
@@ -61,6 +64,7 @@ shell_tests = \
 	tests/shell/test-tool-usage.sh \
 	tests/shell/test-trim.sh \
 	tests/shell/test-truncated-files.sh \
+	tests/shell/test-wait.sh \
 	tests/shell/test-vectors.sh
 TESTS += $(shell_tests)
 

@@ -7,8 +7,10 @@
 
 #include <memory>
 
+#include "tools/interrupt.h"
 #include "tools/output.h"
 #include "tools/verbs.h"
+#include "tools/wait.h"
 
 namespace addcow {
 
@@ -18,33 +20,45 @@ constexpr int kExitCorrupt = 2;
 constexpr int kExitLeaks = 3;
 
 struct Arguments {
-  std::string file;
+  ImageSource source;
   std::string repair;
-  AccessOptions access;
+  Wait wait;
   bool json = false;
   bool quiet = false;
 };
 
+constexpr const char* kUsage =
+    "[-r leaks|all] [-q] [--output=human|json] [-U]\n"
+    "           [--lock=on|off] [--wait[=SECONDS]] [--image=FILE]\n"
+    "           [--backing=FILE] [--confine=DIR] X.add-cow";
+
 constexpr const char* kFooter =
-    "Looks for what breaks the format, and for leaks: storage that the image file has\n"
-    "where it is not allocated, which wastes space and harms nothing.\n\n"
+    "Looks for what breaks the format, and for leaks: data that the image file has\n"
+    "where it is not allocated, which wastes space and harms nothing. The backing\n"
+    "file need not be there.\n\n"
     "  -r leaks   give leaked storage back (punches holes into the image file)\n"
     "  -r all     and mend the bitmap: set the bits that ALL_ALLOCATED promises,\n"
     "             clear those past the last cluster\n\n"
-    "An image that another program has open is refused. With -U it is looked at all the\n"
-    "same: what its server has not flushed yet then looks like a leak.\n\n"
-    "Exit status: 0 sound, or all was repaired; 1 could not be checked; 2 corrupt, or\n"
-    "wrong usage (then nothing is on standard output); 3 leaks, but not corrupt.\n\n"
+    "An image that another program has open for writing is refused. With -U it is\n"
+    "checked all the same, but not for leaks: what its server has not flushed yet\n"
+    "would look like one.\n\n"
+    "Exit status: 0 sound, or all was repaired; 1 could not be checked; 2 corrupt;\n"
+    "3 leaks, but not corrupt; 64 wrong usage; 130 or 143 stopped by Ctrl-C or\n"
+    "SIGTERM.\n\n"
     "Examples:\n"
     "  addcow check x.add-cow\n"
     "  addcow check -r leaks --output=json x.add-cow";
 
 void PrintReportJson(const Arguments& arguments, const CheckReport& report) {
-  Json json = {{"filename", arguments.file},
-               {"format", "add-cow"},
+  Json json;
+  AddName(json, "filename", arguments.source.add_cow_path);
+  json.update({{"format", "add-cow"},
                {"check-errors", report.check_errors},
-               {"corruptions", report.corruptions()},
-               {"leaks", report.leaked_clusters}};
+               {"corruptions", report.corruptions()}});
+  if (report.leaks_unknown)
+    json["leaks-unknown"] = true;
+  else
+    json["leaks"] = report.leaked_clusters;
   if (!arguments.repair.empty()) {
     json["corruptions-fixed"] = report.fixed_bits;
     json["leaks-fixed"] = report.fixed_leaks;
@@ -75,6 +89,10 @@ void PrintReport(const CheckReport& report) {
         "\n{} leaked clusters were found on the image.\n"
         "This means waste of disk space, but no harm to data.\n",
         report.leaked_clusters);
+  if (report.leaks_unknown)
+    Print(
+        "The image is in use by a program that may write to it. Whether it has leaks\n"
+        "cannot be told: what that program has not flushed yet would look like one.\n");
   if (report.check_errors > 0)
     Print("\n{} internal errors have occurred during the check.\n", report.check_errors);
   if (report.corruptions() + report.leaked_clusters + report.check_errors == 0)
@@ -94,13 +112,22 @@ int ExitStatus(const CheckReport& report) {
 
 int RunCheck(const CLI::App& app, const Arguments& arguments) {
   if (!arguments.repair.empty() && app.count("--force-share") > 0)
-    return UsageError("check", "-U is for looking only, it does not go with -r");
+    return UsageError("check", "-U is for looking only and does not go with -r");
   Repair repair = Repair::kNone;
   if (!arguments.repair.empty())
     repair = arguments.repair == "all" ? Repair::kAll : Repair::kLeaks;
-  const auto report = CheckImage(PosixFileSystem(), arguments.file, repair, arguments.access);
+  if (repair != Repair::kNone) CatchInterrupts();
+  const std::string& file = arguments.source.add_cow_path;
+  const auto report = arguments.wait.WhileBusy(
+      [&] { return CheckImage(PosixFileSystem(), arguments.source, repair, InterruptCame); });
   if (!report)
-    return repair == Repair::kNone ? FailedToShare(report.error()) : Failed(report.error());
+    return repair == Repair::kNone ? FailedToShare(report.error())
+                                   : FailedUnlessStopped(report.error());
+  if (report->interrupted && !report->error)
+    return StoppedEarly(fmt::format(
+        "{}: interrupted: {} leaked clusters were given back and {} corruptions repaired, "
+        "which is kept; run it again for the rest",
+        Printable(file), report->fixed_leaks, report->fixed_bits));
   // Where nothing could be counted, the error says it all.
   const bool counted = report->total_clusters > 0;
   if (arguments.json)
@@ -111,7 +138,7 @@ int RunCheck(const CLI::App& app, const Arguments& arguments) {
   // One line: that it was not checked to the end says more.
   if (report->missing_bits > 0 && !report->error)
     PrintError(fmt::format("{}: ALL_ALLOCATED is set, but the bits of {} clusters are 0",
-                           Printable(arguments.file), report->missing_bits));
+                           Printable(file), report->missing_bits));
   if (report->error) PrintError(*report->error);
   return ExitStatus(*report);
 }
@@ -119,17 +146,18 @@ int RunCheck(const CLI::App& app, const Arguments& arguments) {
 }  // namespace
 
 Verb AddCheck(CLI::App& tool) {
-  CLI::App* app = AddVerb(tool, "check", "Check an image, and repair it if asked to");
+  CLI::App* app = AddVerb(tool, "check", kUsage, "Check an image, and repair it if asked to");
   auto arguments = std::make_shared<Arguments>();
-  AddFileArgument(*app, arguments->file);
+  AddFileArgument(*app, arguments->source.add_cow_path);
   AddOutputOption(*app, arguments->json);
   app->add_option("-r,--repair", arguments->repair, "Repair leaks, or all that can be")
       ->type_name("leaks|all")
       ->option_text("leaks|all")
       ->check(CLI::IsMember({"leaks", "all"}));
-  AddLockOption(*app, arguments->access.lock);
-  AddConfineOption(*app, arguments->access.confine);
-  AddForceShareFlag(*app, arguments->access.lock);
+  AddForceShareFlag(*app, arguments->source.access.lock);
+  AddLockOption(*app, arguments->source.access.lock);
+  arguments->wait.AddOption(*app);
+  AddPlaceOptions(*app, arguments->source);
   app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");
   app->footer(kFooter);
   return {app, [app, arguments] { return RunCheck(*app, *arguments); }};

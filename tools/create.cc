@@ -7,8 +7,10 @@
 #include <memory>
 
 #include "common/ops/parse_size.h"
+#include "tools/interrupt.h"
 #include "tools/output.h"
 #include "tools/verbs.h"
+#include "tools/wait.h"
 
 namespace addcow {
 
@@ -23,19 +25,25 @@ struct Arguments {
   bool force = false;
   bool lock = true;
   bool quiet = false;
+  Wait wait;
 };
 
+constexpr const char* kUsage =
+    "[-b BACKING -F FORMAT] -i IMAGE [-s SIZE] [--force] [-q]\n"
+    "           [--lock=on|off] [--wait[=SECONDS]] X.add-cow";
+
 constexpr const char* kFooter =
-    "The image file is made, sparse, where it is not there; one that is there is taken\n"
+    "The image file is made, sparse, if it does not exist; one that exists is taken\n"
     "as it is. Its size is the disk's: -s SIZE, else the backing file's.\n\n"
-    "File names are stored as given. Relative ones start from the folder of X.add-cow,\n"
-    "not from the working directory.\n\n"
-    "SIZE is a number of bytes, or a number with a suffix k, M, G, T, P or E (powers of\n"
-    "1024), for example 10G or 1.5T.\n\n"
+    "File names are stored as given. Relative ones start from the directory of\n"
+    "X.add-cow, not from the working directory.\n\n"
+    "SIZE is a number of bytes, or a number with a suffix k, M, G, T, P or E (powers\n"
+    "of 1024), for example 10G or 1.5T.\n\n"
     "Without a backing file everything is allocated: what the image file holds stays\n"
     "visible. With one, an image file's old bytes are ignored until they are written.\n\n"
-    "Exit status: 0 made; 1 failed, and nothing was left behind (but for a\n"
-    "failure to print what was made); 2 wrong usage.\n\n"
+    "Exit status: 0 made; 1 failed; 64 wrong usage; 130 or 143 stopped by Ctrl-C or\n"
+    "SIGTERM. What failed or was stopped leaves nothing behind (unless it was only\n"
+    "the message at the end that could not be printed).\n\n"
     "Examples:\n"
     "  addcow create -b base.img -F raw -i disk.raw x.add-cow\n"
     "  addcow create -b base.img -F raw -i disk.raw -s 20G x.add-cow\n"
@@ -64,11 +72,17 @@ int RunCreate(const CLI::App& app, const Arguments& arguments) {
     if (!size) return usage(size.error().Message());
     options.size = *size;
   }
-  const auto created = CreateImage(PosixFileSystem(), options);
-  if (!created) return Failed(created.error());
+  CatchInterrupts();
+  options.interrupted = InterruptCame;
+  const auto created =
+      arguments.wait.WhileBusy([&] { return CreateImage(PosixFileSystem(), options); });
+  if (!created && created.error().code() == kErrInterrupted)
+    return StoppedEarly(
+        fmt::format("{}: interrupted: nothing was made", Printable(arguments.file)));
+  if (!created) return FailedUnlessStopped(created.error());
   if (arguments.quiet) return kExitOk;
   if (created->old_data_ignored)
-    PrintError(fmt::format("note: {}: was there already, its old bytes are ignored",
+    PrintError(fmt::format("note: {}: already existed, its old bytes are ignored",
                            Printable(created->image_path)));
   std::string text =
       fmt::format("Formatting '{}', fmt=add-cow size={} cluster_size={}",
@@ -84,21 +98,22 @@ int RunCreate(const CLI::App& app, const Arguments& arguments) {
 
 Verb AddCreate(CLI::App& tool) {
   CLI::App* app =
-      AddVerb(tool, "create", "Make an add-cow file, and its image file if need be");
+      AddVerb(tool, "create", kUsage, "Make an add-cow file, and its image file if need be");
   auto arguments = std::make_shared<Arguments>();
   AddFileArgument(*app, arguments->file);
-  app->add_option("-b,--backing", arguments->backing,
-                  "The backing file, which supplies what the image file does not hold")
-      ->type_name("BACKING");
-  app->add_option("-F,--backing-format", arguments->backing_format,
-                  "Its format, which is never guessed; only raw can be served")
-      ->type_name("FORMAT");
-  app->add_option("-i,--image", arguments->image, "The image file (required)")
-      ->type_name("IMAGE");
-  app->add_option("-s,--size", arguments->size, "The size of a new image file")
-      ->type_name("SIZE");
+  const auto add = [&app](const char* name, std::string& value, const char* what,
+                          const char* type) {
+    app->add_option(name, value, what)->type_name(type)->option_text(type);
+  };
+  add("-b,--backing", arguments->backing,
+      "The backing file, which supplies what the image\nfile does not hold", "BACKING");
+  add("-F,--backing-format", arguments->backing_format,
+      "Its format, which is never guessed; only raw\ncan be served", "FORMAT");
+  add("-i,--image", arguments->image, "The image file (required)", "IMAGE");
+  add("-s,--size", arguments->size, "The size of a new image file", "SIZE");
   app->add_flag("--force", arguments->force, "Replace X.add-cow if it is an add-cow file");
   AddLockOption(*app, arguments->lock);
+  arguments->wait.AddOption(*app);
   app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");
   app->footer(kFooter);
   return {app, [app, arguments] { return RunCreate(*app, *arguments); }};

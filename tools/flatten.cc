@@ -6,41 +6,62 @@
 
 #include <memory>
 
+#include "tools/interrupt.h"
 #include "tools/output.h"
 #include "tools/progress.h"
 #include "tools/verbs.h"
+#include "tools/wait.h"
 
 namespace addcow {
 
 namespace {
 
 struct Arguments {
-  std::string file;
-  AccessOptions access;
+  ImageSource source;
+  Wait wait;
   bool progress = false;
   bool quiet = false;
 };
 
+constexpr const char* kUsage =
+    "[-p] [-q] [--lock=on|off] [--wait[=SECONDS]]\n"
+    "           [--image=FILE] [--backing=FILE] [--confine=DIR] X.add-cow";
+
 constexpr const char* kFooter =
-    "The image file is then the whole disk, and can be used alone. It may be stopped at\n"
-    "any time and run again: it goes on about where it was. The image must not be in use.\n\n"
-    "Exit status: 0 done; 1 failed; 2 wrong usage.\n\n"
+    "The image file is then the whole disk and can be used alone. The image must not\n"
+    "be in use. Ctrl-C or SIGTERM stops the command, and what it has copied is kept:\n"
+    "run it again to copy the rest. After SIGKILL too, but for the last moments.\n\n"
+    "Exit status: 0 done; 1 failed; 64 wrong usage; 130 or 143 stopped by Ctrl-C or\n"
+    "SIGTERM.\n\n"
     "Example:\n"
     "  addcow flatten -p x.add-cow";
 
 int RunFlatten(const Arguments& arguments) {
+  CatchInterrupts();
   Progress progress(arguments.progress && !arguments.quiet);
+  uint64_t copied = 0;
+  uint64_t to_copy = 0;
+  const auto show = [&](uint64_t done, uint64_t total) {
+    copied = done;
+    to_copy = total;
+    progress.Show(done, total);
+  };
   // What the engine would log, a failed sync, is the error that comes back: one
   // line, not two.
   const LogSink no_log = [](LogLevel, const std::string&) {};
-  const auto flattened = FlattenImage(
-      PosixFileSystem(), arguments.file, no_log,
-      [&](uint64_t done, uint64_t total) { progress.Show(done, total); }, arguments.access);
+  const auto flattened = arguments.wait.WhileBusy([&] {
+    return FlattenImage(PosixFileSystem(), arguments.source, no_log, show, InterruptCame);
+  });
   progress.Finish();
-  if (!flattened) return Failed(flattened.error());
+  const std::string& file = arguments.source.add_cow_path;
+  if (!flattened && flattened.error().code() == kErrInterrupted)
+    return StoppedEarly(
+        fmt::format("{}: interrupted: {} of {} are copied and kept; run it again for the rest",
+                    Printable(file), HumanSize(copied), HumanSize(to_copy)));
+  if (!flattened) return FailedUnlessStopped(flattened.error());
   if (arguments.quiet) return kExitOk;
   Print("The image file {} can now be used alone; {} {} no longer needed.\n",
-        Printable(flattened->image_path), Printable(arguments.file),
+        Printable(flattened->image_path), Printable(file),
         flattened->backing_path.empty()
             ? "is"
             : fmt::format("and the backing file {} are", Printable(flattened->backing_path)));
@@ -51,13 +72,14 @@ int RunFlatten(const Arguments& arguments) {
 
 Verb AddFlatten(CLI::App& tool) {
   CLI::App* app =
-      AddVerb(tool, "flatten", "Copy what is still in the backing file into the image file");
+      AddVerb(tool, "flatten", kUsage, "Copy the rest of the backing file to the image file");
   auto arguments = std::make_shared<Arguments>();
-  AddFileArgument(*app, arguments->file);
+  AddFileArgument(*app, arguments->source.add_cow_path);
   app->add_flag("-p,--progress", arguments->progress,
-                "Show the progress: a bar on a terminal, else a line each 10 percent");
-  AddLockOption(*app, arguments->access.lock);
-  AddConfineOption(*app, arguments->access.confine);
+                "Show the progress: a bar on a terminal, else a\nline for each 10 percent");
+  AddLockOption(*app, arguments->source.access.lock);
+  arguments->wait.AddOption(*app);
+  AddPlaceOptions(*app, arguments->source);
   app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");
   app->footer(kFooter);
   return {app, [arguments] { return RunFlatten(*arguments); }};

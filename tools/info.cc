@@ -17,17 +17,40 @@ namespace addcow {
 namespace {
 
 struct Arguments {
-  std::string file;
-  std::optional<std::string> confine;
+  ImageSource source;
   bool json = false;
 };
 
 constexpr const char* kFooter =
-    "The backing file need not be there.\n\n"
-    "Exit status: 0 printed; 1 failed; 2 wrong usage.\n\n"
+    "The backing file need not be there. While a server writes to the image, what it\n"
+    "has not flushed is not counted as allocated.\n\n"
+    "Exit status: 0 printed; 1 failed; 64 wrong usage.\n\n"
     "Examples:\n"
     "  addcow info x.add-cow\n"
     "  addcow info --output=json x.add-cow | jq '.\"virtual-size\"'";
+
+constexpr const char* kUsage =
+    "[--output=human|json] [-U] [--image=FILE] [--backing=FILE]\n"
+    "           [--confine=DIR] X.add-cow";
+
+// How other programs use the image: the word for JSON, and for people.
+struct UseWords {
+  const char* json;
+  const char* human;
+};
+
+UseWords WordsOf(const std::optional<FileUse>& use) {
+  if (!use) return {"unknown", "unknown (the files cannot be locked)"};
+  switch (*use) {
+    case FileUse::kNone:
+      return {"no", "no"};
+    case FileUse::kRead:
+      return {"reading", "yes, by programs that only read it"};
+    case FileUse::kWrite:
+      return {"writing", "yes, by a program that may write to it"};
+  }
+  return {"unknown", "unknown"};
+}
 
 std::vector<std::string> FeatureNames(const Header& header) {
   std::vector<std::string> names;
@@ -39,19 +62,23 @@ std::vector<std::string> FeatureNames(const Header& header) {
 
 void PrintInfoJson(const std::string& file, const ImageInfo& info) {
   const Header& header = info.header;
-  Json json = {{"filename", file},
-               {"format", "add-cow"},
+  Json json;
+  AddName(json, "filename", file);
+  json.update({{"format", "add-cow"},
                {"version", info.version},
                {"virtual-size", info.virtual_size},
                {"actual-size", info.actual_size},
-               {"cluster-size", kClusterSize}};
+               {"cluster-size", kClusterSize},
+               {"total-clusters", info.total_clusters},
+               {"allocated-clusters", info.allocated_clusters},
+               {"in-use", WordsOf(info.use).json}});
   if (header.backing) {
-    json["backing-filename"] = header.backing->name;
-    json["full-backing-filename"] = info.backing_path;
+    AddName(json, "backing-filename", header.backing->name);
+    AddName(json, "full-backing-filename", info.backing_path);
     json["backing-filename-format"] = header.backing->format;
   }
-  json["image-filename"] = header.image.name;
-  json["full-image-filename"] = info.image_path;
+  AddName(json, "image-filename", header.image.name);
+  AddName(json, "full-image-filename", info.image_path);
   json["image-filename-format"] = header.image.format;
   json["all-allocated"] = header.all_allocated;
   json["features"] = FeatureNames(header);
@@ -70,6 +97,11 @@ void PrintInfo(const std::string& file, const ImageInfo& info) {
   Print("virtual size: {} ({} bytes)\n", HumanSize(info.virtual_size), info.virtual_size);
   Print("disk size: {}\n", HumanSize(info.actual_size));
   Print("cluster_size: {}\n", kClusterSize);
+  Print("allocated: {} of {} clusters ({:.2f}%)\n", info.allocated_clusters,
+        info.total_clusters,
+        100 * static_cast<double>(info.allocated_clusters) /
+            static_cast<double>(info.total_clusters));
+  Print("in use: {}\n", WordsOf(info.use).human);
   if (header.backing) {
     Print("backing file: {}\n", NameAndPath(header.backing->name, info.backing_path));
     Print("backing file format: {}\n", header.backing->format);
@@ -83,25 +115,26 @@ void PrintInfo(const std::string& file, const ImageInfo& info) {
 }
 
 int RunInfo(const Arguments& arguments) {
-  const auto info = GetInfo(PosixFileSystem(), arguments.file, arguments.confine);
+  const auto info = GetInfo(PosixFileSystem(), arguments.source);
   if (!info) return Failed(info.error());
+  const std::string& file = arguments.source.add_cow_path;
   if (arguments.json)
-    PrintInfoJson(arguments.file, *info);
+    PrintInfoJson(file, *info);
   else
-    PrintInfo(arguments.file, *info);
+    PrintInfo(file, *info);
   return kExitOk;
 }
 
 }  // namespace
 
 Verb AddInfo(CLI::App& tool) {
-  CLI::App* app = AddVerb(tool, "info", "Show what an image is made of");
+  CLI::App* app = AddVerb(tool, "info", kUsage, "Show what an image is made of");
   auto arguments = std::make_shared<Arguments>();
-  AddFileArgument(*app, arguments->file);
+  AddFileArgument(*app, arguments->source.add_cow_path);
   AddOutputOption(*app, arguments->json);
-  AddConfineOption(*app, arguments->confine);
   app->add_flag_callback(
-      "-U,--force-share", [] {}, "As in qemu-img; nothing is locked here in any case");
+      "-U,--force-share", [] {}, "As in qemu-img; nothing is ever locked here");
+  AddPlaceOptions(*app, arguments->source);
   app->footer(kFooter);
   return {app, [arguments] { return RunInfo(*arguments); }};
 }

@@ -8,11 +8,13 @@ tools_addcow_SOURCES = \
 	tools/create.cc \
 	tools/flatten.cc \
 	tools/info.cc \
+	tools/interrupt.cc tools/interrupt.h \
 	tools/main.cc \
 	tools/map.cc \
 	tools/output.cc tools/output.h \
 	tools/progress.cc tools/progress.h \
-	tools/verbs.cc tools/verbs.h
+	tools/verbs.cc tools/verbs.h \
+	tools/wait.cc tools/wait.h
 tools_addcow_LDADD = common/libops.la
 
 bashcompletiondir = $(bashcompdir)

@@ -2,16 +2,19 @@
 //
 // addcow: the command line tool. Parses, runs one verb, and makes sure that
 // whatever goes wrong is one line on standard error and an exit status:
-// 0 done, 1 failed, 2 wrong usage (check has more, see check.cc).
+// 0 done, 1 failed, 64 wrong usage (check has more, see check.cc), 128 and the
+// number of a signal that stopped it.
 
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <exception>
 #include <new>
 #include <vector>
 
+#include "common/ops/parse_size.h"
 #include "tools/output.h"
 #include "tools/verbs.h"
 
@@ -27,31 +30,43 @@ void OpenStandardDescriptors() {
       (void)::open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
 }
 
-// Something that is required is missing from the command line. What was not
-// understood there is the likelier mistake.
-int Incomplete(const CLI::App& tool, const std::string& message) {
-  const auto verbs = tool.get_subcommands();
-  if (verbs.empty()) {
-    const auto words = tool.remaining();
-    if (words.empty()) return UsageError("", "no verb was given");
-    return UsageError("", fmt::format("'{}' is not a verb", words.front()));
-  }
-  const std::string verb = verbs.front()->get_name();
-  const auto words = verbs.front()->remaining();
-  if (words.empty()) return UsageError(verb, message);
-  return UsageError(verb, fmt::format("'{}' was not expected", words.front()));
+bool IsOption(const std::string& word) { return word.size() > 1 && word.front() == '-'; }
+
+// What is wrong with the words that no option and no argument has taken; the
+// first option that is none is the likeliest mistake. Empty: there are no such words.
+std::string WhatIsUnexpected(const std::string& verb, const std::vector<std::string>& words) {
+  if (words.empty()) return "";
+  const auto option = std::ranges::find_if(words, IsOption);
+  const std::string& word = option != words.end() ? *option : words.front();
+  if (option != words.end()) return fmt::format("'{}' is not an option", word);
+  if (verb.empty()) return fmt::format("'{}' is not a command", word);
+  if (verb == "create" && ParseSize(word))
+    return fmt::format("'{0}' was not expected (a size is given with -s {0})", word);
+  return fmt::format("'{}' was not expected, one image is enough", word);
 }
+
+// The command line cannot be used: says why. What was not understood in it is
+// a likelier mistake than `message`, that something is missing.
+int WrongUsage(const CLI::App& tool, const std::string& message) {
+  const auto verbs = tool.get_subcommands();
+  const std::string verb = verbs.empty() ? "" : verbs.front()->get_name();
+  const std::string unexpected =
+      WhatIsUnexpected(verb, verbs.empty() ? tool.remaining() : verbs.front()->remaining());
+  return UsageError(verb, unexpected.empty() ? message : unexpected);
+}
+
+constexpr const char* kNoCommand = "no command was given";
 
 int Run(int argc, char** argv) {
   CLI::App tool(
       "Work with add-cow images: a raw image file, a backing file for what it does\n"
       "not hold yet, and the add-cow file, which says what it holds.");
   tool.name("addcow");
-  AddHelpAndVersion(tool);
+  AddHelpAndVersion(tool, "COMMAND [OPTION...] X.add-cow");
   tool.footer(
-      "'addcow VERB --help' tells more of a verb.\n\n"
-      "Exit status: 0 done; 1 failed; 2 wrong usage ('check' has more). Errors are one\n"
-      "line on standard error.\n\n"
+      "'addcow COMMAND --help' tells more of a command.\n\n"
+      "Exit status: 0 done; 1 failed; 64 wrong usage ('check' has more). An error is\n"
+      "one line on standard error.\n\n"
       "Example: an overlay over base.img, changed by a server, which is stopped, then\n"
       "made complete:\n"
       "  addcow create -b base.img -F raw -i disk.raw x.add-cow\n"
@@ -64,20 +79,20 @@ int Run(int argc, char** argv) {
     tool.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
     const auto parsed = tool.get_subcommands();
+    if (parsed.empty() && !tool.remaining().empty()) return WrongUsage(tool, "");
     PrintText(parsed.empty() ? tool.help() : parsed.front()->help("addcow"));
     return kExitOk;
   } catch (const CLI::CallForVersion& version) {
     PrintText(std::string(version.what()) + "\n");
     return kExitOk;
   } catch (const CLI::RequiredError& error) {
-    return Incomplete(tool, error.what());
+    return WrongUsage(tool, tool.get_subcommands().empty() ? kNoCommand : error.what());
   } catch (const CLI::ParseError& error) {
-    const auto parsed = tool.get_subcommands();
-    return UsageError(parsed.empty() ? "" : parsed.front()->get_name(), error.what());
+    return WrongUsage(tool, error.what());
   }
   for (const Verb& verb : verbs)
     if (verb.app->parsed()) return verb.run();
-  return Incomplete(tool, "no verb was given");
+  return WrongUsage(tool, kNoCommand);
 }
 
 }  // namespace
@@ -85,8 +100,9 @@ int Run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   addcow::OpenStandardDescriptors();
-  // A closed pipe is an error of write(2), which is reported.
-  (void)std::signal(SIGPIPE, SIG_IGN);
+  // A pipe that nobody reads any more is an error of write(2): a command that
+  // writes to an image gets to an end first.
+  const auto on_pipe = std::signal(SIGPIPE, SIG_IGN);
   int status = addcow::kExitFailed;
   try {
     status = addcow::Run(argc, argv);
@@ -94,6 +110,12 @@ int main(int argc, char** argv) {
     addcow::PrintError("out of memory");
   } catch (const std::exception& exception) {
     addcow::PrintError(exception.what());
+  }
+  addcow::FlushOutput();
+  if (addcow::OutputPipeClosed() && on_pipe != SIG_IGN) {
+    // As programs end that do not care: silently.
+    (void)std::signal(SIGPIPE, SIG_DFL);
+    (void)std::raise(SIGPIPE);
   }
   if (!addcow::FinishOutput() && status == addcow::kExitOk) status = addcow::kExitFailed;
   return status;

@@ -9,30 +9,37 @@
 
 #include "tools/output.h"
 #include "tools/verbs.h"
+#include "tools/wait.h"
 
 namespace addcow {
 
 namespace {
 
 struct Arguments {
-  std::string file;
-  AccessOptions access;
+  ImageSource source;
+  Wait wait;
   bool json = false;
 };
 
 constexpr const char* kFooter =
-    "human: the stretches that hold data, with the file each comes from.\n"
-    "json: all of the disk, as an array of objects with the keys\n"
-    "  start, length  bytes of the disk\n"
-    "  depth          0: allocated, the image file has it, as data or as a hole;\n"
-    "                 1: the backing file supplies it\n"
-    "  present        false: neither does, it reads as zeroes (depth is 0 then)\n"
-    "  zero, data     a hole, reads as zeroes; or data\n"
+    "human: the parts that hold data, with the file that each comes from.\n"
+    "json: all of the disk, as an array of objects with these keys:\n"
+    "  start, length  the part, in bytes\n"
+    "  depth          0: the image file has it (it is allocated), as data or as a\n"
+    "                 hole; 1: the backing file supplies it\n"
+    "  present        false: neither does, and it reads as zeroes; depth is 0 then,\n"
+    "                 as in qemu-img map\n"
+    "  zero, data     one is true: it is a hole and reads as zeroes, or it is data\n"
     "  offset         where it is in that file, if it is present\n\n"
-    "Exit status: 0 printed; 1 failed; 2 wrong usage.\n\n"
-    "Examples:\n"
+    "Exit status: 0 printed; 1 failed; 64 wrong usage.\n\n"
+    "Examples, the second for what has been changed:\n"
     "  addcow map x.add-cow\n"
-    "  addcow map --output=json x.add-cow | jq '[.[] | select(.depth == 0)]'";
+    "  addcow map --output=json x.add-cow |\n"
+    "      jq '[.[] | select(.depth == 0 and .present)]'";
+
+constexpr const char* kUsage =
+    "[--output=human|json] [-U] [--lock=on|off] [--wait[=SECONDS]]\n"
+    "           [--image=FILE] [--backing=FILE] [--confine=DIR] X.add-cow";
 
 int RunMap(const Arguments& arguments) {
   bool first = true;
@@ -56,8 +63,8 @@ int RunMap(const Arguments& arguments) {
   const auto visit = [&](const MapEntry& entry) {
     return arguments.json ? print_json(entry) : print_human(entry);
   };
-  const Status mapped =
-      MapImage(PosixFileSystem(), arguments.file, LogToStderr, visit, arguments.access);
+  const Status mapped = arguments.wait.WhileBusy(
+      [&] { return MapImage(PosixFileSystem(), arguments.source, LogToStderr, visit); });
   if (!mapped) return FailedToShare(mapped.error());
   if (arguments.json) PrintText("]\n");
   return kExitOk;
@@ -66,13 +73,15 @@ int RunMap(const Arguments& arguments) {
 }  // namespace
 
 Verb AddMap(CLI::App& tool) {
-  CLI::App* app = AddVerb(tool, "map", "Show which file each part of the disk comes from");
+  CLI::App* app =
+      AddVerb(tool, "map", kUsage, "Show which file each part of the disk comes from");
   auto arguments = std::make_shared<Arguments>();
-  AddFileArgument(*app, arguments->file);
+  AddFileArgument(*app, arguments->source.add_cow_path);
   AddOutputOption(*app, arguments->json);
-  AddLockOption(*app, arguments->access.lock);
-  AddConfineOption(*app, arguments->access.confine);
-  AddForceShareFlag(*app, arguments->access.lock);
+  AddForceShareFlag(*app, arguments->source.access.lock);
+  AddLockOption(*app, arguments->source.access.lock);
+  arguments->wait.AddOption(*app);
+  AddPlaceOptions(*app, arguments->source);
   app->footer(kFooter);
   return {app, [arguments] { return RunMap(*arguments); }};
 }

@@ -4,6 +4,7 @@
 
 #include "tools/output.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
@@ -15,6 +16,26 @@ namespace {
 
 // The errno of the first write to standard output that failed.
 int output_errno = 0;
+
+std::string Base64(std::string_view bytes) {
+  static constexpr std::string_view kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string text;
+  for (; !bytes.empty(); bytes.remove_prefix(std::min<size_t>(3, bytes.size()))) {
+    uint32_t group = 0;  // three bytes, or what there is
+    for (size_t i = 0; i < 3; i++)
+      group = group << 8 | (i < bytes.size() ? static_cast<unsigned char>(bytes[i]) : 0u);
+    for (size_t i = 0; i < 4; i++)
+      text += i <= bytes.size() ? kDigits[group >> (18 - 6 * i) & 63] : '=';
+  }
+  return text;
+}
+
+// With replacement characters for what is not UTF-8.
+std::string AsUtf8(const std::string& text) {
+  return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace))
+      .get<std::string>();
+}
 
 }  // namespace
 
@@ -29,6 +50,11 @@ void PrintJson(const Json& json) {
   PrintText(json.dump(4, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
+void AddName(Json& json, const std::string& key, const std::string& name) {
+  json[key] = AsUtf8(name);
+  if (json[key] != name) json[key + "-base64"] = Base64(name);
+}
+
 void PrintError(std::string_view message) {
   // One write, so that lines of several processes do not mix.
   const std::string line = fmt::format("addcow: {}\n", message);
@@ -41,8 +67,14 @@ void LogToStderr(LogLevel level, const std::string& message) {
   if (level == LogLevel::kError) PrintError(message);
 }
 
+void FlushOutput() {
+  if (std::fflush(stdout) != 0 && output_errno == 0) output_errno = errno != 0 ? errno : EIO;
+}
+
+bool OutputPipeClosed() { return output_errno == EPIPE; }
+
 bool FinishOutput() {
-  if (std::fflush(stdout) != 0 && output_errno == 0) output_errno = errno;
+  FlushOutput();
   if (output_errno == 0) return true;
   PrintError(Error::System(output_errno, "write", "standard output"));
   return false;

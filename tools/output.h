@@ -32,9 +32,12 @@ bool Print(fmt::format_string<Args...> text, Args&&... args) {
   return PrintText(fmt::format(text, std::forward<Args>(args)...));
 }
 
-// As qemu-img lays it out; file names that are not UTF-8 get replacement
-// characters.
+// As qemu-img lays it out.
 void PrintJson(const Json& json);
+
+// Adds the file name `name` under `key`, as text. JSON is UTF-8; a name that is
+// not gets replacement characters there, and is itself under `key`-base64.
+void AddName(Json& json, const std::string& key, const std::string& name);
 
 // "addcow: MESSAGE" on standard error.
 void PrintError(std::string_view message);
@@ -42,6 +45,12 @@ void PrintError(const Error& error);
 
 // For the engine: errors to standard error, the rest nowhere.
 void LogToStderr(LogLevel level, const std::string& message);
+
+// Brings to standard output what has been printed so far.
+void FlushOutput();
+
+// Whether standard output is a pipe that nobody reads any more.
+bool OutputPipeClosed();
 
 // Flushes standard output and says whether all of it was written, with a
 // message if not.

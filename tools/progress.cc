@@ -6,8 +6,6 @@
 
 #include <unistd.h>
 
-#include <cstdio>
-
 #include "tools/output.h"
 
 namespace addcow {
@@ -55,7 +53,7 @@ void Progress::Show(uint64_t done, uint64_t total) {
   if (tenth <= last_tenth_) return;
   last_tenth_ = tenth;
   Print("{}% of {}{}\n", 10 * tenth, HumanSize(total), RateAndTime(done, total, now));
-  std::fflush(stdout);
+  FlushOutput();
 }
 
 void Progress::Draw(double fraction, uint64_t done, uint64_t total, Clock::time_point now) {
@@ -64,7 +62,7 @@ void Progress::Draw(double fraction, uint64_t done, uint64_t total, Clock::time_
   Print("\r[{}{}] {:6.2f}% of {}{}\033[K", std::string(filled, '='),
         std::string(kBarWidth - filled, ' '), 100 * fraction, HumanSize(total),
         RateAndTime(done, total, now));
-  std::fflush(stdout);
+  FlushOutput();
 }
 
 std::string Progress::RateAndTime(uint64_t done, uint64_t total, Clock::time_point now) const {

@@ -4,19 +4,41 @@
 
 #include "tools/verbs.h"
 
+#include <memory>
+
 #include "config.h"
 #include "tools/output.h"
 
 namespace addcow {
 
-void AddHelpAndVersion(CLI::App& app) {
+namespace {
+
+// CLI11 would hide in its usage line which options are required.
+class UsageFormatter final : public CLI::Formatter {
+ public:
+  explicit UsageFormatter(std::string usage) : usage_(std::move(usage)) { column_width(27); }
+
+  std::string make_usage(const CLI::App*, std::string name) const override {
+    return fmt::format("Usage: {} {}\n", name, usage_);
+  }
+
+ private:
+  const std::string usage_;
+};
+
+}  // namespace
+
+void AddHelpAndVersion(CLI::App& app, const std::string& usage) {
+  app.formatter(std::make_shared<UsageFormatter>(usage));
   app.set_help_flag("-h,--help", "Print this help and exit");
   app.set_version_flag("-V,--version", "addcow " PACKAGE_VERSION, "Print the version and exit");
 }
 
-CLI::App* AddVerb(CLI::App& tool, const std::string& name, const std::string& description) {
+CLI::App* AddVerb(CLI::App& tool, const std::string& name, const std::string& usage,
+                  const std::string& description) {
   CLI::App* app = tool.add_subcommand(name, description);
-  AddHelpAndVersion(*app);
+  app->group("Commands");
+  AddHelpAndVersion(*app, usage);
   return app;
 }
 
@@ -27,7 +49,7 @@ void AddFileArgument(CLI::App& app, std::string& path) {
 void AddOutputOption(CLI::App& app, bool& json) {
   app.add_option_function<std::string>(
          "--output", [&json](const std::string& value) { json = value == "json"; },
-         "How to print: human (the default) or json")
+         "How to print (default: human)")
       ->type_name("human|json")
       ->option_text("human|json")
       ->check(CLI::IsMember({"human", "json"}));
@@ -36,23 +58,32 @@ void AddOutputOption(CLI::App& app, bool& json) {
 void AddLockOption(CLI::App& app, bool& lock) {
   app.add_option_function<std::string>(
          "--lock", [&lock](const std::string& value) { lock = value == "on"; },
-         "Lock the files against other programs: on (the default) or off")
+         "Lock the files against other programs (default: on)")
       ->type_name("on|off")
       ->option_text("on|off")
       ->check(CLI::IsMember({"on", "off"}));
 }
 
-void AddConfineOption(CLI::App& app, std::optional<std::string>& confine) {
-  app.add_option_function<std::string>(
-         "--confine", [&confine](const std::string& value) { confine = value; },
-         "Refuse files that the header names outside of DIR")
-      ->type_name("DIR");
+void AddPlaceOptions(CLI::App& app, ImageSource& source) {
+  source.access.option_prefix = "--";
+  const auto add = [&app](const char* name, std::optional<std::string>& place, const char* what,
+                          const char* type) {
+    app.add_option_function<std::string>(
+           name, [&place](const std::string& value) { place = value; }, what)
+        ->type_name(type)
+        ->option_text(type);
+  };
+  add("--image", source.image_path, "The image file, if not where the header says", "FILE");
+  add("--backing", source.backing_path, "The backing file, if not where the header says",
+      "FILE");
+  add("--confine", source.access.confine, "Refuse files that the header names outside of DIR",
+      "DIR");
 }
 
 void AddForceShareFlag(CLI::App& app, bool& lock) {
   app.add_flag_callback(
       "-U,--force-share", [&lock] { lock = false; },
-      "Look at it also while another program writes to it");
+      "Look at it even while another program writes to it");
 }
 
 int Failed(const Error& error) {

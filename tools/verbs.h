@@ -18,7 +18,7 @@ namespace addcow {
 
 inline constexpr int kExitOk = 0;
 inline constexpr int kExitFailed = 1;
-inline constexpr int kExitUsage = 2;
+inline constexpr int kExitUsage = 64;  // EX_USAGE of sysexits.h
 
 struct Verb {
   CLI::App* app = nullptr;
@@ -31,9 +31,11 @@ Verb AddMap(CLI::App& tool);
 Verb AddCheck(CLI::App& tool);
 Verb AddFlatten(CLI::App& tool);
 
-// A subcommand with what all of them have: --help and --version.
-CLI::App* AddVerb(CLI::App& tool, const std::string& name, const std::string& description);
-void AddHelpAndVersion(CLI::App& app);
+// A subcommand with what all of them have: --help and --version. `usage` is what
+// follows the name in the usage line, with line breaks where it is long.
+CLI::App* AddVerb(CLI::App& tool, const std::string& name, const std::string& usage,
+                  const std::string& description);
+void AddHelpAndVersion(CLI::App& app, const std::string& usage);
 
 // The positional X.add-cow, which is required.
 void AddFileArgument(CLI::App& app, std::string& path);
@@ -43,8 +45,9 @@ void AddOutputOption(CLI::App& app, bool& json);
 
 // --lock=on|off.
 void AddLockOption(CLI::App& app, bool& lock);
-// --confine=DIR.
-void AddConfineOption(CLI::App& app, std::optional<std::string>& confine);
+// --image, --backing and --confine: where the files are that the header names.
+// Messages name these options from then on.
+void AddPlaceOptions(CLI::App& app, ImageSource& source);
 // -U: look at files although another program has them open for writing. For
 // verbs that only read; it is the same as --lock=off.
 void AddForceShareFlag(CLI::App& app, bool& lock);

@@ -2,12 +2,14 @@
 //
 // See check.h. One pass over the raw bitmap; for its runs of zeroes the image
 // file is asked for storage, and asked once for each hole, however many runs
-// it spans. A repairing pass does the same and mends as it goes.
+// it spans. What has storage is read, and little of it where it is a leak. A
+// repairing pass does the same and mends as it goes.
 //
 // Repairs, and why they are safe:
 //
-//   leak         its clusters are punched out of the image file. Only where
-//                the bit is 0 and ALL_ALLOCATED is not set: nobody reads it.
+//   leak         its clusters are punched out of the image file, or zeroed where
+//                the file system has no holes. Only where the bit is 0 and
+//                ALL_ALLOCATED is not set: nobody reads it.
 //   missing bit  set. The flag said so already, and data is synced before.
 //   stray bit    cleared, by kAll. Nobody reads it; but were the image file to grow,
 //                it would become a cluster's.
@@ -15,35 +17,63 @@
 #include "common/ops/check.h"
 
 #include <algorithm>
+#include <vector>
 
+#include "common/base/zero_bytes.h"
 #include "common/image/image_files.h"
+#include "common/io/zeroer.h"
+#include "common/ops/info.h"
 #include "common/ops/raw_bitmap.h"
 
 namespace addcow {
 
 namespace {
 
-// Finds the storage that the image file has under bits that are 0.
+// Finds the data that the image file has under bits that are 0.
 class LeakFinder {
  public:
-  LeakFinder(File& image, const Layout& layout) : image_(image), layout_(layout) {}
+  LeakFinder(File& image, const Layout& layout, const Interrupted& interrupted)
+      : image_(image), layout_(layout), interrupted_(interrupted), buffer_(kClusterSize) {}
 
-  // Calls `found` with the clusters of `range` that have storage. Ranges must
-  // come in ascending order.
+  // Calls `found` with the clusters of `range` that have data, as many at a
+  // time as follow each other, up to kMost. Ranges must come in ascending order.
   Status Find(ClusterRange range, const std::function<Status(ClusterRange)>& found) {
     const uint64_t end = layout_.End(range.end());
+    ClusterRange leaked = {range.first, 0};
     for (uint64_t offset = Layout::Start(range.first); offset < end;) {
       if (offset >= hole_) ADDCOW_TRY(FindNext(offset));
-      if (data_ >= end) break;
       const uint64_t start = std::max(offset, data_);
-      const ClusterRange leaked = Layout::Touched(start, std::min(hole_, end) - start);
-      ADDCOW_TRY(found(leaked));
-      offset = Layout::Start(leaked.end());
+      if (start >= end) break;
+      const uint64_t cluster = Layout::ClusterOf(start);
+      if (leaked.count > 0 && (leaked.end() != cluster || leaked.count == kMost)) {
+        ADDCOW_TRY(found(leaked));
+        leaked.count = 0;
+      }
+      const uint64_t stop = std::min({hole_, end, Layout::Start(cluster + 1)});
+      ADDCOW_TRY_ASSIGN(const bool data, HasData(start, stop));
+      if (data) leaked = {leaked.count > 0 ? leaked.first : cluster, leaked.count + 1};
+      // Of a cluster that leaks no more needs to be known.
+      offset = data ? Layout::Start(cluster + 1) : stop;
     }
-    return {};
+    return leaked.count > 0 ? found(leaked) : Status();
   }
 
  private:
+  static constexpr uint64_t kMost = 256;  // 16 MiB, between two looks at `interrupted`
+  static constexpr uint64_t kFirstLook = 4096;
+
+  // Within one cluster. Most data shows at its beginning.
+  Result<bool> HasData(uint64_t start, uint64_t stop) {
+    for (uint64_t count = std::min(kFirstLook, stop - start); start < stop;
+         start += count, count = stop - start) {
+      ADDCOW_TRY(CheckInterrupted(interrupted_, image_.name()));
+      const auto part = std::span(buffer_).first(static_cast<size_t>(count));
+      ADDCOW_TRY_ASSIGN(const size_t got, image_.Read(part, start));
+      if (!IsZero(part.first(got))) return true;
+    }
+    return false;
+  }
+
   Status FindNext(uint64_t offset) {
     ADDCOW_TRY_ASSIGN(data_, image_.FindData(offset));
     hole_ = layout_.virtual_size();
@@ -56,6 +86,8 @@ class LeakFinder {
 
   File& image_;
   const Layout layout_;
+  const Interrupted& interrupted_;
+  std::vector<std::byte> buffer_;
   // The storage that was found last: from data_ to hole_, and none before.
   uint64_t data_ = 0;
   uint64_t hole_ = 0;
@@ -63,11 +95,13 @@ class LeakFinder {
 
 class Checker {
  public:
-  Checker(const ImageFiles& files, Repair repair)
+  Checker(const ImageFiles& files, Repair repair, const Interrupted& interrupted)
       : files_(files),
         repair_(repair),
+        interrupted_(interrupted),
         layout_(files.virtual_size),
-        leaks_(*files.image, layout_) {}
+        leaks_(*files.image, layout_, interrupted),
+        zeroer_(*files.image) {}
 
   // Fills `report` but for the repair's own figures.
   Status Run(CheckReport& report) {
@@ -77,8 +111,10 @@ class Checker {
     ADDCOW_TRY_ASSIGN(const uint64_t bytes, RawBitmapBytes(*files_.add_cow));
     // The bits to be set vouch for data: it goes first.
     if (repair_ == Repair::kAll) ADDCOW_TRY(files_.image->SyncData());
-    ADDCOW_TRY(VisitRawBits(*files_.add_cow, bytes,
-                            [&](const ClusterRun& run) { return Visit(run, report); }));
+    Status visited = VisitRawBits(*files_.add_cow, bytes,
+                                  [&](const ClusterRun& run) { return Visit(run, report); });
+    if (!visited && visited.error().code() != kErrInterrupted) return visited;
+    report.interrupted = !visited;
     if (repair_ == Repair::kNone) return {};
     ADDCOW_TRY(files_.image->SyncData());
     return files_.add_cow->SyncData();
@@ -86,6 +122,7 @@ class Checker {
 
  private:
   Status Visit(const ClusterRun& run, CheckReport& report) {
+    ADDCOW_TRY(CheckInterrupted(interrupted_, files_.add_cow_path));
     const uint64_t border = std::clamp(layout_.clusters(), run.range.first, run.range.end());
     ADDCOW_TRY(Inside(run.allocated, {run.range.first, border - run.range.first}, report));
     if (!run.allocated) return {};
@@ -99,7 +136,7 @@ class Checker {
       report.allocated_clusters += range.count;
       return {};
     }
-    if (!can_tell_) return {};
+    if (!can_tell_ || report.leaks_unknown) return {};
     return leaks_.Find(range, [&](ClusterRange leaked) { return Leak(leaked, report); });
   }
 
@@ -121,7 +158,10 @@ class Checker {
     // end, the file system would keep the last block.
     const uint64_t start = Layout::Start(range.first);
     const uint64_t end = std::min(Layout::Start(range.end()), kMaxOffset);
-    return files_.image->PunchHole(start, end - start);
+    Status punched = files_.image->PunchHole(start, end - start);
+    if (punched || (punched.error().code() != EOPNOTSUPP && punched.error().code() != EINVAL))
+      return punched;
+    return zeroer_.Zero(start, layout_.End(range.end()) - start, {.may_punch = false});
   }
 
   Status Missing(ClusterRange range, CheckReport& report) {
@@ -136,45 +176,60 @@ class Checker {
 
   const ImageFiles& files_;
   const Repair repair_;
+  const Interrupted& interrupted_;
   const Layout layout_;
   LeakFinder leaks_;
+  Zeroer zeroer_;
   bool can_tell_ = false;
 };
 
 // What went wrong once the files were open is part of the report.
-CheckReport RunChecker(const ImageFiles& files, Repair repair) {
+CheckReport RunChecker(const ImageFiles& files, Repair repair, bool locked,
+                       const Interrupted& interrupted) {
+  const auto in_use = [&] { return !locked && UseByOthers(files) == FileUse::kWrite; };
   CheckReport report;
-  if (Status done = Checker(files, repair).Run(report); !done) {
+  report.leaks_unknown = in_use();
+  if (Status done = Checker(files, repair, interrupted).Run(report); !done) {
     report.error = std::move(done).error();
     report.check_errors = report.error->code() == kErrCorrupt ? 0 : 1;
   }
+  // A server may have begun meanwhile.
+  report.leaks_unknown = report.leaks_unknown || in_use();
+  if (report.leaks_unknown) report.leaked_clusters = 0;
   return report;
 }
 
 }  // namespace
 
-Result<CheckReport> CheckImage(FileSystem& file_system, const std::string& add_cow_path,
-                               Repair repair, const AccessOptions& access) {
+Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repair repair,
+                               const Interrupted& interrupted) {
   const bool writes = repair != Repair::kNone;
-  const auto files =
-      OpenImageFiles(file_system, {.add_cow_path = add_cow_path,
-                                   .image_path = {},
-                                   .backing_path = {},
-                                   .mode = writes ? OpenMode::kReadWrite : OpenMode::kReadOnly,
-                                   .want_backing = true,
-                                   .access = access});
+  const bool locked = source.access.lock;
+  source.mode = writes ? OpenMode::kReadWrite : OpenMode::kReadOnly;
+  source.backing_optional = true;
+  const auto files = OpenImageFiles(file_system, source);
   if (!files) {
     if (files.error().code() != kErrCorrupt) return Fail(files.error());
     CheckReport report;
     report.error = files.error();
     return report;
   }
-  if (!writes) return RunChecker(*files, repair);
+  if (!writes) return RunChecker(*files, repair, locked, {});
 
   if (files->not_writable) return Fail(*files->not_writable);
-  const CheckReport before = RunChecker(*files, repair);
+  // With lock=off too: what a server has not flushed would be given back as leaks.
+  if (!locked && UseByOthers(*files) == FileUse::kWrite)
+    return Fail(Error::Because(EBUSY, files->add_cow_path,
+                               "is in use by another program that writes to it, so it cannot "
+                               "be repaired (stop that program first)"));
+  CheckReport before = RunChecker(*files, repair, true, interrupted);
   if (before.error) return before;
-  CheckReport after = RunChecker(*files, Repair::kNone);
+  if (before.interrupted) {
+    before.fixed_leaks = std::exchange(before.leaked_clusters, 0);
+    if (repair == Repair::kAll) before.fixed_bits = std::exchange(before.missing_bits, 0);
+    return before;
+  }
+  CheckReport after = RunChecker(*files, Repair::kNone, true, interrupted);
   const auto fixed = [](uint64_t found, uint64_t left) {
     return found > left ? found - left : 0;
   };

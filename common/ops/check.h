@@ -5,8 +5,11 @@
 // sound and the files are there:
 //
 //   corruption  ALL_ALLOCATED is set, but the bit of a cluster is 0
-//   leak        the image file has storage under a 0 bit (old data, say, or
-//               an allocating write that a crash cut off)
+//   leak        the image file has data under a 0 bit (old data, say, or an
+//               allocating write that a crash cut off)
+//
+// Storage that reads as zeroes is no leak: it was reserved by somebody, or the
+// file system has no holes, or took more than it was asked for.
 //
 // Neither changes what is read: the flag is honoured, and what is under a 0 bit
 // is ignored. So are bits past the last cluster, which are only counted.
@@ -21,6 +24,7 @@
 #include "common/base/error.h"
 #include "common/image/image_files.h"
 #include "common/io/file_system.h"
+#include "common/ops/interrupted.h"
 
 namespace addcow {
 
@@ -34,12 +38,19 @@ struct CheckReport {
   uint64_t check_errors = 0;     // things that could not be checked
   uint64_t missing_bits = 0;     // corruptions, one for each cluster
   uint64_t leaked_clusters = 0;  // harm nothing, waste storage
+  // Another program was writing, which can only be without locks: what it has
+  // not flushed would look like leaks, so none were looked for.
+  bool leaks_unknown = false;
   // Not wrong: the format tells readers to ignore bits past the last cluster,
   // and writers to write 0. They would count if the image file grew.
   uint64_t stray_bits = 0;
   // Why nothing, or not all, could be checked. A code of kErrCorrupt is a
   // corruption by itself; any other a check error.
   std::optional<Error> error;
+
+  // The verb was asked to stop. Of what was repaired by then, all is durable;
+  // what is wrong was not counted to the end.
+  bool interrupted = false;
 
   // What was repaired.
   uint64_t fixed_bits = 0;
@@ -54,8 +65,16 @@ struct CheckReport {
 // uses the image: what that one has written and not flushed would look like a
 // leak. Fails where the files cannot be opened for a reason that is not in
 // them (not there, a newer version); what is in them is the report's business.
-Result<CheckReport> CheckImage(FileSystem& file_system, const std::string& add_cow_path,
-                               Repair repair, const AccessOptions& access = {});
+// The backing file need not be there. Only a repair is interrupted.
+Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repair repair,
+                               const Interrupted& interrupted);
+
+// With the files where the header says, to the end.
+inline Result<CheckReport> CheckImage(FileSystem& file_system, const std::string& add_cow_path,
+                                      Repair repair, const AccessOptions& access = {}) {
+  return CheckImage(file_system, ImageSource{.add_cow_path = add_cow_path, .access = access},
+                    repair, Interrupted());
+}
 
 }  // namespace addcow
 

@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <filesystem>
@@ -192,10 +193,16 @@ Result<std::unique_ptr<File>> MakeImage(FileSystem& file_system, const CreateOpt
 
 // The whole add-cow file. The bitmap is a hole, but where it has ones.
 Status WriteAddCow(File& file, const HeaderBytes& header, const Layout& layout,
-                   bool all_allocated) {
+                   bool all_allocated, const CreateOptions& options) {
   ADDCOW_TRY(file.Write(header, 0));
   ADDCOW_TRY(file.Truncate(kBitmapOffset + layout.padded_bitmap_bytes()));
-  if (all_allocated) ADDCOW_TRY(FillRawBits(file, {0, layout.clusters()}, true));
+  // Between two looks at whether to stop: a few MiB of bitmap.
+  constexpr uint64_t kMostBits = 8 * 4 * kMiB;
+  for (uint64_t first = 0; all_allocated && first < layout.clusters(); first += kMostBits) {
+    ADDCOW_TRY(CheckInterrupted(options.interrupted, options.add_cow_path));
+    ADDCOW_TRY(
+        FillRawBits(file, {first, std::min(kMostBits, layout.clusters() - first)}, true));
+  }
   return {};
 }
 
@@ -246,8 +253,10 @@ Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& o
   const RenameMode mode =
       target.existing != nullptr ? RenameMode::kReplace : RenameMode::kKeepExisting;
   bool in_place = false;
-  const auto fill = [&](File& file) {
-    return WriteAddCow(file, header_bytes, layout, header.all_allocated);
+  ADDCOW_TRY(CheckInterrupted(options.interrupted, options.add_cow_path));
+  const auto fill = [&](File& file) -> Status {
+    ADDCOW_TRY(WriteAddCow(file, header_bytes, layout, header.all_allocated, options));
+    return CheckInterrupted(options.interrupted, options.add_cow_path);
   };
   const Status done = DurableCreate(file_system, target.path, mode, fill, &in_place);
   // Also after a failure: were the image file removed, the add-cow file that

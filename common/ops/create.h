@@ -13,6 +13,7 @@
 #include "common/base/error.h"
 #include "common/format/header.h"
 #include "common/io/file_system.h"
+#include "common/ops/interrupted.h"
 
 namespace addcow {
 
@@ -29,6 +30,8 @@ struct CreateOptions {
   bool force = false;
   // Refuse to replace an add-cow file that another program has open.
   bool lock = true;
+  // Asked until the add-cow file is there; then it is too late.
+  Interrupted interrupted = {};
 };
 
 struct CreateResult {

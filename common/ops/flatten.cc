@@ -63,7 +63,8 @@ uint64_t BytesOf(const Layout& layout, ClusterRange range) {
   return layout.End(range.end()) - Layout::Start(range.first);
 }
 
-Status CopyAllUp(Image& image, FlattenResult& result, const FlattenProgress& progress) {
+Status CopyAllUp(Image& image, FlattenResult& result, const FlattenProgress& progress,
+                 const Interrupted& interrupted) {
   const Layout layout(image.virtual_size());
   uint64_t total = 0;
   ADDCOW_TRY(ForEachUnallocated(image.bitmap(), UINT64_MAX, [&](ClusterRange range) {
@@ -73,6 +74,7 @@ Status CopyAllUp(Image& image, FlattenResult& result, const FlattenProgress& pro
   progress(0, total);
   Flusher flusher(image);
   return ForEachUnallocated(image.bitmap(), kChunkClusters, [&](ClusterRange range) -> Status {
+    ADDCOW_TRY(CheckInterrupted(interrupted, image.files().add_cow_path));
     ADDCOW_TRY(image.CopyUp(range));
     const uint64_t bytes = BytesOf(layout, range);
     ADDCOW_TRY(flusher.Copied(bytes));
@@ -84,26 +86,22 @@ Status CopyAllUp(Image& image, FlattenResult& result, const FlattenProgress& pro
 
 }  // namespace
 
-Result<FlattenResult> FlattenImage(FileSystem& file_system, const std::string& add_cow_path,
-                                   LogSink log, const FlattenProgress& progress,
-                                   const AccessOptions& access) {
-  ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system,
-                                            {.add_cow_path = add_cow_path,
-                                             .image_path = {},
-                                             .backing_path = {},
-                                             .mode = OpenMode::kReadWrite,
-                                             .want_backing = true,
-                                             .access = access},
-                                            std::move(log)));
+Result<FlattenResult> FlattenImage(FileSystem& file_system, ImageSource source, LogSink log,
+                                   const FlattenProgress& progress,
+                                   const Interrupted& interrupted) {
+  source.mode = OpenMode::kReadWrite;
+  ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system, source, std::move(log)));
   const ImageFiles& files = image->files();
   if (files.not_writable) return Fail(*files.not_writable);
   FlattenResult result{0, files.image_path, files.backing_path};
-  const Status copied = CopyAllUp(*image, result, progress);
+  const Status copied = CopyAllUp(*image, result, progress, interrupted);
   // Where copying failed (no space left, say), what there is counts the next
   // time; and the first error is the one to report. Where it did not, this
   // sets ALL_ALLOCATED, also if the last run was killed just before.
   const Status flushed = image->Flush();
-  ADDCOW_TRY(copied);
+  // Interrupted is for who has kept everything.
+  if (!copied && (flushed || copied.error().code() != kErrInterrupted))
+    return Fail(copied.error());
   ADDCOW_TRY(flushed);
   return result;
 }

@@ -3,8 +3,8 @@
 // addcow flatten: copies every cluster that is still in the backing file up
 // into the image file, which is then the whole disk.
 //
-// May be killed at any time and run again: it goes on where the last flush
-// was. Nothing else may write to the files meanwhile.
+// May be stopped or killed at any time and run again: it goes on where it was
+// stopped, or where the last flush was. Nothing else may write to the files meanwhile.
 
 #ifndef ADDCOW_COMMON_OPS_FLATTEN_H
 #define ADDCOW_COMMON_OPS_FLATTEN_H
@@ -17,6 +17,7 @@
 #include "common/base/log.h"
 #include "common/image/image_files.h"
 #include "common/io/file_system.h"
+#include "common/ops/interrupted.h"
 
 namespace addcow {
 
@@ -32,10 +33,20 @@ using FlattenProgress = std::function<void(uint64_t done, uint64_t total)>;
 
 // All is durable, and ALL_ALLOCATED set, when it returns. Where the files may
 // not be written it fails before anything is read. On failure what was copied
-// is kept as far as possible.
-Result<FlattenResult> FlattenImage(FileSystem& file_system, const std::string& add_cow_path,
-                                   LogSink log, const FlattenProgress& progress,
-                                   const AccessOptions& access = {});
+// is kept as far as possible. With kErrInterrupted all that `progress` was told
+// of is durable.
+Result<FlattenResult> FlattenImage(FileSystem& file_system, ImageSource source, LogSink log,
+                                   const FlattenProgress& progress,
+                                   const Interrupted& interrupted);
+
+// With the files where the header says, to the end.
+inline Result<FlattenResult> FlattenImage(FileSystem& file_system,
+                                          const std::string& add_cow_path, LogSink log,
+                                          const FlattenProgress& progress,
+                                          const AccessOptions& access = {}) {
+  return FlattenImage(file_system, ImageSource{.add_cow_path = add_cow_path, .access = access},
+                      std::move(log), progress, Interrupted());
+}
 
 }  // namespace addcow
 

@@ -4,29 +4,54 @@
 
 #include "common/ops/info.h"
 
+#include <algorithm>
+
 #include "common/format/raw_header.h"
-#include "common/image/image_files.h"
+#include "common/ops/raw_bitmap.h"
 
 namespace addcow {
 
-Result<ImageInfo> GetInfo(FileSystem& file_system, const std::string& add_cow_path,
-                          const std::optional<std::string>& confine) {
-  ADDCOW_TRY_ASSIGN(
-      const ImageFiles files,
-      OpenImageFiles(file_system, {.add_cow_path = add_cow_path,
-                                   .image_path = {},
-                                   .backing_path = {},
-                                   .mode = OpenMode::kReadOnly,
-                                   .want_backing = false,
-                                   .access = {.lock = false, .confine = confine}}));
+namespace {
+
+Result<uint64_t> CountAllocated(const ImageFiles& files, const Layout& layout) {
+  if (files.header.all_allocated) return layout.clusters();
+  uint64_t allocated = 0;
+  ADDCOW_TRY(
+      VisitRawBits(*files.add_cow, layout.bitmap_bytes(), [&](const ClusterRun& run) -> Status {
+        const uint64_t end = std::min(run.range.end(), layout.clusters());
+        if (run.allocated && end > run.range.first) allocated += end - run.range.first;
+        return {};
+      }));
+  return allocated;
+}
+
+}  // namespace
+
+std::optional<FileUse> UseByOthers(const ImageFiles& files) {
+  const auto add_cow = files.add_cow->UseByOthers();
+  const auto image = files.image->UseByOthers();
+  if (!add_cow || !image) return std::nullopt;
+  return std::max(*add_cow, *image);
+}
+
+Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source) {
+  source.mode = OpenMode::kReadOnly;
+  source.want_backing = false;
+  source.access.lock = false;
+  ADDCOW_TRY_ASSIGN(const ImageFiles files, OpenImageFiles(file_system, source));
+  const Layout layout(files.virtual_size);
   ADDCOW_TRY_ASSIGN(const FileInfo add_cow, files.add_cow->Info());
   ADDCOW_TRY_ASSIGN(const FileInfo image, files.image->Info());
+  ADDCOW_TRY_ASSIGN(const uint64_t allocated, CountAllocated(files, layout));
   return ImageInfo{.version = kVersion,  // the only one that can be opened
                    .header = files.header,
                    .image_path = files.image_path,
                    .backing_path = files.backing_path,
                    .virtual_size = files.virtual_size,
-                   .actual_size = add_cow.allocated_bytes + image.allocated_bytes};
+                   .actual_size = add_cow.allocated_bytes + image.allocated_bytes,
+                   .total_clusters = layout.clusters(),
+                   .allocated_clusters = allocated,
+                   .use = UseByOthers(files)};
 }
 
 }  // namespace addcow

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// addcow info: what the header says, and what only the files can say: sizes.
+// addcow info: what the header says, and what only the files can say: sizes,
+// how much is allocated, and who uses them.
 
 #ifndef ADDCOW_COMMON_OPS_INFO_H
 #define ADDCOW_COMMON_OPS_INFO_H
@@ -11,6 +12,7 @@
 
 #include "common/base/error.h"
 #include "common/format/header.h"
+#include "common/image/image_files.h"
 #include "common/io/file_system.h"
 
 namespace addcow {
@@ -22,14 +24,30 @@ struct ImageInfo {
   std::string backing_path;   // the same; empty without a backing file
   uint64_t virtual_size = 0;  // bytes
   uint64_t actual_size = 0;   // storage in use by the add-cow and the image file, bytes
+  uint64_t total_clusters = 0;
+  // Of these, by the bits in the file: a server may have more that it has not
+  // flushed. All, with ALL_ALLOCATED.
+  uint64_t allocated_clusters = 0;
+  // What other programs do with the add-cow file or the image file, by their
+  // locks; none where files cannot be locked.
+  std::optional<FileUse> use;
 };
+
+// The strongest use of the two files by others. Takes no locks.
+std::optional<FileUse> UseByOthers(const ImageFiles& files);
 
 // Reads; writes nothing. The image file must be there, since its size is the
 // disk's; the backing file need not be, nor be of a format that can be served.
-// `confine`: AccessOptions has it. Nothing is locked: what is shown cannot be
-// torn by a server that has the files open.
-Result<ImageInfo> GetInfo(FileSystem& file_system, const std::string& add_cow_path,
-                          const std::optional<std::string>& confine = std::nullopt);
+// Nothing is locked: what is shown cannot be torn by a server that has the
+// files open, and bits only go from 0 to 1.
+Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source);
+
+// With the files where the header says.
+inline Result<ImageInfo> GetInfo(FileSystem& file_system, const std::string& add_cow_path,
+                                 const std::optional<std::string>& confine = std::nullopt) {
+  return GetInfo(file_system,
+                 ImageSource{.add_cow_path = add_cow_path, .access = {.confine = confine}});
+}
 
 }  // namespace addcow
 

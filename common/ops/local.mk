@@ -9,6 +9,7 @@ ops_sources = \
 	common/ops/create.cc common/ops/create.h \
 	common/ops/flatten.cc common/ops/flatten.h \
 	common/ops/info.cc common/ops/info.h \
+	common/ops/interrupted.h \
 	common/ops/map.cc common/ops/map.h \
 	common/ops/parse_size.cc common/ops/parse_size.h \
 	common/ops/raw_bitmap.cc common/ops/raw_bitmap.h

@@ -6,17 +6,10 @@
 
 namespace addcow {
 
-Status MapImage(FileSystem& file_system, const std::string& add_cow_path, LogSink log,
-                const std::function<bool(const MapEntry&)>& visit,
-                const AccessOptions& access) {
-  ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system,
-                                            {.add_cow_path = add_cow_path,
-                                             .image_path = {},
-                                             .backing_path = {},
-                                             .mode = OpenMode::kReadOnly,
-                                             .want_backing = true,
-                                             .access = access},
-                                            std::move(log)));
+Status MapImage(FileSystem& file_system, ImageSource source, LogSink log,
+                const std::function<bool(const MapEntry&)>& visit) {
+  source.mode = OpenMode::kReadOnly;
+  ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system, source, std::move(log)));
   const ImageFiles& files = image->files();
   return image->Map(0, image->virtual_size(), [&](const Extent& extent) {
     MapEntry entry{.start = extent.offset,

@@ -34,9 +34,16 @@ struct MapEntry {
 // Calls `visit` for the whole disk, in order, without gaps, neighbours
 // different, until it returns false. Writes nothing; never holds more than
 // one entry. All files must be there.
-Status MapImage(FileSystem& file_system, const std::string& add_cow_path, LogSink log,
-                const std::function<bool(const MapEntry&)>& visit,
-                const AccessOptions& access = {});
+Status MapImage(FileSystem& file_system, ImageSource source, LogSink log,
+                const std::function<bool(const MapEntry&)>& visit);
+
+// With the files where the header says.
+inline Status MapImage(FileSystem& file_system, const std::string& add_cow_path, LogSink log,
+                       const std::function<bool(const MapEntry&)>& visit,
+                       const AccessOptions& access = {}) {
+  return MapImage(file_system, ImageSource{.add_cow_path = add_cow_path, .access = access},
+                  std::move(log), visit);
+}
 
 }  // namespace addcow
 

@@ -4,7 +4,8 @@
 // (AllocationBitmap) honours ALL_ALLOCATED and hides the bits past the last
 // cluster; check must see what is really there.
 //
-// Not for files that are in use: there is no locking here.
+// There is no locking here: of a file that a server writes to, bits are seen
+// as 0 or as 1 where they become 1 meanwhile.
 
 #ifndef ADDCOW_COMMON_OPS_RAW_BITMAP_H
 #define ADDCOW_COMMON_OPS_RAW_BITMAP_H

@@ -34,6 +34,17 @@ offered "addcow create --" addcow create -- | has -- --force || fail "create --f
 offered "addcow flatten --" addcow flatten -- | has -- --progress || fail "flatten --progress is not offered"
 expect_equal "human json" "$(offered "addcow info --output=" addcow info --output = | sort | xargs)" "values of --output"
 expect_equal "off on" "$(offered "addcow flatten --lock=" addcow flatten --lock = | sort | xargs)" "values of --lock"
+for verb in info map check flatten; do
+    for option in --image= --backing=; do
+        offered "addcow $verb --" addcow "$verb" -- | has -- "$option" || fail "$verb $option is not offered"
+    done
+done
+for verb in create map check flatten; do
+    offered "addcow $verb --" addcow "$verb" -- | has -x -- --wait || fail "$verb --wait is not offered"
+done
+touch image.add-cow
+offered "addcow flatten --wait " addcow flatten --wait "" | has -x -- image.add-cow || fail "no file after --wait"
+if offered "addcow flatten --wait=" addcow flatten --wait = | has .; then fail "something is offered for seconds"; fi
 expect_equal "all leaks" "$(offered "addcow check -r " addcow check -r "" | sort | xargs)" "values of -r"
 
 nbdkit_completion=/usr/share/bash-completion/completions/nbdkit
@@ -45,7 +56,7 @@ chmod +x bin/wrapper
 printf '#!/bin/sh\nPATH="%s" exec "%s" nbdkit "$@"\n' "$PATH" "$ADDCOW_RUN" >bin/nbdkit
 chmod +x bin/nbdkit
 PATH="$scratch/bin:$PATH" bash complete.bash "$nbdkit_completion" _nbdkit "nbdkit addcow " nbdkit addcow "" >words
-for parameter in file= image= backing= layer= lock= confine= sync-interval=; do
+for parameter in file= image= backing= layer= readonly= lock= confine= sync-interval=; do
     grep -q -- "$parameter" words ||
         fail "nbdkit's completion does not offer $parameter"
 done

@@ -5,7 +5,7 @@
 # writer.
 
 . "$(dirname "$0")/../functions.sh"
-requires nbdinfo qemu-io qemu-img
+requires nbdinfo nbdsh qemu-io qemu-img jq
 
 random_file base.img 300000
 addcow create -q -b base.img -F raw -i disk.raw x.add-cow
@@ -57,9 +57,22 @@ grep -q -- '-U looks at it' stderr || fail "check does not tell of -U: $(cat std
 refused x.add-cow addcow check -r all x.add-cow
 refused x.add-cow addcow map x.add-cow
 refused x.add-cow addcow create --force -i disk.raw x.add-cow
-addcow info x.add-cow >/dev/null || fail "info needs no lock"
+addcow info x.add-cow | has '^in use: yes, by a program that may write to it$' ||
+    fail "info needs no lock, and tells of locks"
+in_use() { addcow info --output=json "$1" | jq -r '."in-use"'; }
+expect_equal writing "$(in_use x.add-cow)" "in-use"
+# The image file's lock alone.
+expect_equal writing "$(in_use other.add-cow)" "in-use of another add-cow file"
+expect_equal no "$(in_use x2.add-cow)" "in-use of another disk"
 addcow map -U x.add-cow >/dev/null || fail "map -U"
-addcow check --force-share x.add-cow >/dev/null || fail "check -U"
+# What was written and not flushed is no leak, and nobody can tell what is one.
+nbdsh -u "$(uri sock)" -c 'h.pwrite(b"x" * 65536, 65536)'
+addcow check --force-share x.add-cow >out || fail "check -U of an image that is being served: $?"
+grep -q 'cannot be told' out || fail "check -U: $(cat out)"
+addcow check -U --output=json x.add-cow >out
+expect_equal 'null true 0' "$(jq -r '"\(.leaks) \(."leaks-unknown") \(.corruptions)"' out)" "check -U"
+expect_fails 1 addcow check --lock=off -r leaks x.add-cow
+grep -q 'is in use by another program' stderr || fail "check --lock=off -r: $(cat stderr)"
 qemu_refused disk.raw
 qemu_refused base.img
 qemu-io -r -f raw -c 'read 0 512' base.img >/dev/null || fail "QEMU may read the backing file"
@@ -83,6 +96,9 @@ nbdkit -r -U - addcow x.add-cow --run 'nbdinfo --size "$uri"' >/dev/null ||
     fail "a second server with -r"
 addcow map x.add-cow >/dev/null || fail "map beside a server with -r"
 addcow check -q x.add-cow || fail "check beside a server with -r"
+addcow check -U x.add-cow | has 'No errors' || fail "check -U beside a server with -r"
+expect_equal reading "$(in_use x.add-cow)" "in-use of a server with -r"
+addcow info x.add-cow | has '^in use: yes, by programs that only read it$' || fail "info"
 serve_refused x.add-cow addcow x.add-cow
 serve_refused disk.raw addcow other.add-cow
 refused x.add-cow addcow flatten x.add-cow

@@ -5,7 +5,7 @@
 # working directory.
 
 . "$(dirname "$0")/../functions.sh"
-requires nbdcopy
+requires nbdcopy jq
 
 mkdir vm moved
 random_file vm/base.img 300000
@@ -23,6 +23,23 @@ grep -q 'vm/base.img.*backing=' stderr || fail "no remedy in: $(cat stderr)"
 nbdkit -r -U - addcow vm/x.add-cow image=moved/disk.raw backing=moved/base.img \
     --run 'nbdcopy "$uri" moved.img'
 cmp after.img moved.img
+
+# The tool's own words for the same.
+for verb in map check flatten info; do
+    expect_fails 1 addcow "$verb" vm/x.add-cow
+    grep -q 'vm/disk.raw.*--image=FILE' stderr || fail "$verb: no remedy in: $(cat stderr)"
+done
+expect_fails 1 addcow map vm/x.add-cow --image=moved/disk.raw
+grep -q 'vm/base.img.*--backing=FILE' stderr || fail "no remedy in: $(cat stderr)"
+places=(--image=moved/disk.raw --backing=moved/base.img)
+addcow map "${places[@]}" vm/x.add-cow | has 'moved/base.img' || fail "map with other names"
+addcow check -q "${places[@]}" vm/x.add-cow
+expect_equal moved/disk.raw \
+    "$(addcow info "${places[@]}" --output=json vm/x.add-cow | jq -r '."full-image-filename"')" "info"
+cp -a vm flat-vm
+cp -a moved flat-moved
+addcow flatten -q flat-vm/x.add-cow --image=flat-moved/disk.raw --backing=flat-moved/base.img
+cmp after.img flat-moved/disk.raw
 
 # A symbolic link to the add-cow file: its names start from where it really is.
 mv moved/* vm/

@@ -69,5 +69,11 @@ expect_fails 1 addcow check base.img
 addcow create -q --force -b base.img -F raw -i disk.raw x.add-cow 2>/dev/null
 mv disk.raw gone.raw
 expect_fails 1 addcow check x.add-cow
-grep -q 'disk.raw: not found' stderr
-expect_fails 2 addcow check -r everything x.add-cow
+grep -q 'disk.raw: not found.*--image=FILE' stderr || fail "no remedy: $(cat stderr)"
+addcow check -q --image=gone.raw x.add-cow || [ $? -eq 3 ] || fail "check --image"
+# It does without the backing file.
+mv gone.raw disk.raw
+addcow check -q -r leaks x.add-cow
+rm base.img
+addcow check -q x.add-cow || fail "check needs the backing file"
+expect_fails 64 addcow check -r everything x.add-cow

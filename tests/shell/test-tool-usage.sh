@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# --help and --version everywhere; wrong usage exits 2 with one line and a
-# pointer to --help.
+# --help and --version everywhere; wrong usage exits 64 with one line and a
+# pointer to --help; who reads the output may stop at any time.
 
 . "$(dirname "$0")/../functions.sh"
+requires jq nbdsh
 
 version="$(addcow --version)"
 case "$version" in addcow\ [0-9]*) ;; *) fail "--version: $version" ;; esac
@@ -13,24 +14,83 @@ for verb in create info map check flatten; do
     addcow "$verb" --help >help
     grep -qi usage help || fail "addcow $verb --help: $(cat help)"
     expect_equal "$version" "$(addcow "$verb" --version)" "addcow $verb --version"
-    expect_fails 2 addcow "$verb"
+    expect_fails 64 addcow "$verb"
     expect_equal 1 "$(wc -l <stderr)" "lines for: addcow $verb"
     grep -q -- "addcow $verb --help" stderr || fail "no pointer to --help: $(cat stderr)"
-    expect_fails 2 addcow "$verb" --no-such-option x
+    expect_fails 64 addcow "$verb" --no-such-option x
     expect_equal 1 "$(wc -l <stderr)" "lines for: addcow $verb --no-such-option"
-    expect_fails 2 addcow "$verb" one two
+    expect_fails 64 addcow "$verb" one two
+    awk 'length > 80' help out >long
+    [ ! -s long ] || fail "more than 80 columns: $(cat long)"
+    # The usage line is that of the manual, with every option that is required.
+    sed -n '/^Usage: /,/^$/p' help | sed 's/^Usage: //' | xargs >usage
+    sed -n "/^=head2 addcow $verb/,/^\(=over\|[A-Z]\)/p" "$srcdir/tools/addcow.pod" |
+        sed -n '/^ /p' | xargs >synopsis
+    expect_equal "$(cat usage)" "$(cat synopsis)" "usage of $verb, here and in the manual"
+    has -F "$(cat usage)" <<<"$(sed -n '/^=head1 SYNOPSIS/,/^=head1 DESC/p' "$srcdir/tools/addcow.pod" | xargs)" ||
+        fail "not in the SYNOPSIS: $(cat usage)"
 done
-expect_fails 2 addcow
-grep -q -- 'addcow --help' stderr
-expect_fails 2 addcow frobnicate x
-grep -q -- 'addcow --help' stderr
-expect_fails 2 addcow info --output=xml x
-expect_fails 2 addcow create -i disk.raw
+if grep -iE '\bverbs?\b|folder' out help "$srcdir"/tools/addcow.pod; then fail "not our words"; fi
+says() {
+    local message="$1"
+    shift
+    expect_fails 64 addcow "$@"
+    grep -qxF -- "addcow: $message" stderr || fail "addcow $*: $(cat stderr)"
+}
+says "no command was given; see: addcow --help"
+says "'frobnicate' is not a command; see: addcow --help" frobnicate x
+says "'frobnicate' is not a command; see: addcow --help" frobnicate --help
+says "'--frobnicate' is not an option; see: addcow --help" --frobnicate
+says "check: '-f' is not an option; see: addcow check --help" check x -f
+says "check: 'y' was not expected, one image is enough; see: addcow check --help" check x y
+says "create: '10G' was not expected (a size is given with -s 10G); see: addcow create --help" \
+    create -i disk.raw x.add-cow 10G
+says "create: -i IMAGE is required; see: addcow create --help" create x
+expect_fails 64 addcow info --output=xml x
+expect_fails 64 addcow create -i disk.raw
+expect_fails 64 addcow flatten --wait=soon x
 # An empty name is one too: a script forgot to set a variable.
 for verb in info map check flatten; do
     expect_fails 1 addcow "$verb" ''
     grep -q "''" stderr || fail "addcow $verb '': no name in: $(cat stderr)"
 done
+# Who reads no further ends the command silently, by SIGPIPE.
+truncate -s 100M wide.img
+for ((at = 0; at < 1600; at += 2)); do echo "pwrite(b'x' * 65536, $at * 65536)"; done |
+    sed 's/^/h./' >writes.py
+addcow create -q -i wide.raw -s 100M wide.add-cow
+nbdkit -U - addcow wide.add-cow --run 'nbdsh -u "$uri" -c "$(cat writes.py)"'
+mkfifo pipe
+for command in 'map --output=json' 'map' 'info' 'check'; do
+    status=0
+    # Its reader is gone before anything is printed.
+    exec 8<>pipe 9>pipe 8<&-
+    # shellcheck disable=SC2086  # words
+    "$ADDCOW_RUN" addcow $command wide.add-cow >&9 2>stderr || status=$?
+    exec 9>&-
+    expect_equal 141 "$status" "exit status without a reader ($command)"
+    expect_equal '' "$(cat stderr)" "words without a reader ($command)"
+done
+# Where it was started to ignore the signal, it says what went wrong.
+exec 8<>pipe 9>pipe 8<&-
+(trap '' PIPE; expect_fails 1 eval '"$ADDCOW_RUN" addcow info wide.add-cow >&9') ||
+    fail "SIGPIPE ignored"
+grep -q 'standard output: Broken pipe' stderr || fail "SIGPIPE ignored: $(cat stderr)"
+exec 9>&-
+# flatten keeps what it has done.
+random_file base.img 48M
+addcow create -q -b base.img -F raw -i disk.raw x.add-cow
+exec 8<>pipe 9>pipe 8<&-
+status=0
+"$ADDCOW_RUN" addcow flatten -p x.add-cow >&9 2>stderr || status=$?
+exec 9>&-
+expect_equal 141 "$status" "exit status of flatten -p without a reader"
+expect_equal '' "$(cat stderr)" "words of flatten -p without a reader"
+allocated="$(addcow info --output=json x.add-cow | jq '."allocated-clusters"')"
+[ "$allocated" -lt 768 ] || fail "flatten did not stop"
+addcow check -q x.add-cow
+addcow flatten -q x.add-cow
+cmp base.img disk.raw
 # What cannot be printed is not success.
 [ -e /dev/full ] || skip "the rest holds; no /dev/full"
 status=0

@@ -123,6 +123,112 @@ TEST_F(CheckTest, AFileThatCannotTellHolesHasNoLeaks) {
   ExpectFound(Check(), 0, 0);
 }
 
+TEST_F(CheckTest, StorageThatReadsAsZeroesIsNoLeak) {
+  Make({.size = 10 * kClusterSize, .garbage = false, .allocated = {2}});
+  const auto image = fake_.Find(kImagePath);
+  // Without holes at all, as on exFAT: everything but cluster 2 reads as zeroes.
+  ASSERT_TRUE(image->ZeroRange(0, 2 * kClusterSize).has_value());
+  ASSERT_TRUE(image->ZeroRange(3 * kClusterSize, 7 * kClusterSize).has_value());
+  const uint64_t storage = image->Info()->allocated_bytes;
+  ASSERT_GE(storage, 9 * kClusterSize);
+  ExpectFound(Check(), 0, 0);
+  // One byte at the end of a cluster is data.
+  ASSERT_TRUE(image->Write(Repeat(1, 1), 6 * kClusterSize - 1).has_value());
+  ExpectFound(Check(), 0, 1);
+  EXPECT_EQ(Check(Repair::kLeaks).fixed_leaks, 1u);
+  EXPECT_EQ(image->Info()->allocated_bytes, storage - kClusterSize);
+}
+
+TEST_F(CheckTest, LeaksAreZeroedWhereThereAreNoHoles) {
+  for (const bool zero_range : {true, false}) {
+    Make({.size = 10 * kClusterSize + 1, .allocated = {0, 10}});  // full of old bytes
+    const auto image = fake_.Find(kImagePath);
+    image->SetAbilities({.punch_hole = false, .zero_range = zero_range, .seek = false});
+    ExpectFound(Check(), 0, 9);
+    const CheckReport report = Check(Repair::kLeaks);
+    ExpectFound(report, 0, 0);
+    EXPECT_EQ(report.fixed_leaks, 9u);
+    EXPECT_EQ(image->size(), 10 * kClusterSize + 1);
+    ExpectDiskUnchanged();
+  }
+}
+
+TEST_F(CheckTest, LeaksFarApartAreFoundAndRepairedOneByOne) {
+  Make({.size = 2000 * kClusterSize, .garbage = false, .allocated = {2}});
+  const auto image = fake_.Find(kImagePath);
+  for (const uint64_t cluster : {0u, 1u, 3u, 5u, 1999u})
+    ASSERT_TRUE(image->Write(Repeat(1, 1), cluster * kClusterSize + 7).has_value());
+  for (uint64_t cluster = 600; cluster < 1200; cluster++)  // more than fits in one repair
+    ASSERT_TRUE(image->Write(Repeat(1, 1), cluster * kClusterSize).has_value());
+  ExpectFound(Check(), 0, 605);
+  EXPECT_EQ(Check(Repair::kLeaks).fixed_leaks, 605u);
+  ExpectFound(Check(), 0, 0);
+  ExpectDiskUnchanged();
+}
+
+// What a server has not flushed looks like a leak. Without locks that can be met.
+TEST_F(CheckTest, LeaksOfAnImageInUseCannotBeTold) {
+  Make({.size = 10 * kClusterSize});  // full of old bytes
+  auto server = OpenTestImage(fake_, kDirectory, OpenMode::kReadWrite);
+  ASSERT_OK(server);
+  ASSERT_OK_AND_ASSIGN(CheckReport report,
+                       CheckImage(fake_, kAddCowPath, Repair::kNone, {.lock = false}));
+  EXPECT_TRUE(report.leaks_unknown);
+  ExpectFound(report, 0, 0);
+  // Nor are they repaired, whatever was said about locks.
+  EXPECT_TRUE(
+      FailsWith(CheckImage(fake_, kAddCowPath, Repair::kLeaks, {.lock = false}), EBUSY));
+  server->reset();
+  // Who only reads has nothing to flush.
+  server = OpenTestImage(fake_, kDirectory, OpenMode::kReadOnly);
+  ASSERT_OK(server);
+  ASSERT_OK_AND_ASSIGN(report, CheckImage(fake_, kAddCowPath, Repair::kNone, {.lock = false}));
+  EXPECT_FALSE(report.leaks_unknown);
+  ExpectFound(report, 0, 10);
+}
+
+TEST_F(CheckTest, TheBackingFileNeedNotBeThere) {
+  Make({.garbage = false, .allocated = {1}});
+  ASSERT_OK(fake_.Remove(kBackingPath));
+  ExpectFound(Check(), 0, 0);
+  ExpectFound(Check(Repair::kAll), 0, 0);
+}
+
+// Asked at its N-th look, for every N: what was repaired counts, and the next
+// run does the rest.
+TEST_F(CheckTest, ARepairCanBeInterruptedAnywhere) {
+  for (const bool all_allocated : {false, true}) {
+    for (uint64_t at = 1;; at++) {
+      Make({.size = 20 * kClusterSize + 7,
+            .allocated = {0, 3, 4, 20},
+            .all_allocated = all_allocated});
+      Poke(kBitmapOffset + 2, 0xf0);
+      uint64_t looks = 0;
+      const Interrupted interrupted = [&] { return ++looks >= at; };
+      log_.Clear();
+      const auto report = CheckImage(seam_, ImageSource{.add_cow_path = kAddCowPath},
+                                     Repair::kAll, interrupted);
+      ASSERT_OK(report);
+      if (!report->interrupted) {
+        EXPECT_LT(looks, at);
+        EXPECT_GT(at, 5u);
+        break;
+      }
+      // Durable: nothing comes after the last sync of each file.
+      const auto changes = log_.Changes();
+      ASSERT_GE(changes.size(), 2u);
+      EXPECT_EQ(changes[changes.size() - 2], "sync data /vm/disk.raw");
+      EXPECT_EQ(changes.back(), "sync data /vm/x.add-cow");
+      ExpectDiskUnchanged();
+      const CheckReport rest = Check(Repair::kAll);
+      ExpectFound(rest, 0, 0);
+      EXPECT_EQ(report->fixed_bits + report->fixed_leaks + rest.fixed_bits + rest.fixed_leaks,
+                all_allocated ? 4u : 17u);
+      ExpectDiskUnchanged();
+    }
+  }
+}
+
 // The flag is honoured, so what is under its 0 bits is the disk: not a leak.
 TEST_F(CheckTest, FlagWithoutBitsIsCorruptAndIsNeverPunched) {
   Make({.size = 9 * kClusterSize, .all_allocated = true});
@@ -188,7 +294,7 @@ TEST_F(CheckTest, WhatCannotBeCheckedIsAnError) {
   Poke(8, 2);  // version
   EXPECT_TRUE(FailsWith(CheckImage(fake_, kAddCowPath, Repair::kNone), kErrUnsupported));
   Make({});
-  ASSERT_OK(fake_.Remove(kBackingPath));
+  ASSERT_OK(fake_.Remove(kImagePath));
   EXPECT_TRUE(FailsWith(CheckImage(fake_, kAddCowPath, Repair::kNone), ENOENT));
   Make({});
   fake_.ForbidWriting(kImagePath, EACCES);

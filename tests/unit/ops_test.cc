@@ -275,6 +275,69 @@ TEST_F(OpsTest, InfoNeedsNoBackingFile) {
   EXPECT_TRUE(FailsSaying(GetInfo(fake_, kAddCowPath), "disk.raw: not found"));
 }
 
+TEST_F(OpsTest, InfoCountsAllocatedClusters) {
+  ASSERT_OK(MakeTestImage(fake_, kDirectory,
+                          {.size = 19 * kClusterSize, .allocated = {0, 3, 4, 18}}));
+  // Bits past the last cluster do not count.
+  ASSERT_TRUE(fake_.Find(kAddCowPath)->Write(Repeat(0xfc, 1), kBitmapOffset + 2).has_value());
+  ASSERT_OK_AND_ASSIGN(const ImageInfo info, GetInfo(fake_, kAddCowPath));
+  EXPECT_EQ(info.total_clusters, 19u);
+  EXPECT_EQ(info.allocated_clusters, 4u);
+  ASSERT_OK(FlattenImage(fake_, kAddCowPath, NoLog, NoProgress));
+  // The flag counts, whatever the bits say.
+  ASSERT_TRUE(fake_.Find(kAddCowPath)->Write(Repeat(0, 3), kBitmapOffset).has_value());
+  ASSERT_OK_AND_ASSIGN(const ImageInfo flat, GetInfo(fake_, kAddCowPath));
+  EXPECT_EQ(flat.allocated_clusters, 19u);
+}
+
+TEST_F(OpsTest, InfoTellsTheUseByOthersFromTheirLocks) {
+  ASSERT_OK(MakeTestImage(fake_, kDirectory, {}));
+  const auto use = [&] {
+    const auto info = GetInfo(fake_, kAddCowPath);
+    EXPECT_OK(info);
+    return info ? info->use : std::nullopt;
+  };
+  EXPECT_EQ(use(), FileUse::kNone);
+  {
+    ASSERT_OK_AND_ASSIGN(const auto reader,
+                         OpenTestImage(fake_, kDirectory, OpenMode::kReadOnly));
+    EXPECT_EQ(use(), FileUse::kRead);
+  }
+  {
+    ASSERT_OK_AND_ASSIGN(const auto server, OpenTestImage(fake_));
+    EXPECT_EQ(use(), FileUse::kWrite);
+  }
+  {
+    // Only the image file, as QEMU would have it.
+    ASSERT_OK_AND_ASSIGN(const auto image, fake_.Open(kImagePath, OpenMode::kReadWrite));
+    ASSERT_OK(image->Lock(LockKind::kWrite));
+    EXPECT_EQ(use(), FileUse::kWrite);
+  }
+  fake_.Find(kImagePath)->SetAbilities({.lock = false});
+  EXPECT_EQ(use(), std::nullopt);
+}
+
+TEST_F(OpsTest, VerbsTakeOtherNamesThanTheHeaders) {
+  ASSERT_OK(MakeTestImage(fake_, kDirectory, {}));
+  fake_.MakeDirectory("/moved");
+  ASSERT_OK(fake_.Rename(kImagePath, "/moved/i", RenameMode::kReplace));
+  ASSERT_OK(fake_.Rename(kBackingPath, "/moved/b", RenameMode::kReplace));
+  ImageSource source{.add_cow_path = kAddCowPath, .access = {.option_prefix = "--"}};
+  const auto map = [&] {
+    return MapImage(fake_, source, NoLog, [](const MapEntry&) { return true; });
+  };
+  EXPECT_TRUE(FailsSaying(map(),
+                          "disk.raw: not found, but it is the image file of /vm/x.add-cow "
+                          "(if it was moved, say --image=FILE)"));
+  source.image_path = "/moved/i";
+  EXPECT_TRUE(FailsSaying(map(), "(if it was moved, say --backing=FILE)"));
+  ASSERT_OK_AND_ASSIGN(const ImageInfo info, GetInfo(fake_, source));
+  EXPECT_EQ(info.image_path, "/moved/i");
+  source.backing_path = "/moved/b";
+  EXPECT_OK(map());
+  EXPECT_OK(FlattenImage(fake_, source, NoLog, NoProgress, Interrupted()));
+}
+
 TEST_F(OpsTest, MapTellsLayersAndHoles) {
   ASSERT_OK(MakeTestImage(fake_, kDirectory,
                           {.size = 4 * kClusterSize,
