@@ -55,6 +55,14 @@ int WrongUsage(const CLI::App& tool, const std::string& message) {
   return UsageError(verb, unexpected.empty() ? message : unexpected);
 }
 
+// CLI11 says "--image: 1 required IMAGE missing", or "... received 2".
+std::string InOurWords(const std::string& message) {
+  const std::string option = message.substr(0, message.find(':'));
+  if (message.ends_with("missing")) return option + " needs a value";
+  if (message.find("received") != std::string::npos) return option + " was given twice";
+  return message;
+}
+
 constexpr const char* kNoCommand = "no command was given";
 
 int Run(int argc, char** argv) {
@@ -87,6 +95,8 @@ int Run(int argc, char** argv) {
     return kExitOk;
   } catch (const CLI::RequiredError& error) {
     return WrongUsage(tool, tool.get_subcommands().empty() ? kNoCommand : error.what());
+  } catch (const CLI::ArgumentMismatch& error) {
+    return WrongUsage(tool, InOurWords(error.what()));
   } catch (const CLI::ParseError& error) {
     return WrongUsage(tool, error.what());
   }

@@ -16,7 +16,10 @@ namespace {
 // CLI11 would hide in its usage line which options are required.
 class UsageFormatter final : public CLI::Formatter {
  public:
-  explicit UsageFormatter(std::string usage) : usage_(std::move(usage)) { column_width(27); }
+  explicit UsageFormatter(std::string usage) : usage_(std::move(usage)) {
+    column_width(27);
+    label("Positionals", "Arguments");
+  }
 
   std::string make_usage(const CLI::App*, std::string name) const override {
     return fmt::format("Usage: {} {}\n", name, usage_);

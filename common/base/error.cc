@@ -35,6 +35,12 @@ Error Error::Because(int code, std::string file, std::string reason) {
   return error;
 }
 
+Error Error::OfFile(const std::string& file) const {
+  Error error = *this;
+  error.file_ = file;
+  return error;
+}
+
 std::string ErrnoText(int code) {
   const char* text = strerrordesc_np(code);
   return text != nullptr ? text : fmt::format("error {}", code);

@@ -34,6 +34,9 @@ class Error {
                   uint64_t count);
   static Error Because(int code, std::string file, std::string reason);
 
+  // The same of another file: of what the user knows, not what stands in for it.
+  Error OfFile(const std::string& file) const;
+
   int code() const { return code_; }
   const std::string& file() const { return file_; }
   const std::string& operation() const { return operation_; }

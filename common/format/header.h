@@ -31,7 +31,7 @@ inline constexpr uint64_t kKnownFeatures =
 inline constexpr std::string_view kRawFormat = "raw";
 
 struct NamedFile {
-  std::string name;    // as stored; relative names start from the add-cow file's folder
+  std::string name;    // as stored; relative names start from the add-cow file's directory
   std::string format;  // never guessed
 
   bool operator==(const NamedFile&) const = default;

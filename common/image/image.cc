@@ -134,7 +134,7 @@ Error Image::StopWriting(const Error& cause) {
     log_(LogLevel::kError,
          fmt::format("{}; read only from here on: writes that were not flushed may be lost",
                      cause.Message()));
-  return Error::Because(EIO, cause.file(), cause.Message());
+  return Error::Because(EIO, "", cause.Message());  // which names the file
 }
 
 // After a failed sync the kernel may have dropped the pages that it could not

@@ -37,16 +37,21 @@ Result<std::unique_ptr<File>> CreateBeside(FileSystem& file_system, const std::s
   constexpr int kAttempts = 100;
   for (int attempt = 1;; attempt++) {
     auto file = file_system.Create(TemporaryPath(path, attempt));
-    if (file || file.error().code() != EEXIST || attempt == kAttempts) return file;
+    if (file) return file;
+    if (file.error().code() != EEXIST || attempt == kAttempts)
+      return Fail(file.error().OfFile(path));
   }
 }
 
-Status FillAndSync(FileSystem& file_system, File* file,
+// `path`: what the file will be called, and is called in messages.
+Status FillAndSync(FileSystem& file_system, const std::string& path, File* file,
                    const std::function<Status(File&)>& fill) {
   Status done = fill(*file);
   if (done) done = file->Sync();
+  if (done) return done;
   // The first error is the one to report.
-  if (!done) (void)file_system.Remove(file->name());
+  (void)file_system.Remove(file->name());
+  if (done.error().file() == file->name()) return Fail(done.error().OfFile(path));
   return done;
 }
 
@@ -59,7 +64,7 @@ Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMod
   there = false;
   ADDCOW_TRY_ASSIGN(auto file, CreateBeside(file_system, path));
   const std::string temporary = file->name();
-  ADDCOW_TRY(FillAndSync(file_system, file.get(), fill));
+  ADDCOW_TRY(FillAndSync(file_system, path, file.get(), fill));
   file.reset();
   if (Status renamed = file_system.Rename(temporary, path, mode); !renamed) {
     (void)file_system.Remove(temporary);

@@ -52,6 +52,12 @@ bool IsNotThere(const Error& error) {
   return error.code() == ENOENT || error.code() == ENOTDIR;
 }
 
+Error DanglingLink(const std::string& path) {
+  return Error::Because(ENOENT, path,
+                        "is a symbolic link that leads to no file (remove it, or make the file "
+                        "that it leads to)");
+}
+
 // With force: only an add-cow file may be replaced, sound or not.
 Status CheckReplaceable(File& file) {
   ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
@@ -76,9 +82,11 @@ Result<Target> FindTarget(FileSystem& file_system, const CreateOptions& options)
   }
   if (!options.force)
     return Fail(
-        Error::Because(EEXIST, path, "is there already (--force replaces an add-cow file)"));
+        Error::Because(EEXIST, path, "already exists (--force replaces an add-cow file)"));
   Target target;
-  ADDCOW_TRY_ASSIGN(target.path, file_system.RealPath(path));
+  auto real = file_system.RealPath(path);
+  if (!real && IsNotThere(real.error())) return Fail(DanglingLink(path));
+  ADDCOW_TRY_ASSIGN(target.path, std::move(real));
   ADDCOW_TRY_ASSIGN(target.existing, file_system.Open(target.path, OpenMode::kReadOnly));
   ADDCOW_TRY(CheckReplaceable(*target.existing));
   // Its server would go on with a file that has no name any more.
@@ -87,12 +95,17 @@ Result<Target> FindTarget(FileSystem& file_system, const CreateOptions& options)
   return target;
 }
 
-// Where a name leads nowhere from the add-cow file's folder, but somewhere
-// from the working directory: how to write it. Else empty.
+// Where a name leads nowhere from the add-cow file's directory, but somewhere
+// from the working directory: how to write it. Else empty. `is_new`: the file is
+// to be made, so its directory is enough.
 std::string Remedy(FileSystem& file_system, const std::string& name, const char* option,
-                   const std::string& directory) {
+                   const std::string& directory, bool is_new = false) {
   if (name.empty() || name.front() == '/') return "";
-  const auto there = file_system.RealPath(name);
+  auto there = file_system.RealPath(name);
+  if (!there && is_new) {
+    there = file_system.RealPath(DirectoryOf(name));
+    if (there) there = ResolveName(*there, BaseName(name));
+  }
   if (!there) return "";
   const std::string relative =
       std::filesystem::path(*there).lexically_relative(directory).string();
@@ -101,10 +114,10 @@ std::string Remedy(FileSystem& file_system, const std::string& name, const char*
 }
 
 Error NotFound(FileSystem& file_system, const Error& error, const std::string& name,
-               const char* option, const std::string& directory) {
+               const char* option, const std::string& directory, bool is_new = false) {
   return Error::Because(error.code(), error.file(),
-                        "not found (names start from the add-cow file's folder" +
-                            Remedy(file_system, name, option, directory) + ")");
+                        "not found (names start from the add-cow file's directory" +
+                            Remedy(file_system, name, option, directory, is_new) + ")");
 }
 
 Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b) {
@@ -137,12 +150,12 @@ Result<uint64_t> SizeOf(File& image, std::optional<uint64_t> wanted) {
   ADDCOW_TRY_ASSIGN(const uint64_t size, image.Size());
   if (size == 0)
     return Fail(Error::Because(EINVAL, image.name(),
-                               "is there already, but empty (remove it, and give a new one's "
+                               "already exists, but is empty (remove it, and give a new one's "
                                "size with -s)"));
   if (wanted && *wanted != size)
     return Fail(Error::Because(
         EINVAL, image.name(),
-        fmt::format("is there already and has {} bytes, not {} (leave out -s to take it as it "
+        fmt::format("already exists and has {} bytes, not {} (leave out -s to take it as it "
                     "is)",
                     size, *wanted)));
   return size;
@@ -156,8 +169,8 @@ Result<uint64_t> NewSize(FileSystem& file_system, const CreateOptions& options,
   if (backing == nullptr)
     return Fail(Error::Because(
         EINVAL, image_path,
-        "is not there, so its size must be given with -s SIZE (names start from the add-cow "
-        "file's folder" +
+        "does not exist, so its size must be given with -s SIZE (names start from the add-cow "
+        "file's directory" +
             Remedy(file_system, options.image_name, "-i", directory) + ")"));
   ADDCOW_TRY_ASSIGN(const uint64_t size, backing->Size());
   if (size == 0)
@@ -184,7 +197,9 @@ Result<std::unique_ptr<File>> MakeImage(FileSystem& file_system, const CreateOpt
   auto file = file_system.Create(path);
   if (!file && IsNotThere(file.error()))
     return Fail(NotFound(file_system, file.error(), options.image_name, "-i",
-                         DirectoryOf(target.path)));
+                         DirectoryOf(target.path), true));
+  // It could not be opened, for it was not there.
+  if (!file && file.error().code() == EEXIST) return Fail(DanglingLink(path));
   if (!file) return file;
   made.Made(path);
   ADDCOW_TRY((*file)->Truncate(size));

@@ -20,7 +20,7 @@ namespace addcow {
 struct CreateOptions {
   // Relative to the working directory, like any path that a user gives.
   std::string add_cow_path;
-  // Stored as they are, and relative to the folder of the add-cow file.
+  // Stored as they are, and relative to the directory of the add-cow file.
   std::string image_name;
   std::optional<NamedFile> backing;
   // Of a new image file, in bytes, 1 .. 2^63 - 1; none: the backing file's.

@@ -94,6 +94,7 @@ for signal in 2 15; do
             fi
         done
         [ "$at" -gt 10 ] || fail "hardly a call was tried: $at"
+        echo "create $options: $((at - 1)) calls"
     done
 done
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # image= and backing= name files that were moved; relative names in the header
-# start from the add-cow file's folder, those on the command line from the
+# start from the add-cow file's directory, those on the command line from the
 # working directory.
 
 . "$(dirname "$0")/../functions.sh"

@@ -52,7 +52,7 @@ for size in 1:1 511:511 64k:65536 64K:65536 1.5M:1572864 3G:3221225472 1T:109951
 done
 rm size-*
 for size in 0 -1 '' 1X 12abc 9223372036854775808 99999999999999999999 9E 1e3; do
-    fails 2 "size '$size'" -i new.raw -s "$size" new.add-cow
+    fails 64 "size '$size'" -i new.raw -s "$size" new.add-cow
 done
 
 # An image file that is there is taken as it is.
@@ -71,16 +71,26 @@ addcow create -b base2.img -F raw -i old.raw old.add-cow 2>note >/dev/null
 grep -q old.raw note || fail "no note about the old bytes in old.raw"
 
 # The format is never guessed, and only raw is served.
-fails 2 -- '-F' -b vm/base.img -i new.raw new.add-cow
-fails 2 -- '-b' -F raw -i new.raw -s 1M new.add-cow
+fails 64 -- '-F' -b vm/base.img -i new.raw new.add-cow
+fails 64 -- '-b' -F raw -i new.raw -s 1M new.add-cow
 fails 1 "qcow2" -b vm/base.img -F qcow2 -i new.raw new.add-cow
 
-# Names start from the add-cow file's folder.
+# Names start from the add-cow file's directory.
 fails 1 'base.img' -b vm/base.img -F raw -i new.raw vm/new.add-cow
 fails 1 'nowhere' -b nowhere.img -F raw -i new.raw new.add-cow
 fails 1 'new.add-cow|folder|nofolder' -i new.raw -s 1M nofolder/new.add-cow
 fails 1 'nofolder' -i nofolder/new.raw -s 1M new.add-cow
 fails 1 size -i new.raw new.add-cow
+# A name that was meant from the working directory: how to write it.
+mkdir sub
+fails 1 "for $PWD/sub/new.raw say -i new.raw" -i sub/new.raw -s 1M sub/new.add-cow
+fails 1 "for $PWD/vm/base.img say -b base.img" -b vm/base.img -F raw -i new.raw vm/new.add-cow
+# A link that leads nowhere is not "File exists".
+ln -s nowhere dangling
+fails 1 'dangling: is a symbolic link that leads to no file' -i dangling -s 1M new.add-cow
+fails 1 'dangling: is a symbolic link that leads to no file' --force -i new.raw -s 1M dangling
+fails 1 'dangling: already exists' -i new.raw -s 1M dangling
+rm dangling
 addcow create -q -b "$PWD/vm/base.img" -F raw -i "$PWD/absolute.raw" absolute.add-cow
 expect_equal "$PWD/vm/base.img" "$(info absolute.add-cow backing-filename)" "absolute name"
 
@@ -110,6 +120,7 @@ if [ "$(id -u)" -eq 0 ] && unshare -m true 2>/dev/null; then
         head -c 60K /dev/zero >full/filler
         if '$ADDCOW_RUN' addcow create -i disk.raw -s 1000G full/x.add-cow 2>stderr; then exit 1; fi
         test \"\$(ls full)\" = filler
+        grep -q 'full/x.add-cow: .*No space' stderr
     " || fail "create on a full file system: $(cat stderr)"
 else
     echo "not tried: a full file system (needs root)"

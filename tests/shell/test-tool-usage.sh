@@ -45,6 +45,8 @@ says "check: '-f' is not an option; see: addcow check --help" check x -f
 says "check: 'y' was not expected, one image is enough; see: addcow check --help" check x y
 says "create: '10G' was not expected (a size is given with -s 10G); see: addcow create --help" \
     create -i disk.raw x.add-cow 10G
+says "create: --image needs a value; see: addcow create --help" create x -i
+says "create: --image was given twice; see: addcow create --help" create x -i a -i b
 says "create: -i IMAGE is required; see: addcow create --help" create x
 expect_fails 64 addcow info --output=xml x
 expect_fails 64 addcow create -i disk.raw

@@ -61,6 +61,19 @@ TEST_F(DurableCreateTest, SyncsContentsThenRenamesThenSyncsTheDirectory) {
                                 "rename " + temporary_ + " /vm/new", "sync directory /vm"}));
 }
 
+// The temporary name means nothing to who gets the message.
+TEST_F(DurableCreateTest, EveryFailureNamesTheFileThatWasAskedFor) {
+  for (uint64_t at = 1;; at++) {
+    faults_.Set({.at = at, .error = ENOSPC});
+    const Status created = Create();
+    if (!faults_.fired()) break;
+    ASSERT_FALSE(created.has_value()) << at;
+    EXPECT_EQ(created.error().Message().find(".tmp"), std::string::npos) << at;
+    EXPECT_NE(created.error().Message().find("/vm"), std::string::npos) << at;
+    (void)fake_.Remove("/vm/new");
+  }
+}
+
 // Else a file could not have the longest name that its file system allows.
 TEST_F(DurableCreateTest, TemporaryNameIsNoLongerThanALongName) {
   const std::string suffix = fmt::format(".{}.tmp", ::getpid());
