@@ -43,7 +43,12 @@ Result<std::unique_ptr<File>> CreateBeside(FileSystem& file_system, const std::s
   }
 }
 
-// `path`: what the file will be called, and is called in messages.
+// In messages the temporary file is called what it is to become.
+Status Called(const std::string& path, const std::string& temporary, Status done) {
+  if (done || done.error().file() != temporary) return done;
+  return Fail(done.error().OfFile(path));
+}
+
 Status FillAndSync(FileSystem& file_system, const std::string& path, File* file,
                    const std::function<Status(File&)>& fill) {
   Status done = fill(*file);
@@ -51,8 +56,7 @@ Status FillAndSync(FileSystem& file_system, const std::string& path, File* file,
   if (done) return done;
   // The first error is the one to report.
   (void)file_system.Remove(file->name());
-  if (done.error().file() == file->name()) return Fail(done.error().OfFile(path));
-  return done;
+  return Called(path, file->name(), std::move(done));
 }
 
 }  // namespace
@@ -68,7 +72,7 @@ Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMod
   file.reset();
   if (Status renamed = file_system.Rename(temporary, path, mode); !renamed) {
     (void)file_system.Remove(temporary);
-    return renamed;
+    return Called(path, temporary, std::move(renamed));
   }
   there = true;
   Status synced = file_system.SyncDirectory(DirectoryOf(path));
