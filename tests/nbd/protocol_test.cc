@@ -147,9 +147,20 @@ TEST_F(NbdTest, ExtentsOfTheLongestRequestDoNotEndTheServer) {
                                kBitmapOffset + Layout(16 * kGiB).padded_bitmap_bytes());
   StartServer();
   const NbdHandle nbd = Connect();
-  EXPECT_EQ(BlockStatus(nbd.get(), 0, 0xffffffff),
-            (Extents{{65536, kData}, {0xffffffff - 65536, kHoleZero}}));
-  EXPECT_EQ(BlockStatus(nbd.get(), kGiB, 0xffffffff), (Extents{{0xffffffff, kHoleZero}}));
+  // The server may tell of less than was asked for: nbdkit 1.48 cuts to a multiple of
+  // 64 KiB.
+  const auto is_nearly_all = [](uint64_t end) {
+    return end >= 0xffff0000 && end <= 0xffffffff;
+  };
+  const Extents first = BlockStatus(nbd.get(), 0, 0xffffffff);
+  ASSERT_EQ(first.size(), 2u);
+  EXPECT_EQ(first[0], Extents::value_type(65536, kData));
+  EXPECT_EQ(first[1].second, kHoleZero);
+  EXPECT_PRED1(is_nearly_all, 65536 + first[1].first);
+  const Extents hole = BlockStatus(nbd.get(), kGiB, 0xffffffff);
+  ASSERT_EQ(hole.size(), 1u);
+  EXPECT_EQ(hole[0].second, kHoleZero);
+  EXPECT_PRED1(is_nearly_all, hole[0].first);
 }
 
 // nbdkit's own fallback for zeroes writes the same 64 MiB again and again.
