@@ -50,3 +50,7 @@ check_LTLIBRARIES += tests/fault/fault-shim.la
 tests_fault_fault_shim_la_SOURCES = tests/fault/fault_shim.c
 tests_fault_fault_shim_la_CPPFLAGS = -U_FORTIFY_SOURCE
 tests_fault_fault_shim_la_LDFLAGS = -module -avoid-version -shared -rpath /nowhere
+
+# A sandbox in which system calls fail, for a shell test.
+check_PROGRAMS += tests/fault/forbid
+tests_fault_forbid_SOURCES = tests/fault/forbid.c

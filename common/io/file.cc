@@ -22,6 +22,12 @@ auto RetryInterrupted(Call call) {
   }
 }
 
+// The system does not have the call: so an old kernel says it, and so the
+// sandbox of a container, which answers EPERM to what it does not know.
+bool IsNotThere(int code) { return code == ENOSYS || code == EPERM || code == EOPNOTSUPP; }
+
+bool CannotTellHoles(int code) { return code == EINVAL || IsNotThere(code); }
+
 }  // namespace
 
 Error File::Failure(int code, std::string_view operation) const {
@@ -97,6 +103,18 @@ Status File::ZeroRange(uint64_t offset, uint64_t length) {
   return {};
 }
 
+Status File::Reserve(uint64_t offset, uint64_t length) {
+  auto done = RetryInterrupted([&] { return DoReserve(offset, length); });
+  if (!done) return Fail(Failure(done.error(), "fallocate", offset, length));
+  return {};
+}
+
+Result<StorageRun> File::StorageAt(uint64_t offset, uint64_t length) {
+  auto run = RetryInterrupted([&] { return DoStorageAt(offset, length); });
+  if (!run) return Fail(Failure(run.error(), "fiemap", offset, length));
+  return *run;
+}
+
 Status File::SyncData() {
   auto done = RetryInterrupted([&] { return DoSyncData(); });
   if (!done) return Fail(Failure(done.error(), "fdatasync"));
@@ -117,7 +135,7 @@ Status File::StartWriteback(uint64_t offset, uint64_t length) {
     case EOPNOTSUPP:
     case EINVAL:
     case ESPIPE:
-    case EPERM:   // a sandbox that does not know the call
+    case EPERM:   // see IsNotThere
     case ENOMEM:  // nothing is lost, and a sync tries again
     case EAGAIN:
       return {};
@@ -149,22 +167,21 @@ Result<uint64_t> File::FindData(uint64_t offset) {
   auto found = RetryInterrupted([&] { return DoSeekData(offset); });
   if (found) return *found;
   if (found.error() == ENXIO) return SizeFrom(offset);
-  if (found.error() == EINVAL || found.error() == EOPNOTSUPP) return offset;
+  if (CannotTellHoles(found.error())) return offset;
   return Fail(Failure(found.error(), "lseek", offset, 0));
 }
 
 Result<uint64_t> File::FindHole(uint64_t offset) {
   auto found = RetryInterrupted([&] { return DoSeekHole(offset); });
   if (found) return *found;
-  if (found.error() == ENXIO || found.error() == EINVAL || found.error() == EOPNOTSUPP)
-    return SizeFrom(offset);
+  if (found.error() == ENXIO || CannotTellHoles(found.error())) return SizeFrom(offset);
   return Fail(Failure(found.error(), "lseek", offset, 0));
 }
 
 Status File::Prefetch(uint64_t offset, uint64_t length) {
   auto done = RetryInterrupted([&] { return DoPrefetch(offset, length); });
-  if (!done) return Fail(Failure(done.error(), "fadvise", offset, length));
-  return {};
+  if (done || IsNotThere(done.error())) return {};
+  return Fail(Failure(done.error(), "fadvise", offset, length));
 }
 
 Status File::Lock(LockKind kind) {

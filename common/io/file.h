@@ -24,6 +24,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -43,11 +44,22 @@ struct FileInfo {
   uint64_t inode = 0;
   bool is_block_device = false;
   uint64_t allocated_bytes = 0;  // storage in use; 0 for a block device
+  // What the file's file system has left for us; nothing: it cannot be told.
+  std::optional<uint64_t> free_bytes = std::nullopt;
+  // No byte at or past it can be written by this process (RLIMIT_FSIZE).
+  uint64_t size_limit = UINT64_MAX;
 
   bool SameFile(const FileInfo& other) const {
     return is_block_device == other.is_block_device && device == other.device &&
            inode == other.inode;
   }
+};
+
+// Neighbouring bytes of a file that all have storage, reserved or written, or
+// that all have none.
+struct StorageRun {
+  bool present = false;
+  uint64_t length = 0;
 };
 
 // What the holder of a lock does with a file; see File::Lock.
@@ -96,6 +108,16 @@ class File {
   // Makes the range read as zeroes and keeps or takes storage for it. Never
   // changes the size. Errors as for PunchHole.
   Status ZeroRange(uint64_t offset, uint64_t length);
+
+  // Sees to it that the range has storage, so that writing to it later needs no
+  // more room. What it reads as stays, and so does the size. ENOSPC, EDQUOT, and
+  // EFBIG (the process's limit of file sizes too): not all of it could be had.
+  // EOPNOTSUPP or EINVAL: cannot be done here; nothing was changed.
+  Status Reserve(uint64_t offset, uint64_t length);
+
+  // The run at `offset`, no longer than `length`, which is 1 or more; storage
+  // that was reserved and never written counts. EOPNOTSUPP: cannot be told.
+  Result<StorageRun> StorageAt(uint64_t offset, uint64_t length);
 
   // fdatasync(2), fsync(2). See "Durability" above.
   Status SyncData();
@@ -146,6 +168,8 @@ class File {
   virtual SysResult<void> DoCloneFrom(const File& source, uint64_t offset, uint64_t length) = 0;
   virtual SysResult<void> DoPunchHole(uint64_t offset, uint64_t length) = 0;
   virtual SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) = 0;
+  virtual SysResult<void> DoReserve(uint64_t offset, uint64_t length) = 0;
+  virtual SysResult<StorageRun> DoStorageAt(uint64_t offset, uint64_t length) = 0;
   virtual SysResult<void> DoSyncData() = 0;
   virtual SysResult<void> DoSync() = 0;
   virtual SysResult<void> DoStartWriteback(uint64_t offset, uint64_t length) = 0;

@@ -6,19 +6,25 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <climits>
 #include <cstdlib>
+#include <cstring>
 #include <initializer_list>
+#include <new>
 
 #include "common/base/units.h"
 #include "common/io/file_lock.h"
@@ -42,6 +48,20 @@ bool FitsOffset(uint64_t offset, uint64_t length) {
 
 off_t Offset(uint64_t offset) { return static_cast<off_t>(offset); }
 
+// For a call that there is another way for: whether that has to be taken, since
+// the system does not have this one. The sandbox of a container (seccomp) says
+// EPERM to a call that it does not know; where EPERM is meant, the other way
+// fails as well, and says so.
+bool IsNotThere(int code) { return code == ENOSYS || code == EPERM; }
+
+// RLIMIT_FSIZE; a write that reaches it fails with EFBIG, or is short.
+uint64_t SizeLimit() {
+  struct rlimit limit;
+  if (::getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+    return UINT64_MAX;
+  return limit.rlim_cur;
+}
+
 }  // namespace
 
 SysResult<size_t> PosixFile::DoRead(std::span<std::byte> buffer, uint64_t offset) {
@@ -63,8 +83,7 @@ SysResult<size_t> PosixFile::DoWriteDurably(std::span<const std::byte> data, uin
   const iovec part{const_cast<std::byte*>(data.data()), data.size()};
   const ssize_t count = ::pwritev2(fd_.get(), &part, 1, Offset(offset), RWF_DSYNC);
   if (count >= 0) return static_cast<size_t>(count);
-  // A kernel or a sandbox that does not know the call.
-  if (errno == ENOSYS) return tl::unexpected<int>(EOPNOTSUPP);
+  if (IsNotThere(errno)) return tl::unexpected<int>(EOPNOTSUPP);
   return LastErrno();
 }
 
@@ -77,8 +96,8 @@ SysResult<void> PosixFile::DoCloneFrom(const File& source, uint64_t offset, uint
   range.src_length = length;
   auto done = Check(::ioctl(fd_.get(), FICLONERANGE, &range));
   // Other words for "never": two file systems, a device, an old kernel.
-  if (!done && (done.error() == EXDEV || done.error() == ENOTTY || done.error() == ENOSYS ||
-                done.error() == EISDIR || done.error() == EBADF || done.error() == EPERM))
+  if (!done && (done.error() == EXDEV || done.error() == ENOTTY || done.error() == EISDIR ||
+                done.error() == EBADF || IsNotThere(done.error())))
     return tl::unexpected<int>(EOPNOTSUPP);
   return done;
 }
@@ -87,7 +106,7 @@ SysResult<void> PosixFile::Fallocate(int mode, uint64_t offset, uint64_t length)
   if (!FitsOffset(offset, length)) return tl::unexpected<int>(EFBIG);
   auto done = Check(::fallocate(fd_.get(), mode, Offset(offset), Offset(length)));
   // Some file systems and devices have other words for "not supported".
-  if (!done && (done.error() == ENOSYS || done.error() == ENODEV || done.error() == ENOTTY))
+  if (!done && (done.error() == ENODEV || done.error() == ENOTTY || IsNotThere(done.error())))
     return tl::unexpected<int>(EOPNOTSUPP);
   return done;
 }
@@ -98,6 +117,37 @@ SysResult<void> PosixFile::DoPunchHole(uint64_t offset, uint64_t length) {
 
 SysResult<void> PosixFile::DoZeroRange(uint64_t offset, uint64_t length) {
   return Fallocate(FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
+}
+
+// The limit of file sizes is looked at here: a file may have storage past it, but
+// no write gets there.
+SysResult<void> PosixFile::DoReserve(uint64_t offset, uint64_t length) {
+  if (!RangeFits(offset, length, SizeLimit())) return tl::unexpected<int>(EFBIG);
+  return Fallocate(FALLOC_FL_KEEP_SIZE, offset, length);
+}
+
+// SEEK_DATA would not do: it takes storage that was never written for a hole.
+SysResult<StorageRun> PosixFile::DoStorageAt(uint64_t offset, uint64_t length) {
+  // The room for one extent is behind the request, which ends in an array.
+  alignas(fiemap) std::array<std::byte, sizeof(fiemap) + sizeof(fiemap_extent)> bytes = {};
+  auto* const request = new (bytes.data()) fiemap{};
+  request->fm_start = offset;
+  request->fm_length = length;
+  request->fm_extent_count = 1;
+  if (::ioctl(fd_.get(), FS_IOC_FIEMAP, request) != 0) {
+    const int code = errno;
+    // Other words for "cannot be told": a device, a file system without it.
+    const bool never = code == ENOTTY || code == EINVAL || code == EBADR || IsNotThere(code);
+    return tl::unexpected<int>(never ? EOPNOTSUPP : code);
+  }
+  if (request->fm_mapped_extents == 0) return StorageRun{false, length};
+  fiemap_extent extent;
+  std::memcpy(&extent, bytes.data() + sizeof(fiemap), sizeof extent);
+  if (extent.fe_logical > offset)
+    return StorageRun{false, std::min<uint64_t>(extent.fe_logical - offset, length)};
+  const uint64_t end = extent.fe_logical + extent.fe_length;
+  if (end <= offset) return tl::unexpected<int>(EOPNOTSUPP);  // not what was asked for
+  return StorageRun{true, std::min<uint64_t>(end - offset, length)};
 }
 
 SysResult<void> PosixFile::DoSyncData() { return Check(::fdatasync(fd_.get())); }
@@ -144,6 +194,11 @@ SysResult<FileInfo> PosixFile::DoInfo() {
   info.inode = info.is_block_device ? 0 : st.st_ino;
   info.allocated_bytes =
       info.is_block_device ? 0 : static_cast<uint64_t>(st.st_blocks) * kSectorSize;
+  info.size_limit = info.is_block_device ? UINT64_MAX : SizeLimit();
+  struct statvfs space;
+  // No blocks at all: a file system (FUSE) that does not count them.
+  if (!info.is_block_device && ::fstatvfs(fd_.get(), &space) == 0 && space.f_blocks > 0)
+    info.free_bytes = uint64_t{space.f_bavail} * space.f_frsize;
   return info;
 }
 
@@ -168,10 +223,14 @@ class PosixFileSystemImpl final : public FileSystem {
       how.flags = static_cast<unsigned>(flags | O_CLOEXEC);
       how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
       // EAGAIN: something was renamed meanwhile, so it could not be sure.
-      return Retry(path, {EINTR, EAGAIN}, [&] {
+      auto fd = Retry(path, {EINTR, EAGAIN}, [&] {
         return static_cast<int>(
             ::syscall(SYS_openat2, root.get(), name.c_str(), &how, sizeof how));
       });
+      // Nobody is forbidden to look at a file so; the call itself is.
+      if (!fd && (flags & O_PATH) != 0 && IsNotThere(fd.error().code()))
+        return Result<UniqueFd>(Fail(Error::System(ENOSYS, "openat2", path)));
+      return fd;
     });
   }
 
@@ -185,7 +244,8 @@ class PosixFileSystemImpl final : public FileSystem {
     if (mode == RenameMode::kKeepExisting) {
       if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0)
         return {};
-      if (errno != EINVAL && errno != ENOSYS) return Fail(Error::System(errno, "rename", to));
+      if (errno != EINVAL && !IsNotThere(errno))
+        return Fail(Error::System(errno, "rename", to));
       // A file system without RENAME_NOREPLACE: a second name, which never
       // replaces one, and then without the first.
       if (::link(from.c_str(), to.c_str()) != 0) return Fail(Error::System(errno, "link", to));
@@ -243,12 +303,47 @@ class PosixFileSystemImpl final : public FileSystem {
     return Retry(path, {EINTR}, [&] { return ::open(path.c_str(), flags | O_CLOEXEC, mode); });
   }
 
-  static Status CheckKind(const UniqueFd& fd, const std::string& path) {
+  static Result<struct stat> CheckKind(const UniqueFd& fd, const std::string& path) {
     struct stat st;
     if (::fstat(fd.get(), &st) != 0) return Fail(Error::System(errno, "fstat", path));
     if (S_ISDIR(st.st_mode)) return Fail(Error::System(EISDIR, "open", path));
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
       return Fail(Error::Because(EINVAL, path, "not a regular file or a block device"));
+    return st;
+  }
+
+  // Opens what `probe`, an O_PATH descriptor, leads to. EXDEV where there is no
+  // /proc, or one that is not the system's.
+  static Result<UniqueFd> OpenAgain(const UniqueFd& probe, const std::string& path, int access,
+                                    const struct stat& seen) {
+    const std::string link = "/proc/self/fd/" + std::to_string(probe.get());
+    auto fd = Retry(path, {EINTR},
+                    [&] { return ::open(link.c_str(), access | O_NOCTTY | O_CLOEXEC); });
+    const auto no_proc = [&] { return Fail(Error::System(EXDEV, "open", path)); };
+    if (!fd) {
+      switch (fd.error().code()) {
+        case ENOENT:
+        case ENOTDIR:
+        case ELOOP:
+        case EACCES:  // /proc itself, perhaps: the file's own name will tell
+        case EPERM:
+          return no_proc();
+        default:
+          return fd;
+      }
+    }
+    struct stat st;
+    if (::fstat(fd->get(), &st) != 0) return Fail(Error::System(errno, "fstat", path));
+    if (st.st_dev != seen.st_dev || st.st_ino != seen.st_ino) return no_proc();
+    return fd;
+  }
+
+  // A read-only device is opened for writing all the same; only writes would fail.
+  static Status CheckWritable(const UniqueFd& fd, const std::string& path,
+                              const struct stat& seen) {
+    int read_only = 0;
+    if (S_ISBLK(seen.st_mode) && ::ioctl(fd.get(), BLKROGET, &read_only) == 0 && read_only != 0)
+      return Fail(Error::System(EROFS, "open", path));
     return {};
   }
 
@@ -258,14 +353,24 @@ class PosixFileSystemImpl final : public FileSystem {
                                                    Call open) {
     // What it is is looked at first: opening a device can set it in motion.
     ADDCOW_TRY_ASSIGN(const UniqueFd probe, open(O_PATH));
-    ADDCOW_TRY(CheckKind(probe, path));
-    // By now another file may be there. O_NONBLOCK: if it is a FIFO or a
-    // terminal it must be refused, not waited for; it means nothing to regular
-    // files and block devices.
+    ADDCOW_TRY_ASSIGN(struct stat seen, CheckKind(probe, path));
+    // By now another file may be there under this name. So it is the one that
+    // was looked at that is opened, without O_NONBLOCK: that would give EAGAIN
+    // where somebody has a lease on the file (Samba, an NFS server's delegation),
+    // who has to be waited for.
     const int access = mode == OpenMode::kReadOnly ? O_RDONLY : O_RDWR;
-    ADDCOW_TRY_ASSIGN(UniqueFd fd, open(access | O_NONBLOCK | O_NOCTTY));
-    ADDCOW_TRY(CheckKind(fd, path));
-    return MakeFile(path, std::move(fd));
+    auto fd = OpenAgain(probe, path, access, seen);
+    if (!fd && fd.error().code() == EXDEV) {
+      // By its name, then. O_NONBLOCK: a FIFO or a terminal that is there now must
+      // be refused, not waited for.
+      fd = open(access | O_NONBLOCK | O_NOCTTY);
+      if (fd) {
+        ADDCOW_TRY_ASSIGN(seen, CheckKind(*fd, path));
+      }
+    }
+    if (!fd) return Fail(std::move(fd).error());
+    if (mode == OpenMode::kReadWrite) ADDCOW_TRY(CheckWritable(*fd, path, seen));
+    return MakeFile(path, std::move(*fd));
   }
 
   static std::unique_ptr<File> MakeFile(const std::string& path, UniqueFd fd) {

@@ -23,6 +23,8 @@ class PosixFile final : public File {
   SysResult<void> DoCloneFrom(const File& source, uint64_t offset, uint64_t length) override;
   SysResult<void> DoPunchHole(uint64_t offset, uint64_t length) override;
   SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) override;
+  SysResult<void> DoReserve(uint64_t offset, uint64_t length) override;
+  SysResult<StorageRun> DoStorageAt(uint64_t offset, uint64_t length) override;
   SysResult<void> DoSyncData() override;
   SysResult<void> DoSync() override;
   SysResult<void> DoStartWriteback(uint64_t offset, uint64_t length) override;

@@ -216,7 +216,13 @@ open (const char *path, int flags, ...)
     mode = va_arg (args, mode_t);
     va_end (args);
   }
-  FAIL_IF (fault ("open", path));
+  /* What was looked at with O_PATH is opened so. */
+  static const char by_fd[] = "/proc/self/fd/";
+  const size_t prefix = sizeof by_fd - 1;
+  if (strncmp (path, by_fd, prefix) == 0)
+    FAIL_IF (fault_fd ("open", atoi (path + prefix)));
+  else
+    FAIL_IF (fault ("open", path));
   return REAL (open) (path, flags, mode);
 }
 

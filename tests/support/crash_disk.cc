@@ -26,6 +26,13 @@ class CrashFile final : public File {
   SysResult<uint64_t> DoSize() override { return inode_->Size(); }
   SysResult<uint64_t> DoSeekData(uint64_t offset) override { return inode_->SeekData(offset); }
   SysResult<uint64_t> DoSeekHole(uint64_t offset) override { return inode_->SeekHole(offset); }
+  // Storage is not what is lost here: reserving it changes no contents.
+  SysResult<void> DoReserve(uint64_t offset, uint64_t length) override {
+    return inode_->Reserve(offset, length);
+  }
+  SysResult<StorageRun> DoStorageAt(uint64_t offset, uint64_t length) override {
+    return inode_->StorageAt(offset, length);
+  }
   // Anything may be written out at any time here.
   SysResult<void> DoStartWriteback(uint64_t, uint64_t) override { return {}; }
   SysResult<void> DoPrefetch(uint64_t, uint64_t) override { return {}; }

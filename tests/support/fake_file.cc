@@ -54,6 +54,15 @@ FakeInode::Kind FakeInode::KindOf(uint64_t block) const {
   return found->second == nullptr ? Kind::kUnwritten : Kind::kData;
 }
 
+// Whether the blocks of the range that have no storage may have some.
+bool FakeInode::HasRoomFor(uint64_t offset, uint64_t length) const {
+  if (abilities_.most_blocks == UINT64_MAX) return true;
+  uint64_t blocks = blocks_.size();
+  for (BlockWalk at(offset, length); at.Next();)
+    if (KindOf(at.block) == Kind::kHole) blocks++;
+  return blocks == blocks_.size() || blocks <= abilities_.most_blocks;
+}
+
 // The block's bytes, this inode's own.
 FakeInode::Block& FakeInode::Writable(uint64_t block) {
   std::shared_ptr<Block>& bytes = blocks_[block];
@@ -119,6 +128,10 @@ SysResult<size_t> FakeInode::Write(std::span<const std::byte> data, uint64_t off
   if (!RangeFits(offset, data.size(), kMaxOffset)) return tl::unexpected<int>(EFBIG);
   if (abilities_.is_block_device && !RangeFits(offset, data.size(), size_))
     return tl::unexpected<int>(ENOSPC);
+  // A write that reaches the limit is short, one that begins there fails.
+  if (offset >= abilities_.size_limit && !data.empty()) return tl::unexpected<int>(EFBIG);
+  data = data.first(std::min<uint64_t>(data.size(), abilities_.size_limit - offset));
+  if (!HasRoomFor(offset, data.size())) return tl::unexpected<int>(ENOSPC);
   CopyIn(data.data(), offset, data.size());
   size_ = std::max(size_, offset + data.size());
   return data.size();
@@ -180,6 +193,32 @@ SysResult<void> FakeInode::ZeroRange(uint64_t offset, uint64_t length) {
   return {};
 }
 
+SysResult<void> FakeInode::Reserve(uint64_t offset, uint64_t length) {
+  MutexLock lock(mutex_);
+  if (!abilities_.reserve || abilities_.is_block_device) return tl::unexpected<int>(EOPNOTSUPP);
+  if (length == 0) return tl::unexpected<int>(EINVAL);
+  if (!RangeFits(offset, length, std::min(kMaxOffset, abilities_.size_limit)))
+    return tl::unexpected<int>(EFBIG);
+  if (!HasRoomFor(offset, length)) return tl::unexpected<int>(ENOSPC);
+  for (BlockWalk at(offset, length); at.Next();) blocks_.try_emplace(at.block, nullptr);
+  return {};
+}
+
+SysResult<StorageRun> FakeInode::StorageAt(uint64_t offset, uint64_t length) const {
+  MutexLock lock(mutex_);
+  if (!abilities_.storage_at) return tl::unexpected<int>(EOPNOTSUPP);
+  const bool present = KindOf(offset / kBlock) != Kind::kHole;
+  const uint64_t end = offset + length;
+  auto next = blocks_.lower_bound(offset / kBlock);
+  if (!present) {
+    const uint64_t stop = next == blocks_.end() ? end : std::min(end, next->first * kBlock);
+    return StorageRun{false, stop - offset};
+  }
+  uint64_t block = offset / kBlock;
+  for (; next != blocks_.end() && next->first == block && block * kBlock < end; ++next) block++;
+  return StorageRun{true, std::min(end, block * kBlock) - offset};
+}
+
 SysResult<uint64_t> FakeInode::Size() const { return size(); }
 
 SysResult<void> FakeInode::Truncate(uint64_t size) {
@@ -230,6 +269,11 @@ SysResult<FileInfo> FakeInode::Info() const {
   info.inode = number_;
   info.is_block_device = abilities_.is_block_device;
   info.allocated_bytes = info.is_block_device ? 0 : blocks_.size() * kBlock;
+  info.size_limit = abilities_.size_limit;
+  if (abilities_.most_blocks != UINT64_MAX)
+    info.free_bytes =
+        (abilities_.most_blocks - std::min<uint64_t>(abilities_.most_blocks, blocks_.size())) *
+        kBlock;
   return info;
 }
 
@@ -314,6 +358,11 @@ SysResult<void> FakeFile::DoPunchHole(uint64_t offset, uint64_t length) {
 SysResult<void> FakeFile::DoZeroRange(uint64_t offset, uint64_t length) {
   if (access_ == Access::kReadOnly) return tl::unexpected<int>(EBADF);
   return inode_->ZeroRange(offset, length);
+}
+
+SysResult<void> FakeFile::DoReserve(uint64_t offset, uint64_t length) {
+  if (access_ == Access::kReadOnly) return tl::unexpected<int>(EBADF);
+  return inode_->Reserve(offset, length);
 }
 
 SysResult<void> FakeFile::DoTruncate(uint64_t size) {

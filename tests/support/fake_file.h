@@ -46,6 +46,12 @@ class FakeInode {
     bool lock = true;           // else ENOLCK
     bool write_durably = true;  // else EOPNOTSUPP
     bool clone = false;         // else EOPNOTSUPP; off, as most file systems are
+    bool reserve = true;        // else EOPNOTSUPP
+    bool storage_at = true;     // else EOPNOTSUPP
+    // ENOSPC where the file would have more blocks than that, and how many of
+    // them are left is told.
+    uint64_t most_blocks = UINT64_MAX;
+    uint64_t size_limit = UINT64_MAX;  // EFBIG: writing at or past it
   };
 
   // Inode numbers are unique in the process.
@@ -57,6 +63,8 @@ class FakeInode {
   SysResult<void> CloneFrom(const FakeInode& source, uint64_t offset, uint64_t length);
   SysResult<void> PunchHole(uint64_t offset, uint64_t length);
   SysResult<void> ZeroRange(uint64_t offset, uint64_t length);
+  SysResult<void> Reserve(uint64_t offset, uint64_t length);
+  SysResult<StorageRun> StorageAt(uint64_t offset, uint64_t length) const;
   SysResult<uint64_t> Size() const;
   SysResult<void> Truncate(uint64_t size);
   SysResult<uint64_t> SeekData(uint64_t offset) const;
@@ -81,6 +89,7 @@ class FakeInode {
   explicit FakeInode(uint64_t number) : number_(number) {}
 
   Kind KindOf(uint64_t block) const ADDCOW_REQUIRES(mutex_);
+  bool HasRoomFor(uint64_t offset, uint64_t length) const ADDCOW_REQUIRES(mutex_);
   Block& Writable(uint64_t block) ADDCOW_REQUIRES(mutex_);
   void CopyIn(const std::byte* data, uint64_t offset, uint64_t length) ADDCOW_REQUIRES(mutex_);
   void CopyOut(std::span<std::byte> buffer, uint64_t offset) const ADDCOW_REQUIRES(mutex_);
@@ -122,6 +131,10 @@ class FakeFile final : public File {
   SysResult<void> DoCloneFrom(const File& source, uint64_t offset, uint64_t length) override;
   SysResult<void> DoPunchHole(uint64_t offset, uint64_t length) override;
   SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) override;
+  SysResult<void> DoReserve(uint64_t offset, uint64_t length) override;
+  SysResult<StorageRun> DoStorageAt(uint64_t offset, uint64_t length) override {
+    return inode_->StorageAt(offset, length);
+  }
   SysResult<void> DoSyncData() override { return {}; }
   SysResult<void> DoSync() override { return {}; }
   SysResult<uint64_t> DoSize() override { return inode_->Size(); }

@@ -61,6 +61,16 @@ SysResult<void> ForwardingFile::DoZeroRange(uint64_t offset, uint64_t length) {
               [&](const Verdict&) { return inner_->DoZeroRange(offset, length); });
 }
 
+SysResult<void> ForwardingFile::DoReserve(uint64_t offset, uint64_t length) {
+  return Pass({OpKind::kReserve, name(), offset, length},
+              [&](const Verdict&) { return inner_->DoReserve(offset, length); });
+}
+
+SysResult<StorageRun> ForwardingFile::DoStorageAt(uint64_t offset, uint64_t length) {
+  return Pass({OpKind::kStorageAt, name(), offset, length},
+              [&](const Verdict&) { return inner_->DoStorageAt(offset, length); });
+}
+
 SysResult<void> ForwardingFile::DoSyncData() {
   return Pass({OpKind::kSyncData, name()},
               [&](const Verdict&) { return inner_->DoSyncData(); });

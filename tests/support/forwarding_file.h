@@ -51,6 +51,8 @@ class ForwardingFile final : public File {
   SysResult<void> DoCloneFrom(const File& source, uint64_t offset, uint64_t length) override;
   SysResult<void> DoPunchHole(uint64_t offset, uint64_t length) override;
   SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) override;
+  SysResult<void> DoReserve(uint64_t offset, uint64_t length) override;
+  SysResult<StorageRun> DoStorageAt(uint64_t offset, uint64_t length) override;
   SysResult<void> DoSyncData() override;
   SysResult<void> DoSync() override;
   SysResult<uint64_t> DoSize() override;

@@ -22,6 +22,10 @@ const char* Name(OpKind kind) {
       return "punch hole";
     case OpKind::kZeroRange:
       return "zero range";
+    case OpKind::kReserve:
+      return "reserve";
+    case OpKind::kStorageAt:
+      return "storage at";
     case OpKind::kSyncData:
       return "sync data";
     case OpKind::kSync:
@@ -68,6 +72,8 @@ std::string ToString(const Operation& operation) {
     case OpKind::kClone:
     case OpKind::kPunchHole:
     case OpKind::kZeroRange:
+    case OpKind::kReserve:
+    case OpKind::kStorageAt:
     case OpKind::kStartWriteback:
     case OpKind::kPrefetch:
       return fmt::format("{} {} {}+{}", Name(operation.kind), operation.path, operation.offset,

@@ -23,6 +23,8 @@ enum class OpKind {
   kClone,
   kPunchHole,
   kZeroRange,
+  kReserve,
+  kStorageAt,
   kSyncData,
   kSync,
   kStartWriteback,

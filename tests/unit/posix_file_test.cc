@@ -7,10 +7,12 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <fstream>
 
 #include "common/base/units.h"
@@ -163,6 +165,56 @@ TEST_F(PosixFileTest, CloningFromAnotherFileSystemCannotBeDone) {
   EXPECT_EQ(Read(*to, 0, 4096), Repeat(2, 4096));
 }
 
+TEST_F(PosixFileTest, ReservedStorageReadsAsBeforeAndKeepsTheSize) {
+  const auto file = Create("f");
+  ASSERT_OK(file->Write(Repeat(1, 5000), 0));
+  ASSERT_OK(file->Truncate(kMiB));
+  const Status reserved = file->Reserve(4096, 2 * kMiB);
+  if (!reserved && reserved.error().code() == EOPNOTSUPP) GTEST_SKIP() << "no fallocate here";
+  ASSERT_OK(reserved);
+  EXPECT_EQ(Read(*file, 0, 5000), Repeat(1, 5000));
+  EXPECT_EQ(Read(*file, 5000, kMiB - 5000), Repeat(0, kMiB - 5000));
+  ASSERT_OK_AND_ASSIGN(const uint64_t size, file->Size());
+  EXPECT_EQ(size, kMiB);
+  ASSERT_OK_AND_ASSIGN(const FileInfo info, file->Info());
+  EXPECT_GE(info.allocated_bytes, kMiB);
+  EXPECT_TRUE(info.free_bytes.has_value());
+}
+
+TEST_F(PosixFileTest, StorageThatWasReservedIsTold) {
+  const auto file = Create("f");
+  ASSERT_OK(file->Truncate(kMiB));
+  const auto run = file->StorageAt(0, kMiB);
+  if (!run && run.error().code() == EOPNOTSUPP) GTEST_SKIP() << "not told here";
+  ASSERT_OK(run);
+  EXPECT_FALSE(run->present);
+  EXPECT_EQ(run->length, kMiB);
+  if (!file->Reserve(256 * kKiB, 128 * kKiB)) GTEST_SKIP() << "no fallocate here";
+  ASSERT_OK_AND_ASSIGN(const StorageRun before, file->StorageAt(0, kMiB));
+  EXPECT_FALSE(before.present);
+  EXPECT_EQ(before.length, 256 * kKiB);
+  ASSERT_OK_AND_ASSIGN(const StorageRun within, file->StorageAt(300 * kKiB, kMiB - 300 * kKiB));
+  EXPECT_TRUE(within.present);
+  EXPECT_EQ(within.length, 84 * kKiB);
+  ASSERT_OK_AND_ASSIGN(const StorageRun cut, file->StorageAt(256 * kKiB, 10));
+  EXPECT_TRUE(cut.present);
+  EXPECT_EQ(cut.length, 10u);
+}
+
+TEST_F(PosixFileTest, PastTheLimitOfFileSizesNothingIsReservedAndTheLimitIsTold) {
+  const auto file = Create("f");
+  struct rlimit old;
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &old), 0);
+  const struct rlimit small = {kMiB, old.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  const Status reserved = file->Reserve(kMiB - 4096, 8192);
+  const auto info = file->Info();
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &old), 0);
+  EXPECT_TRUE(FailsWith(reserved, EFBIG));
+  ASSERT_OK(info);
+  EXPECT_EQ(info->size_limit, kMiB);
+}
+
 TEST_F(PosixFileTest, PrefetchChangesNothing) {
   const auto file = Create("f");
   ASSERT_OK(file->Write(Repeat(1, 10), 0));
@@ -199,6 +251,40 @@ TEST_F(PosixFileSystemTest, RefusesAFifoWithoutWaiting) {
     EXPECT_TRUE(FailsWith(opened, EINVAL));
     EXPECT_TRUE(FailsSaying(opened, "not a regular file or a block device"));
   }
+}
+
+// As Samba and an NFS server have it for their clients: who opens the file has to
+// wait until they let go, which an ordinary open does.
+TEST_F(PosixFileSystemTest, OpenWaitsForALeaseToBeGivenUp) {
+  const std::string path = directory_ / "leased";
+  ASSERT_OK(posix_.Create(path));
+  int ready[2];
+  ASSERT_EQ(::pipe(ready), 0);
+  const pid_t holder = ::fork();
+  ASSERT_GE(holder, 0);
+  if (holder == 0) {
+    sigset_t broken;
+    ::sigemptyset(&broken);
+    ::sigaddset(&broken, SIGIO);
+    ::sigprocmask(SIG_BLOCK, &broken, nullptr);
+    const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+    const char held = ::fcntl(fd, F_SETLEASE, F_WRLCK) == 0 ? 'y' : 'n';
+    if (::write(ready[1], &held, 1) != 1) ::_exit(2);
+    int signal = 0;
+    if (held == 'y') ::sigwait(&broken, &signal);
+    ::_exit(::fcntl(fd, F_SETLEASE, F_UNLCK) == 0 ? 0 : 3);
+  }
+  char held = 0;
+  ASSERT_EQ(::read(ready[0], &held, 1), 1);
+  if (held == 'y') {
+    EXPECT_OK(posix_.Open(path, OpenMode::kReadWrite));
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(holder, &status, 0), holder);
+  ::close(ready[0]);
+  ::close(ready[1]);
+  if (held != 'y') GTEST_SKIP() << "no leases here";
+  EXPECT_EQ(status, 0);
 }
 
 TEST_F(PosixFileSystemTest, RefusesADirectoryAndADevice) {
