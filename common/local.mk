@@ -26,10 +26,12 @@ engine_sources = \
 	common/image/allocation_bitmap.cc common/image/allocation_bitmap.h \
 	common/image/background_flush.cc common/image/background_flush.h \
 	common/image/backing.cc common/image/backing.h \
+	common/image/bitmap_storage.cc common/image/bitmap_storage.h \
 	common/image/bitmap_store.cc common/image/bitmap_store.h \
 	common/image/cluster_locks.cc common/image/cluster_locks.h \
 	common/image/copy_on_write.cc \
 	common/image/copy_up.cc \
+	common/image/deferral_room.cc common/image/deferral_room.h \
 	common/image/extents.cc \
 	common/image/image.cc common/image/image.h \
 	common/image/image_files.cc common/image/image_files.h \

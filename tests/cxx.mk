@@ -32,6 +32,7 @@ unit_sources = \
 	tests/unit/background_flush_test.cc \
 	tests/unit/backing_test.cc \
 	tests/unit/base_test.cc \
+	tests/unit/bitmap_storage_test.cc \
 	tests/unit/bitmap_store_test.cc \
 	tests/unit/boundary_test.cc \
 	tests/unit/cloner_test.cc \
@@ -51,6 +52,7 @@ unit_sources = \
 	tests/unit/image_found_state_test.cc \
 	tests/unit/image_fua_test.cc \
 	tests/unit/image_map_test.cc \
+	tests/unit/image_no_room_test.cc \
 	tests/unit/image_race_test.cc \
 	tests/unit/image_read_write_test.cc \
 	tests/unit/image_truncated_test.cc \

@@ -5,6 +5,7 @@
 #include "common/image/bitmap_store.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <vector>
 
@@ -66,6 +67,16 @@ void BitmapStore::Allocate(ClusterRange range) {
 bool BitmapStore::HasPending() {
   MutexLock lock(mutex_);
   return !pending_.empty();
+}
+
+uint64_t BitmapStore::Unpublished() {
+  uint64_t count = 0;
+  MutexLock lock(mutex_);
+  // No bit is in both: what was taken is not pending any more.
+  for (const PageMap* pages : {&pending_, &taken_})
+    for (const auto& [index, page] : *pages)
+      for (const uint64_t word : page) count += static_cast<uint64_t>(std::popcount(word));
+  return count;
 }
 
 BitmapStore::PageMap BitmapStore::Take() {

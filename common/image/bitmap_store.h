@@ -53,6 +53,10 @@ class BitmapStore {
   // already (written, not yet durable). Any thread.
   void Allocate(ClusterRange range) ADDCOW_EXCLUDES(mutex_);
 
+  // How many clusters have a bit that is set and not known to be durable. Any
+  // thread.
+  uint64_t Unpublished() ADDCOW_EXCLUDES(mutex_);
+
   // Whether Take would return anything. Any thread.
   bool HasPending() ADDCOW_EXCLUDES(mutex_);
 

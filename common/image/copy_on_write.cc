@@ -89,6 +89,7 @@ Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t len
     } else {
       part = part.first(
           static_cast<size_t>(LockablePart(offset, part.size(), kMaxLockedClusters)));
+      ADDCOW_TRY(storage_.Take(Layout::Touched(offset, part.size())));
       ADDCOW_TRY(CanDefer(offset, part.size()) ? DeferringWrite(part, offset)
                                                : AllocatingWrite(part, offset));
     }
@@ -139,11 +140,16 @@ Status Image::WriteAgainDurably(std::span<const std::byte> data, uint64_t offset
 }
 
 // Whether a write to unallocated clusters can do without any copy-up for now.
-bool Image::CanDefer(uint64_t offset, uint64_t length) const {
+bool Image::CanDefer(uint64_t offset, uint64_t length) {
   const uint64_t end = offset + length;
+  const bool room =
+      deferral_room_.Has(Layout::Touched(offset, length).count, partials_.count());
+  // Those that wait get theirs while there is some.
+  if (!room && partials_.any()) CallForFlush();
   const auto partial = [&](uint64_t edge) { return edge % kClusterSize != 0; };
   const auto deferrable = [&](uint64_t edge, uint64_t cluster) {
-    return edge % kSectorSize == 0 && partials_.HasRoomFor(cluster);
+    return room && edge % kSectorSize == 0 && partials_.HasRoomFor(cluster) &&
+           deferral_room_.Reaches(layout_.End(cluster + 1));
   };
   return (!partial(offset) || deferrable(offset, Layout::ClusterOf(offset))) &&
          (!partial(end) || end == virtual_size() || deferrable(end, Layout::ClusterOf(end)));
@@ -242,6 +248,7 @@ Status Image::AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions optio
 // For unallocated clusters, under their lock. The image file is zeroed before
 // the bits are set; the other way round, a reader would see old bytes.
 Status Image::ZeroAndAllocate(uint64_t offset, uint64_t length, ZeroOptions options) {
+  ADDCOW_TRY(storage_.Take(Layout::Touched(offset, length)));
   ADDCOW_TRY(zeroer_.Zero(offset, length, options));
   ADDCOW_TRY(FillAround(offset, length));
   SetAllocated(Layout::Touched(offset, length));

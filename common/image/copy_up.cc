@@ -116,7 +116,11 @@ Status Image::CopyUp(ClusterRange range) {
     return Fail(
         Error::Io(ENOSPC, "copy up", files_.image_path, start, Layout::Start(range.count)));
   ADDCOW_TRY(CheckWritable("copy up", start, layout_.End(range.end()) - start));
-  ADDCOW_TRY(LockAndFill(range));
+  if (Status filled = LockAndFill(range); !filled) {
+    // What can be had counts: on a file system that fills up, most of the range.
+    if (range.count > 1) filled = FillOneByOne(range);
+    ADDCOW_TRY(filled);
+  }
   unflushed_.store(true, std::memory_order_relaxed);
   return StartWriteback(range);
 }
@@ -136,6 +140,7 @@ Status Image::LockAndFill(ClusterRange range) {
   while (range.count > 0) {
     const ClusterRun run = bitmap_->RunAt(range);
     if (!run.allocated) {
+      ADDCOW_TRY(storage_.Take(run.range));
       ADDCOW_TRY(FillInvalid(Layout::Start(run.range.first), layout_.End(run.range.end())));
       SetAllocated(run.range);
     }

@@ -13,14 +13,17 @@
 namespace addcow {
 
 Image::Image(ImageFiles files, std::unique_ptr<AllocationBitmap> bitmap, LogSink log,
-             uint64_t max_partial_clusters)
+             const ImageSource& source)
     : files_(std::move(files)),
       layout_(files_.virtual_size),
       backing_(files_.backing.get(), files_.backing_size),
-      log_(std::move(log)),
+      log_(log ? std::move(log) : [](LogLevel, const std::string&) {}),
       bitmap_(std::move(bitmap)),
+      storage_(*files_.add_cow, layout_),
       store_(*files_.add_cow, *bitmap_, layout_),
-      partials_(layout_, *bitmap_, max_partial_clusters),
+      partials_(layout_, *bitmap_,
+                source.max_partial_clusters.value_or(PartialClusters::kMost)),
+      deferral_room_(*files_.image),
       zeroer_(*files_.image),
       cloner_(files_.backing.get(), *files_.image),
       flag_written_(files_.header.all_allocated) {}
@@ -33,12 +36,18 @@ Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageS
                     AllocationBitmap::Create(layout.clusters(), files.add_cow_path));
   const bool all_allocated = files.header.all_allocated;
   std::unique_ptr<Image> image(
-      new Image(std::move(files), std::move(bitmap), std::move(log),
-                source.max_partial_clusters.value_or(PartialClusters::kMost)));
+      new Image(std::move(files), std::move(bitmap), std::move(log), source));
   if (all_allocated)
     image->bitmap_->SetAll();
   else
     ADDCOW_TRY(image->store_.Load());
+  if (image->files_.mode == OpenMode::kReadWrite && !image->bitmap_->all()) {
+    ADDCOW_TRY(image->storage_.TakeAll());
+    ADDCOW_TRY(image->deferral_room_.Start());
+  }
+  if (const auto& cause = image->files_.not_writable)
+    image->log_(LogLevel::kError,
+                fmt::format("{}; so the disk is read only", cause->Message()));
   return image;
 }
 
@@ -124,7 +133,11 @@ void Image::SetCrowdedHandler(std::function<void()> handler) {
 }
 
 void Image::CallIfCrowded() {
-  if (!partials_.crowded() || crowded_called_.exchange(true)) return;
+  if (partials_.crowded()) CallForFlush();
+}
+
+void Image::CallForFlush() {
+  if (crowded_called_.exchange(true)) return;
   MutexLock lock(crowded_mutex_);
   if (crowded_handler_) crowded_handler_();
 }

@@ -15,7 +15,8 @@
 // byte, the result of either order; bytes outside of them are never touched.
 //
 // Lock order: flush_mutex_, then cluster_locks_ or sync_mutex_, then one of those
-// of store_, partials_ and backing_. crowded_mutex_ is taken while none is held.
+// of storage_, store_, partials_ and backing_. crowded_mutex_ is taken while none
+// is held.
 
 #ifndef ADDCOW_COMMON_IMAGE_IMAGE_H
 #define ADDCOW_COMMON_IMAGE_IMAGE_H
@@ -31,8 +32,10 @@
 #include "common/base/mutex.h"
 #include "common/image/allocation_bitmap.h"
 #include "common/image/backing.h"
+#include "common/image/bitmap_storage.h"
 #include "common/image/bitmap_store.h"
 #include "common/image/cluster_locks.h"
+#include "common/image/deferral_room.h"
 #include "common/image/image_files.h"
 #include "common/image/partial_clusters.h"
 #include "common/io/cloner.h"
@@ -56,6 +59,7 @@ struct Extent {
 
 class Image {
  public:
+  // `log` may be empty: what it would be told is dropped.
   static Result<std::unique_ptr<Image>> Open(FileSystem& file_system, const ImageSource& source,
                                              LogSink log);
   // Does not write anything: what matters must have been flushed, or closed.
@@ -108,6 +112,11 @@ class Image {
   // other call is under way or follows.
   Status Close() ADDCOW_EXCLUDES(flush_mutex_);
 
+  // How many clusters have been written to that will not be found allocated by
+  // whoever opens the files next, as things are: since the last flush that
+  // succeeded. What was written to them would be lost. Any thread.
+  uint64_t unpublished_clusters() { return store_.Unpublished() + partials_.count(); }
+
  private:
   // Most clusters locked at once (16 MiB), so that a long request does not
   // keep others waiting for all its time.
@@ -121,15 +130,16 @@ class Image {
   };
 
   Image(ImageFiles files, std::unique_ptr<AllocationBitmap> bitmap, LogSink log,
-        uint64_t max_partial_clusters);
+        const ImageSource& source);
 
   Status CheckWritable(const char* operation, uint64_t offset, uint64_t length) const;
   Status ReadMerged(std::span<std::byte> buffer, uint64_t offset, ValidSectors valid);
-  bool CanDefer(uint64_t offset, uint64_t length) const;
+  bool CanDefer(uint64_t offset, uint64_t length);
   Status DeferringWrite(std::span<const std::byte> data, uint64_t offset);
   void NoteWritten(uint64_t offset, uint64_t length);
   void SetAllocated(ClusterRange range);
   void CallIfCrowded() ADDCOW_EXCLUDES(crowded_mutex_);
+  void CallForFlush() ADDCOW_EXCLUDES(crowded_mutex_);
   Status WriteRuns(std::span<const std::byte> data, uint64_t offset);
   Status WriteDurably(std::span<const std::byte> data, uint64_t offset);
   Status WriteAgainDurably(std::span<const std::byte> data, uint64_t offset);
@@ -167,8 +177,10 @@ class Image {
 
   // Internally synchronised.
   const std::unique_ptr<AllocationBitmap> bitmap_;
+  BitmapStorage storage_;
   BitmapStore store_;
   PartialClusters partials_;
+  DeferralRoom deferral_room_;
   ClusterLocks cluster_locks_;
   Zeroer zeroer_;
   Cloner cloner_;

@@ -14,6 +14,7 @@
 #include <filesystem>
 
 #include "common/format/raw_header.h"
+#include "common/image/bitmap_storage.h"
 #include "common/io/durable_create.h"
 #include "common/ops/raw_bitmap.h"
 
@@ -206,14 +207,16 @@ Result<std::unique_ptr<File>> MakeImage(FileSystem& file_system, const CreateOpt
   return file;
 }
 
-// The whole add-cow file. The bitmap is a hole, but where it has ones.
+// The whole add-cow file. The bitmap is a hole, but where it has ones; one of
+// which bits are to be set later has storage, where there is room.
 Status WriteAddCow(File& file, const HeaderBytes& header, const Layout& layout,
                    bool all_allocated, const CreateOptions& options) {
   ADDCOW_TRY(file.Write(header, 0));
   ADDCOW_TRY(file.Truncate(kBitmapOffset + layout.padded_bitmap_bytes()));
+  if (!all_allocated) return BitmapStorage(file, layout).TakeAll();
   // Between two looks at whether to stop: a few MiB of bitmap.
   constexpr uint64_t kMostBits = 8 * 4 * kMiB;
-  for (uint64_t first = 0; all_allocated && first < layout.clusters(); first += kMostBits) {
+  for (uint64_t first = 0; first < layout.clusters(); first += kMostBits) {
     ADDCOW_TRY(CheckInterrupted(options.interrupted, options.add_cow_path));
     ADDCOW_TRY(
         FillRawBits(file, {first, std::min(kMostBits, layout.clusters() - first)}, true));

@@ -57,6 +57,7 @@ if !UNITY
 # switch turns on. Linked before the libraries, so that these take the place
 # of the right ones. ".cpp": tests that look at all sources look at "*.cc".
 mutated_files = \
+	common/image/bitmap_storage.cc \
 	common/image/bitmap_store.cc \
 	common/image/copy_on_write.cc \
 	common/image/copy_up.cc \
@@ -67,6 +68,7 @@ mutated_files = \
 	common/ops/create.cc \
 	common/ops/flatten.cc
 mutated_sources = \
+	tests/crash/mutated/common/image/bitmap_storage.cpp \
 	tests/crash/mutated/common/image/bitmap_store.cpp \
 	tests/crash/mutated/common/image/copy_on_write.cpp \
 	tests/crash/mutated/common/image/copy_up.cpp \

@@ -44,6 +44,8 @@ CrashHarness::CrashHarness(const ImageSpec& spec, const FakeInode::Abilities& ab
     Wrong(contents.error().Message());
     return;
   }
+  // The padding is a hole, as a writer leaves it: storage is asked for at opening.
+  (void)files.Find(kAddCowPath)->PunchHole(kBitmapOffset + 4096, kBitmapPadding - 4096);
   for (const std::string& name : files.List()) files.Find(name)->SetAbilities(abilities);
   if (origin == Origin::kFound) {
     model_.emplace(std::move(*contents));

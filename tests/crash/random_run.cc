@@ -52,6 +52,8 @@ FakeInode::Abilities RandomAbilities(Random& random) {
   abilities.seek = !random.OneIn(4);
   abilities.write_durably = !random.OneIn(4);
   abilities.clone = random.OneIn(3);
+  abilities.reserve = random.OneIn(2);
+  abilities.storage_at = !random.OneIn(4);
   return abilities;
 }
 

@@ -127,7 +127,9 @@ TEST_F(OpsTest, CreateMakesASparseImageAndASparseBitmap) {
   EXPECT_EQ(fake_.Find(kImagePath)->size(), 100000u);
   EXPECT_EQ(fake_.Find(kImagePath)->Info()->allocated_bytes, 0u);
   EXPECT_EQ(fake_.Find(kAddCowPath)->size(), kHeaderSize + kBitmapPadding);
-  EXPECT_EQ(fake_.Find(kAddCowPath)->Info()->allocated_bytes, kHeaderSize);
+  // The bits have storage, but are no data yet.
+  EXPECT_EQ(fake_.Find(kAddCowPath)->Info()->allocated_bytes, kHeaderSize + 4096);
+  EXPECT_FALSE(fake_.Find(kAddCowPath)->SeekData(kBitmapOffset));
   const Header header = HeaderOnDisk();
   EXPECT_EQ(header.image, (NamedFile{"disk.raw", "raw"}));
   EXPECT_EQ(header.backing, (NamedFile{"base.img", "raw"}));
@@ -268,7 +270,7 @@ TEST_F(OpsTest, InfoNeedsNoBackingFile) {
   ASSERT_OK_AND_ASSIGN(const ImageInfo info, GetInfo(fake_, kAddCowPath));
   EXPECT_EQ(info.version, 1u);
   EXPECT_EQ(info.virtual_size, 100000u);
-  EXPECT_EQ(info.actual_size, kHeaderSize);
+  EXPECT_EQ(info.actual_size, kHeaderSize + 4096);  // and storage for the bits
   EXPECT_EQ(info.image_path, kImagePath);
   EXPECT_EQ(info.backing_path, kBackingPath);
   ASSERT_OK(fake_.Remove(kImagePath));

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See bitmap_storage.h.
+
+#include "common/image/bitmap_storage.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "common/base/zero_bytes.h"
+
+namespace addcow {
+
+namespace {
+
+bool IsNoRoom(const Error& error) {
+  return error.code() == ENOSPC || error.code() == EDQUOT || error.code() == EFBIG;
+}
+
+bool IsUnsupported(const Error& error) {
+  return error.code() == EOPNOTSUPP || error.code() == EINVAL;
+}
+
+}  // namespace
+
+Status BitmapStorage::TakeAll() {
+  const uint64_t bytes = layout_.bitmap_bytes();
+  ADDCOW_TRY_ASSIGN(const FileInfo info, file_.Info());
+  ADDCOW_TRY_ASSIGN(bool has_all, HasAll());
+  if (!has_all && !info.is_block_device) {
+    if (bytes > kMostReserved) return {};
+    // Most of what is left is for the image file.
+    const uint64_t missing = bytes - std::min(bytes, info.allocated_bytes);
+    if (info.free_bytes && missing > *info.free_bytes / 4) return {};
+    Status taken = Reserve(0, bytes);
+    if (!taken && !IsUnsupported(taken.error())) {
+      if (IsNoRoom(taken.error())) return {};
+      return taken;
+    }
+    if (!taken) {
+      if (bytes > kMostWritten) return {};
+      taken = WriteZeroes(0, bytes);
+      if (!taken && IsNoRoom(taken.error())) return {};
+      ADDCOW_TRY(taken);
+    }
+  }
+  all_.store(true, std::memory_order_release);
+  return {};
+}
+
+Status BitmapStorage::Take(ClusterRange range) {
+  if (all_.load(std::memory_order_acquire) || range.count == 0) return {};
+  const uint64_t last = (range.end() - 1) / 8 / kPageBytes;
+  MutexLock lock(mutex_);
+  for (uint64_t page = range.first / 8 / kPageBytes; page <= last; page++) {
+    if (pages_.contains(page)) continue;
+    const uint64_t offset = page * kPageBytes;
+    const uint64_t end = std::min(offset + kPageBytes, layout_.bitmap_bytes());
+    Status taken = Reserve(offset, end);
+    if (!taken && IsUnsupported(taken.error())) taken = WriteZeroes(offset, end);
+    ADDCOW_TRY(taken);
+    pages_.insert(page);
+  }
+  return {};
+}
+
+// Whether the file is known to have all of it: then nothing is changed, not even
+// its time stamp, by a server that is only read from.
+Result<bool> BitmapStorage::HasAll() {
+  constexpr int kMostRuns = 64;  // a file that is in more pieces is reserved again
+  ADDCOW_TRY_ASSIGN(const FileInfo info, file_.Info());
+  const uint64_t end = kBitmapOffset + layout_.bitmap_bytes();
+  if (end > info.size_limit) return false;  // storage alone does not do
+  uint64_t position = kBitmapOffset;
+  for (int runs = 0; runs < kMostRuns && position < end; runs++) {
+    const auto run = file_.StorageAt(position, end - position);
+    if (!run && IsUnsupported(run.error())) return false;
+    if (!run) return Fail(run.error());
+    if (!run->present) return false;
+    position += run->length;
+  }
+  return position >= end;
+}
+
+Status BitmapStorage::Reserve(uint64_t offset, uint64_t end) {
+  if (!can_reserve_.load(std::memory_order_relaxed))
+    return Fail(
+        Error::Io(EOPNOTSUPP, "fallocate", file_.name(), kBitmapOffset + offset, end - offset));
+  Status reserved = file_.Reserve(kBitmapOffset + offset, end - offset);
+  if (!reserved && IsUnsupported(reserved.error()))
+    can_reserve_.store(false, std::memory_order_relaxed);
+  return reserved;
+}
+
+// Only in holes, where the file system can tell them; else everywhere, unless
+// the file has as much storage as it is long.
+Status BitmapStorage::WriteZeroes(uint64_t offset, uint64_t end) {
+  ADDCOW_TRY_ASSIGN(const FileInfo info, file_.Info());
+  ADDCOW_TRY_ASSIGN(const uint64_t first_hole, file_.FindHole(0));
+  ADDCOW_TRY_ASSIGN(const uint64_t size, file_.Size());
+  if (first_hole >= size)
+    return info.allocated_bytes >= size ? Status() : WriteWhereZero(offset, end);
+  while (offset < end) {
+    ADDCOW_TRY_ASSIGN(const uint64_t data, file_.FindData(kBitmapOffset + offset));
+    const uint64_t stop = std::min(data - kBitmapOffset, end);
+    ADDCOW_TRY(WriteWhereZero(offset, stop));
+    if (stop == end) break;
+    ADDCOW_TRY_ASSIGN(const uint64_t hole, file_.FindHole(data));
+    // It may not move on where the file was truncated underneath.
+    offset = std::max(hole, data + 1) - kBitmapOffset;
+  }
+  return {};
+}
+
+// What the file system calls a hole is read all the same: one that does not know
+// of what waits in the kernel's cache would have us write over set bits.
+Status BitmapStorage::WriteWhereZero(uint64_t offset, uint64_t end) {
+  std::vector<std::byte> buffer(kPageBytes);
+  while (offset < end) {
+    const uint64_t stop = std::min(RoundDown(offset, kPageBytes) + kPageBytes, end);
+    const auto page = std::span(buffer).first(static_cast<size_t>(stop - offset));
+    ADDCOW_TRY(file_.ReadExactly(page, kBitmapOffset + offset));
+    if (IsZero(page)) ADDCOW_TRY(file_.Write(page, kBitmapOffset + offset));
+    offset = stop;
+  }
+  return {};
+}
+
+}  // namespace addcow
