@@ -26,6 +26,8 @@ const char kOptionsHelp[] =
     "                    other readers (default: off).\n"
     "lock=<BOOL>         Lock the files against other programs (default: on).\n"
     "confine=<DIR>       Refuse files that the header names outside of DIR.\n"
+    "reflink=<BOOL>      Copy up by sharing the backing file's storage, where the file\n"
+    "                    system can and the image file has none there (default: on).\n"
     "sync-interval=<SECONDS>\n"
     "                    Clients that do not flush lose no more than this if nbdkit is\n"
     "                    killed (default: 5; 0: wait for a flush).";
@@ -98,6 +100,10 @@ Status SetOption(Options& options, std::string_view key, const std::string& valu
   }
   if (key == "lock") {
     ADDCOW_TRY_ASSIGN(options.source.access.lock, ParseBool(key, value));
+    return {};
+  }
+  if (key == "reflink") {
+    ADDCOW_TRY_ASSIGN(options.source.reflink, ParseBool(key, value));
     return {};
   }
   if (key == "sync-interval") {

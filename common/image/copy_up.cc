@@ -66,13 +66,38 @@ Status Image::CopyFromBacking(uint64_t offset, uint64_t length) {
 
 // The same for [offset, end), where the backing file has data.
 Status Image::CopyData(uint64_t offset, uint64_t end) {
-  const uint64_t first = RoundUp(offset, File::kCloneAlignment);
-  const uint64_t last = RoundDown(end, File::kCloneAlignment);
-  if (first < last && cloner_.Clone(first, last - first)) {
-    ADDCOW_TRY(CopyBytes(offset, first));
-    return CopyBytes(last, end);
+  while (offset < end) {
+    const uint64_t first = RoundUp(offset, File::kCloneAlignment);
+    const uint64_t last = RoundDown(end, File::kCloneAlignment);
+    if (first >= last || !cloner_.able()) break;
+    const StorageRun run = CopyableRun(first, last - first);
+    uint64_t stop = first + run.length;
+    if (!run.present && cloner_.Clone(first, run.length)) {
+      ADDCOW_TRY(CopyBytes(offset, first));
+    } else {
+      if (stop == last) stop = end;
+      ADDCOW_TRY(CopyBytes(offset, stop));
+    }
+    offset = stop;
   }
   return CopyBytes(offset, end);
+}
+
+// What of the range the image file has storage for, or does not, from its
+// beginning. Sharing would give that storage back: whoever had it reserved, so
+// that writes never find the file system full, would have lost it.
+StorageRun Image::CopyableRun(uint64_t offset, uint64_t length) {
+  const auto run = files_.image->StorageAt(offset, length);
+  if (run) {
+    // In whole blocks; what has storage in part of a block has it.
+    if (run->present)
+      return {true, std::min(RoundUp(run->length, File::kCloneAlignment), length)};
+    const uint64_t blocks = RoundDown(run->length, File::kCloneAlignment);
+    return blocks > 0 ? StorageRun{false, blocks} : StorageRun{true, File::kCloneAlignment};
+  }
+  // It cannot be told: whether all of the file has storage tells enough.
+  const auto info = files_.image->Info();
+  return {!info || info->allocated_bytes >= virtual_size(), length};
 }
 
 Status Image::CopyBytes(uint64_t offset, uint64_t end) {

@@ -25,7 +25,7 @@ Image::Image(ImageFiles files, std::unique_ptr<AllocationBitmap> bitmap, LogSink
                 source.max_partial_clusters.value_or(PartialClusters::kMost)),
       deferral_room_(*files_.image),
       zeroer_(*files_.image),
-      cloner_(files_.backing.get(), *files_.image),
+      cloner_(source.reflink ? files_.backing.get() : nullptr, *files_.image),
       flag_written_(files_.header.all_allocated) {}
 
 Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageSource& source,

@@ -155,6 +155,7 @@ class Image {
   Status FillOneByOne(ClusterRange range);
   Status CopyFromBacking(uint64_t offset, uint64_t length);
   Status CopyData(uint64_t offset, uint64_t end);
+  StorageRun CopyableRun(uint64_t offset, uint64_t length);
   Status CopyBytes(uint64_t offset, uint64_t end);
   Status CopyNonZero(std::span<const std::byte> data, uint64_t offset);
   ClusterRun RunAt(uint64_t offset, uint64_t length) const;

@@ -46,6 +46,8 @@ struct ImageSource {
   // that is there is still compared with the other files.
   bool backing_optional = false;
   AccessOptions access = {};
+  // Whether copy-up may share the backing file's storage (where it can).
+  bool reflink = true;
   // How many clusters may wait for their copy-up, at most; unset:
   // PartialClusters::kMost.
   std::optional<uint64_t> max_partial_clusters = std::nullopt;

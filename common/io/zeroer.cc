@@ -49,7 +49,8 @@ Status Zeroer::ZeroUnlessHole(uint64_t offset, uint64_t length) {
     ADDCOW_TRY_ASSIGN(const uint64_t hole, file_.FindHole(data));
     // FindHole may not move on where the file was truncated underneath.
     const uint64_t stop = hole > data ? std::min(hole, end) : end;
-    ADDCOW_TRY(Zero(data, stop - data, ZeroOptions{}));
+    // Storage that is there was reserved, perhaps, so that it would be.
+    ADDCOW_TRY(Zero(data, stop - data, {.may_punch = false}));
     offset = stop;
   }
   return {};

@@ -28,8 +28,8 @@ class Zeroer {
   // Any thread. The range must lie within the file.
   Status Zero(uint64_t offset, uint64_t length, ZeroOptions options);
 
-  // The same, but leaves alone what already is a hole: cheaper where most of
-  // it is, and nothing else may write to the range meanwhile.
+  // The same, but leaves alone what already is a hole, and gives no storage back:
+  // cheaper where most of it is, and nothing else may write to the range meanwhile.
   Status ZeroUnlessHole(uint64_t offset, uint64_t length);
 
  private:

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # File systems with reflinks (XFS and btrfs, in files): copy-up and flatten share
 # the backing file's storage instead of copying it, and the backing file stays as
-# it is whatever is written afterwards. With a backing file on another file
+# it is whatever is written afterwards. An image file that has storage already keeps
+# it. With a backing file on another file
 # system the bytes are copied.
 
 . "$(dirname "$0")/../functions.sh"
@@ -81,6 +82,36 @@ for cluster in range(0, len(model) // K, 3):
     grown=$(($(used $kind) - before))
     [ "$grown" -lt 4096 ] || fail "$kind: flatten used $grown KiB, of 32768"
     cmp noise $kind/flat.raw
+    cmp noise $kind/flat.raw
+
+    # An image file that was given its room before keeps it, by flush and by flatten;
+    # in half of it there was none.
+    truncate -s 32M $kind/room.raw
+    fallocate -l 16M $kind/room.raw
+    cp noise model
+    addcow create -q -b base.img -F raw -i room.raw $kind/room.add-cow
+    start_server sock addcow $kind/room.add-cow
+    client '
+for cluster in range(0, len(model) // K, 2):
+    put(cluster * K, b"x" * 4096)
+'
+    stop_server "$server_pid"
+    addcow flatten -q $kind/room.add-cow
+    cmp model $kind/room.raw
+    sync -f $kind
+    first_shared="$(filefrag -v -b1 $kind/room.raw | sed -n 's/^ *[0-9]*: *\([0-9]*\)\.\..*shared.*/\1/p' | head -n 1)"
+    [ "${first_shared:-0}" -ge $((16 * 1024 * 1024)) ] ||
+        fail "$kind: shared from byte $first_shared on, where the file had storage"
+
+    # reflink=off: nothing is shared.
+    addcow create -q -b base.img -F raw -i own.raw $kind/own.add-cow
+    cp noise model
+    start_server sock addcow $kind/own.add-cow reflink=off
+    client 'put(0, b"y" * 4096)'
+    stop_server "$server_pid"
+    sync -f $kind
+    expect_equal 0 "$(shared $kind/own.raw || :)" "$kind: extents shared with reflink=off"
+
     rm $kind/base.img $kind/flat.add-cow
     cmp noise $kind/flat.raw
 

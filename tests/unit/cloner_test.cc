@@ -86,7 +86,9 @@ TEST_F(ClonerTest, WithoutAFileToCloneFromNothingIsAsked) {
 
 class CloningCopyUp : public DeferredFixture {
  protected:
-  void MakeCloning(const ImageSpec& spec) {
+  // The image file has no storage yet, unless told otherwise.
+  void MakeCloning(ImageSpec spec, bool garbage = false) {
+    spec.garbage = garbage;
     Make(spec);
     for (const char* path : {kImagePath, kBackingPath})
       Inode(path).SetAbilities({.clone = true});
@@ -120,8 +122,7 @@ TEST_F(CloningCopyUp, BackingFileIsNotWrittenThroughTheSharedStorage) {
 TEST_F(CloningCopyUp, HolesOfTheBackingFileStayHoles) {
   MakeCloning({.backing_data = {{{0, 4096}, {20480, 8192}}}});
   EXPECT_EQ(CopyUp({0, 1}),
-            (Lines{"clone /vm/disk.raw 0+4096", "punch hole /vm/disk.raw 4096+16384",
-                   "clone /vm/disk.raw 20480+8192", "punch hole /vm/disk.raw 28672+36864"}));
+            (Lines{"clone /vm/disk.raw 0+4096", "clone /vm/disk.raw 20480+8192"}));
   EXPECT_TRUE(IsHole(kImagePath, 4096, 16384));
   ExpectAsReference();
 }
@@ -130,7 +131,7 @@ TEST_F(CloningCopyUp, EndOfTheBackingFileInsideABlockIsCopied) {
   MakeCloning({.backing_size = kC + 5000});
   EXPECT_EQ(CopyUp({1, 1}),
             (Lines{"clone /vm/disk.raw 65536+4096", "write /vm/disk.raw 69632+904",
-                   "punch hole /vm/disk.raw 70536+60536"}));
+                   "zero range /vm/disk.raw 70536+3192"}));
   EXPECT_EQ(log_.Count(OpKind::kRead), 1u);
   ExpectAsReference();
 }
@@ -175,7 +176,7 @@ TEST_F(CloningCopyUp, FlushClonesAndOnlyThenSyncs) {
 }
 
 TEST_F(CloningCopyUp, WhatCannotBeSharedIsAskedOnceAndCopied) {
-  Make({});
+  Make({.garbage = false});
   EXPECT_EQ(CopyUp({0, 1}),
             (Lines{"clone /vm/disk.raw 0+65536", "write /vm/disk.raw 0+65536"}));
   EXPECT_EQ(CopyUp({1, 1}), Lines{"write /vm/disk.raw 65536+65536"});
@@ -190,6 +191,58 @@ TEST_F(CloningCopyUp, OneRangeThatCannotBeSharedIsCopied) {
   EXPECT_EQ(CopyUp({0, 1}),
             (Lines{"clone /vm/disk.raw 0+65536", "write /vm/disk.raw 0+65536"}));
   EXPECT_EQ(CopyUp({1, 1}), Lines{"clone /vm/disk.raw 65536+65536"});
+  ExpectAsReference();
+}
+
+// Sharing would give the storage back that somebody had reserved.
+TEST_F(CloningCopyUp, StorageThatTheImageFileHasIsKept) {
+  MakeCloning({});
+  const auto reserve = [&](uint64_t offset, uint64_t length) {
+    ASSERT_TRUE(Inode(kImagePath).Reserve(offset, length));
+  };
+  reserve(0, kC);            // all of cluster 0
+  reserve(kC + 8192, 4096);  // one block of cluster 1
+  EXPECT_EQ(CopyUp({0, 2}),
+            (Lines{"write /vm/disk.raw 0+65536", "clone /vm/disk.raw 65536+8192",
+                   "write /vm/disk.raw 73728+4096", "clone /vm/disk.raw 77824+53248"}));
+  ExpectImageFileAsReference(0);
+  ExpectImageFileAsReference(1);
+  ExpectAsReference();
+}
+
+TEST_F(CloningCopyUp, OldBytesOfTheImageFileAreStorageToo) {
+  MakeCloning({.backing_data = {{{0, 4096}, {20480, 8192}}}}, true);
+  EXPECT_EQ(CopyUp({0, 1}),
+            (Lines{"write /vm/disk.raw 0+4096", "zero range /vm/disk.raw 4096+16384",
+                   "write /vm/disk.raw 20480+8192", "zero range /vm/disk.raw 28672+36864"}));
+  EXPECT_EQ(Inode(kImagePath).Info()->allocated_bytes, 4 * kC);
+  ExpectAsReference();
+}
+
+// Where storage cannot be told from holes, as much as the file is long counts.
+TEST_F(CloningCopyUp, FileWithAllItsStorageKeepsItWhereRunsAreNotTold) {
+  for (const bool full : {true, false}) {
+    MakeCloning({});
+    Inode(kImagePath).SetAbilities({.clone = true, .storage_at = false});
+    if (full) {
+      ASSERT_TRUE(Inode(kImagePath).Reserve(0, 4 * kC));
+    }
+    EXPECT_EQ(CopyUp({0, 1}),
+              full ? Lines{"write /vm/disk.raw 0+65536"} : Lines{"clone /vm/disk.raw 0+65536"});
+    ExpectAsReference();
+  }
+}
+
+TEST_F(CloningCopyUp, NothingIsSharedWhereItIsNotWanted) {
+  MakeCloning({});
+  image_.reset();
+  ImageSource source;
+  source.add_cow_path = kAddCowPath;
+  source.reflink = false;
+  auto image = Image::Open(seam_, source, [](LogLevel, const std::string&) {});
+  ASSERT_OK(image);
+  image_ = std::move(*image);
+  EXPECT_EQ(CopyUp({0, 1}), Lines{"write /vm/disk.raw 0+65536"});
   ExpectAsReference();
 }
 

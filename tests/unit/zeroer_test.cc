@@ -138,8 +138,8 @@ TEST_F(ZeroerTest, ZeroesTheDataBetweenHoles) {
   ASSERT_TRUE(inode_->PunchHole(8192, 4096));
   ASSERT_TRUE(inode_->PunchHole(20480, 4096));
   ASSERT_OK(zeroer_.ZeroUnlessHole(100, 30000));
-  EXPECT_EQ(Tried(), (Lines{"punch hole f 100+8092", "punch hole f 12288+8192",
-                            "punch hole f 24576+5524"}));
+  EXPECT_EQ(Tried(), (Lines{"zero range f 100+8092", "zero range f 12288+8192",
+                            "zero range f 24576+5524"}));
   ExpectZeroed(100, 30000);
 }
 
