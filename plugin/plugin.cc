@@ -12,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include <csignal>
 #include <memory>
 #include <optional>
 #include <string>
@@ -108,6 +109,9 @@ int addcow_config_complete() {
 }
 
 int addcow_get_ready() {
+  // A write past the limit of file sizes is to fail with EFBIG, which is an answer
+  // to a client, and not to end the server.
+  (void)std::signal(SIGXFSZ, SIG_IGN);
   return AtBoundary([]() -> Status {
     if (HasReadOnlyOption(OwnArguments())) options.source.mode = OpenMode::kReadOnly;
     starting = true;
@@ -233,10 +237,31 @@ int addcow_extents(void*, uint32_t count, uint64_t offset, uint32_t flags,
   });
 }
 
+// The clean stop could not write everything. Whoever waits for nbdkit learns it
+// from the log only.
+void LogLoss(const Error& cause) {
+  const uint64_t clusters = image->unpublished_clusters();
+  std::string lost = "what was written since the last flush may be lost";
+  if (clusters > 0)
+    lost = fmt::format(
+        "what was written to up to {} clusters ({} bytes) since the last flush is lost, and "
+        "what was written elsewhere since then may be",
+        clusters, clusters * kClusterSize);
+  Log(LogLevel::kError,
+      cause
+          .WithNote(fmt::format(
+              "the server stops all the same: {}; nbdkit's exit status does not show it", lost))
+          .Message());
+}
+
 // All connections are closed: write out what no client has flushed.
 void addcow_cleanup() {
   StopBackgroundFlush();  // Close wants to be alone
-  if (image != nullptr) (void)AtBoundary([] { return image->Close(); });
+  if (image == nullptr) return;
+  (void)AtBoundary([]() -> Status {
+    if (const Status closed = image->Close(); !closed) LogLoss(closed.error());
+    return {};
+  });
 }
 
 void addcow_unload() { image.reset(); }

@@ -53,6 +53,7 @@ shell_tests = \
 	tests/shell/test-request-cost.sh \
 	tests/shell/test-run-script.sh \
 	tests/shell/test-sandbox.sh \
+	tests/shell/test-size-limit.sh \
 	tests/shell/test-sizes.sh \
 	tests/shell/test-sparse-random.sh \
 	tests/shell/test-style.sh \

@@ -113,6 +113,8 @@ int main(int argc, char** argv) {
   // A pipe that nobody reads any more is an error of write(2): a command that
   // writes to an image gets to an end first.
   const auto on_pipe = std::signal(SIGPIPE, SIG_IGN);
+  // So is a file that would get larger than the process may make it (ulimit -f).
+  (void)std::signal(SIGXFSZ, SIG_IGN);
   int status = addcow::kExitFailed;
   try {
     status = addcow::Run(argc, argv);

@@ -41,6 +41,12 @@ Error Error::OfFile(const std::string& file) const {
   return error;
 }
 
+Error Error::WithNote(const std::string& note) const {
+  Error error = *this;
+  error.notes_ += "; " + note;
+  return error;
+}
+
 std::string ErrnoText(int code) {
   const char* text = strerrordesc_np(code);
   return text != nullptr ? text : fmt::format("error {}", code);
@@ -68,8 +74,8 @@ std::string Error::Message() const {
   if (!operation_.empty()) text += operation_ + ": ";
   if (!file_.empty()) text += file_ + ": ";
   if (offset_) text += fmt::format("offset={}, count={}: ", *offset_, count_);
-  if (!reason_.empty()) return OneLine(text + reason_);
-  return OneLine(text + ErrnoText(code_));
+  text += reason_.empty() ? ErrnoText(code_) : reason_;
+  return OneLine(text + notes_);
 }
 
 }  // namespace addcow

@@ -37,6 +37,9 @@ class Error {
   // The same of another file: of what the user knows, not what stands in for it.
   Error OfFile(const std::string& file) const;
 
+  // The same with more to say at its end: "; " and the note.
+  Error WithNote(const std::string& note) const;
+
   int code() const { return code_; }
   const std::string& file() const { return file_; }
   const std::string& operation() const { return operation_; }
@@ -53,6 +56,7 @@ class Error {
   std::optional<uint64_t> offset_;
   uint64_t count_ = 0;
   std::string reason_;
+  std::string notes_;
 };
 
 template <typename T>

@@ -4,6 +4,8 @@
 
 #include "common/ops/flatten.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -63,6 +65,16 @@ uint64_t BytesOf(const Layout& layout, ClusterRange range) {
   return layout.End(range.end()) - Layout::Start(range.first);
 }
 
+// How far a run has come that did not get to the end, for its error.
+std::string HowFar(Image& image, bool flushed) {
+  const AllocationBitmap& bitmap = image.bitmap();
+  if (!flushed)
+    return "what was copied since it last went to the disk is not kept; run it again to go on";
+  return fmt::format(
+      "{} of {} clusters are in the image file, and are kept; run it again to go on",
+      bitmap.allocated(), bitmap.clusters());
+}
+
 Status CopyAllUp(Image& image, FlattenResult& result, const FlattenProgress& progress,
                  const Interrupted& interrupted) {
   const Layout layout(image.virtual_size());
@@ -99,10 +111,12 @@ Result<FlattenResult> FlattenImage(FileSystem& file_system, ImageSource source, 
   // time; and the first error is the one to report. Where it did not, this
   // sets ALL_ALLOCATED, also if the last run was killed just before.
   const Status flushed = image->Flush();
-  // Interrupted is for who has kept everything.
-  if (!copied && (flushed || copied.error().code() != kErrInterrupted))
+  // Interrupted is for who has kept everything, and says how far it came itself.
+  if (!copied && flushed && copied.error().code() == kErrInterrupted)
     return Fail(copied.error());
-  ADDCOW_TRY(flushed);
+  const bool interrupted_only = !copied && copied.error().code() == kErrInterrupted;
+  if (const Status& failed = copied || interrupted_only ? flushed : copied; !failed)
+    return Fail(failed.error().WithNote(HowFar(*image, flushed.has_value())));
   return result;
 }
 

@@ -33,8 +33,8 @@ using FlattenProgress = std::function<void(uint64_t done, uint64_t total)>;
 
 // All is durable, and ALL_ALLOCATED set, when it returns. Where the files may
 // not be written it fails before anything is read. On failure what was copied
-// is kept as far as possible. With kErrInterrupted all that `progress` was told
-// of is durable.
+// is kept as far as possible, and the error says how far it came. With
+// kErrInterrupted all that `progress` was told of is durable.
 Result<FlattenResult> FlattenImage(FileSystem& file_system, ImageSource source, LogSink log,
                                    const FlattenProgress& progress,
                                    const Interrupted& interrupted);

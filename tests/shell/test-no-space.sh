@@ -70,35 +70,79 @@ nbdkit -r -U - addcow small/x.add-cow --run 'nbdcopy "$uri" got.img'
 cmp -n 65536 got.img <(head -c 65536 /dev/zero | tr '\0' 3)
 rm -rf small/*
 
-# The add-cow file is sparse, and its bits find no place at a flush. They are
-# put back, and the next flush that has space writes them.
-truncate -s 4G huge.img
+# The bits have their storage from the beginning, so that a flush finds room on a
+# file system that has none. Where that could not be had (here it was given back),
+# the write that needs it fails, and not the flush.
+truncate -s 16G huge.img
 addcow create -q -b "$scratch/huge.img" -F raw -i "$scratch/huge.raw" small/x.add-cow
+expect_equal $((4096 + 32768)) "$(used_bytes small/x.add-cow)" "storage of the new add-cow file"
 start_server sock addcow small/x.add-cow
 fill
 full
-client 'h.pwrite(b"1" * 100, 3 << 30)' 'no_space(h.flush)' 'no_space(h.flush)' \
-    'assert h.pread(100, 3 << 30) == b"1" * 100' 'assert not h.is_read_only()' \
-    'h.pwrite(b"2" * 100, 7)' 'no_space(lambda: h.pwrite(b"2", 9, nbd.CMD_FLAG_FUA))'
-rm small/ballast
-client 'h.flush()'
+client 'h.pwrite(b"1" * 100, 3 << 30)' 'h.flush()' 'h.pwrite(b"2" * 100, 9 << 30)' 'h.flush()'
 kill -KILL "$server_pid" # what is not on the disk now would be lost
 status=0
 wait "$server_pid" || status=$?
 expect_equal 137 "$status" "exit status of the server that was killed"
 sound small/x.add-cow
 nbdkit -r -U - addcow small/x.add-cow --run \
-    'nbdsh -u "$uri" -c "assert h.pread(100, 3 << 30) == b\"1\" * 100" -c "assert h.pread(3, 7) == b\"2\" * 3"'
-# A clean end that finds no space says so, with status 0, and is sound.
-rm -f small/* huge.raw
-addcow create -q -b "$scratch/huge.img" -F raw -i "$scratch/huge.raw" small/x.add-cow
+    'nbdsh -u "$uri" -c "assert h.pread(100, 3 << 30) == b\"1\" * 100" -c "assert h.pread(3, 9 << 30) == b\"2\" * 3"'
+fallocate --punch-hole -o $((4096 + 5 * 4096)) -l 4096 small/x.add-cow
+fill
+full
 start_server sock addcow small/x.add-cow
-client 'h.pwrite(b"1" * 100, 3 << 30)'
+client 'no_space(lambda: h.pwrite(b"3" * 100, 11 << 30))' 'h.pwrite(b"4" * K, 13 << 30)' \
+    'no_space(lambda: h.pwrite(b"3" * K, 11 << 30, nbd.CMD_FLAG_FUA))' \
+    'no_space(lambda: h.zero(K, 11 << 30, nbd.CMD_FLAG_NO_HOLE))' \
+    'h.flush()' 'assert not h.is_read_only()' 'assert h.pread(K, 11 << 30) == bytes(K)'
+grep -q 'fallocate: .*/small/x.add-cow: .*: No space left on device' sock.log || fail "$(cat sock.log)"
+rm small/ballast
+client 'h.pwrite(b"3" * 100, 11 << 30)'
+stop_server "$server_pid"
+sound small/x.add-cow
+rm -f small/* huge.*
+
+# Image file and add-cow file on a file system that fills up: whatever was
+# acknowledged, whole clusters or parts of them, is there after a clean stop.
+mount -o remount,size=8M small
+random_file huge.img 12M
+for length in 65536 4096; do
+    addcow create -q -b "$scratch/huge.img" -F raw -i disk.raw small/x.add-cow
+    start_server sock addcow small/x.add-cow sync-interval=0
+    client 'acknowledged = []' "
+for cluster in range(192):
+    try:
+        h.pwrite(bytes([cluster % 251 + 1]) * $length, cluster * K)
+        acknowledged.append(cluster)
+    except nbd.Error as error:
+        assert error.errno == 'ENOSPC', error.errno
+" 'assert len(acknowledged) > 100, len(acknowledged)' 'print(*acknowledged)' >acknowledged
+    stop_server "$server_pid"
+    grep 'the server stops all the same' sock.log && fail "something was lost"
+    sound small/x.add-cow
+    nbdkit -r -U - addcow small/x.add-cow --run "nbdsh -u \"\$uri\" -c '
+for cluster in map(int, open(\"acknowledged\").read().split()):
+    assert h.pread($length, cluster * 65536) == bytes([cluster % 251 + 1]) * $length, cluster
+'" || fail "acknowledged writes of $length bytes were lost"
+    echo "writes of $length: $(wc -w <acknowledged) acknowledged, all kept"
+    rm -f small/*
+done
+
+# A clean stop that could not write says what is lost. (Here of copy-ups that wait,
+# while another program takes all room that was left.)
+mount -o remount,size=64M small
+addcow create -q -b "$scratch/huge.img" -F raw -i disk.raw small/x.add-cow
+start_server sock addcow small/x.add-cow sync-interval=0
+client 'h.pwrite(b"1" * K, 0)' 'h.pwrite(b"2" * 4096, 5 * K)' 'h.pwrite(b"2" * 4096, 7 * K)'
 fill
 stop_server "$server_pid"
-grep -q 'pwrite: .*/small/x.add-cow: .*: No space left on device' sock.log || fail "$(cat sock.log)"
+grep -q 'small/disk.raw: .*: No space left on device; the server stops all the same: what was written to up to 2 clusters (131072 bytes) since the last flush is lost, .*; nbdkit.s exit status does not show it' sock.log ||
+    fail "$(cat sock.log)"
+expect_equal 1 "$(wc -l <sock.log)" "lines of the log: $(cat sock.log)"
 sound small/x.add-cow
-rm -rf small/* huge.*
+nbdkit -r -U - addcow small/x.add-cow --run 'nbdsh -u "$uri" -c "assert h.pread(65536, 0) == b\"1\" * 65536"'
+rm -f small/* huge.*
+mount -o remount,size=4M small
 
 # create leaves nothing behind.
 cp noise small/base.img
@@ -115,7 +159,11 @@ addcow create -q -b base.img -F raw -i disk.raw small/x.add-cow
 # flatten keeps what it has done, and goes on when there is space.
 expect_fails 1 addcow flatten small/x.add-cow
 expect_equal 1 "$(wc -l <stderr)" "lines of message: $(cat stderr)"
-grep -q 'No space left on device' stderr || fail "$(cat stderr)"
+grep -q 'No space left on device; [1-9][0-9]* of 48 clusters are in the image file, and are kept; run it again' stderr ||
+    fail "$(cat stderr)"
+kept="$(sed 's/.*device; \([0-9]*\) of.*/\1/' stderr)"
+addcow check --output=json small/x.add-cow >report || [ $? -eq 3 ] || fail "not sound"
+grep -q "\"allocated-clusters\": $kept\$" report || fail "$kept are not kept: $(cat report)"
 sound small/x.add-cow
 nbdkit -r -U - addcow small/x.add-cow --run 'nbdcopy "$uri" got.img'
 cmp noise got.img

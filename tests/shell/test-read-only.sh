@@ -24,9 +24,16 @@ except nbd.Error as error:
 '
 }
 
+# told LOG FILE WHY: one line says which file makes the disk read only.
+told() {
+    expect_equal 1 "$(grep -c 'the disk is read only' "$1")" "lines of log: $(cat "$1")"
+    grep -q "/$2: $3; so the disk is read only" "$1" || fail "$(cat "$1")"
+}
+
 start_server sock -r addcow x.add-cow
 check_read_only "$(uri sock)" "-r"
 stop_server "$server_pid"
+grep 'the disk is read only' sock.log && fail "-r was asked for, and is no news"
 expect_equal "$stamps" "$(stat -c '%y %z' x.add-cow disk.raw base.img)" "time stamps"
 expect_equal "$before" "$(cat x.add-cow disk.raw base.img | sha256sum)" "files after -r"
 
@@ -60,6 +67,7 @@ if [ "$(id -u)" -ne 0 ]; then
     chmod a-w x.add-cow disk.raw
     start_server sock2 addcow x.add-cow
     check_read_only "$(uri sock2)" "files without write permission"
+    told sock2.log x.add-cow 'Permission denied'
     stop_server "$server_pid"
 elif unshare -m true 2>/dev/null; then
     mkdir ro
@@ -68,13 +76,31 @@ elif unshare -m true 2>/dev/null; then
         mount --bind '$scratch' '$scratch/ro'
         mount -o remount,bind,ro '$scratch/ro'
         exec '$ADDCOW_RUN' nbdkit -f -U '$scratch/sock2' -P '$scratch/pid2' \
-            addcow '$scratch/ro/x.add-cow'" &
+            addcow '$scratch/ro/x.add-cow'" 2>sock2.log &
     server_pid=$!
     at_exit "kill $server_pid 2>/dev/null; wait $server_pid 2>/dev/null"
     wait_for pid2
     check_read_only "$(uri sock2)" "read-only mount"
+    told sock2.log x.add-cow 'Read-only file system'
     stop_server "$server_pid"
 else
     skip "-r holds, but root cannot make a read-only mount here"
 fi
 expect_equal "$before" "$(cat x.add-cow disk.raw base.img | sha256sum)" "files at the end"
+
+# A device that is read only is opened for writing all the same by the system.
+[ "$(id -u)" -eq 0 ] || { echo "not tried, only root can: a read-only loop device"; exit 0; }
+truncate -s 1M device.img
+if ! device="$(losetup --find --show --read-only device.img 2>stderr)"; then
+    echo "not tried, no loop device: $(head -n 1 stderr)"
+    exit 0
+fi
+at_exit "losetup -d '$device'"
+addcow create -q -b base.img -F raw -i "$device" device.add-cow
+start_server sock3 addcow device.add-cow
+nbdinfo --is read-only "$(uri sock3)" || fail "a read-only device is served as writable"
+told sock3.log "${device##*/}" 'Read-only file system'
+stop_server "$server_pid"
+expect_fails 1 addcow flatten device.add-cow
+grep -q "$device: Read-only file system" stderr || fail "$(cat stderr)"
+expect_equal 1 "$(wc -l <stderr)" "lines of message: $(cat stderr)"
