@@ -111,12 +111,11 @@ Result<FlattenResult> FlattenImage(FileSystem& file_system, ImageSource source, 
   // time; and the first error is the one to report. Where it did not, this
   // sets ALL_ALLOCATED, also if the last run was killed just before.
   const Status flushed = image->Flush();
-  // Interrupted is for who has kept everything, and says how far it came itself.
-  if (!copied && flushed && copied.error().code() == kErrInterrupted)
-    return Fail(copied.error());
-  const bool interrupted_only = !copied && copied.error().code() == kErrInterrupted;
-  if (const Status& failed = copied || interrupted_only ? flushed : copied; !failed)
-    return Fail(failed.error().WithNote(HowFar(*image, flushed.has_value())));
+  const bool stopped = !copied && copied.error().code() == kErrInterrupted;
+  // For who has kept everything, and says how far it came itself.
+  if (stopped && flushed) return Fail(copied.error());
+  if (const Status& status = copied || stopped ? flushed : copied; !status)
+    return Fail(status.error().WithNote(HowFar(*image, flushed.has_value())));
   return result;
 }
 
