@@ -131,8 +131,9 @@ check-asan:
 	  CXXFLAGS='$(sanitizer_flags) -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
 	  SANITIZER_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"
 
-# The tests with threads under ThreadSanitizer. Built with clang, which also
-# checks the lock annotations (-Wthread-safety).
+# The tests with threads under ThreadSanitizer. Built with clang, and with all of the
+# product, since clang warns of other things and checks the lock annotations
+# (-Wthread-safety).
 tsan_configuration = \
 	  CC=clang CXX=clang++ \
 	  CXXFLAGS='$(sanitizer_flags) -fsanitize=thread'
