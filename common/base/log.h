@@ -12,7 +12,8 @@
 
 namespace addcow {
 
-enum class LogLevel { kError, kDebug };
+// kNote: nothing failed, but somebody should know.
+enum class LogLevel { kError, kNote, kDebug };
 
 // Called from any thread. `message` is one line without its end.
 using LogSink = std::function<void(LogLevel, const std::string& message)>;

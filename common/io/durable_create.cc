@@ -33,10 +33,11 @@ std::string TemporaryPath(const std::string& path, int attempt) {
 
 // Creates a file beside `path`, under a name that is free. A crash can leave one
 // that is taken: process ids come back, in a container soon.
-Result<std::unique_ptr<File>> CreateBeside(FileSystem& file_system, const std::string& path) {
+Result<std::unique_ptr<File>> CreateBeside(FileSystem& file_system, const std::string& path,
+                                           const NewRights& rights) {
   constexpr int kAttempts = 100;
   for (int attempt = 1;; attempt++) {
-    auto file = file_system.Create(TemporaryPath(path, attempt));
+    auto file = file_system.Create(TemporaryPath(path, attempt), rights);
     if (file) return file;
     if (file.error().code() != EEXIST || attempt == kAttempts)
       return Fail(file.error().OfFile(path));
@@ -59,18 +60,32 @@ Status FillAndSync(FileSystem& file_system, const std::string& path, File* file,
   return Called(path, file->name(), std::move(done));
 }
 
+Status RenameTo(FileSystem& file_system, const std::string& from, const std::string& to,
+                RenameMode mode) {
+  Status renamed = file_system.Rename(from, to, mode);
+  if (renamed || mode == RenameMode::kReplace || renamed.error().code() != EOPNOTSUPP)
+    return renamed;
+  // The last rung: making a file never replaces one, and what is replaced then
+  // is our own.
+  ADDCOW_TRY(file_system.Create(to));
+  renamed = file_system.Rename(from, to, RenameMode::kReplace);
+  if (!renamed) (void)file_system.Remove(to);
+  return renamed;
+}
+
 }  // namespace
 
 Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMode mode,
-                     const std::function<Status(File&)>& fill, bool* in_place) {
+                     const std::function<Status(File&)>& fill, bool* in_place,
+                     const NewRights& rights) {
   bool ignored = false;
   bool& there = in_place != nullptr ? *in_place : ignored;
   there = false;
-  ADDCOW_TRY_ASSIGN(auto file, CreateBeside(file_system, path));
+  ADDCOW_TRY_ASSIGN(auto file, CreateBeside(file_system, path, rights));
   const std::string temporary = file->name();
   ADDCOW_TRY(FillAndSync(file_system, path, file.get(), fill));
   file.reset();
-  if (Status renamed = file_system.Rename(temporary, path, mode); !renamed) {
+  if (Status renamed = RenameTo(file_system, temporary, path, mode); !renamed) {
     (void)file_system.Remove(temporary);
     return Called(path, temporary, std::move(renamed));
   }

@@ -4,7 +4,9 @@
 // written under a temporary name, synced, renamed, directory synced. A crash
 // at any instant leaves the old state or the new one (and perhaps a file
 // PATH.PID.tmp, PATH cut where that were too long, which nothing reads and
-// anybody may remove, and which is in nobody's way).
+// anybody may remove, and which is in nobody's way). On a file system that cannot
+// rename without replacing and has no hard links, such as exFAT, a new name is
+// taken by an empty file first, and a crash may leave that.
 
 #ifndef ADDCOW_COMMON_IO_DURABLE_CREATE_H
 #define ADDCOW_COMMON_IO_DURABLE_CREATE_H
@@ -21,9 +23,10 @@ namespace addcow {
 // becomes of a file already at `path`. On failure nothing is left behind; only
 // where replacing a file succeeded and the directory's sync then failed is the
 // new one there. `in_place`, if given, says whether the new file is at `path`:
-// then, also after a failure, what it names must be kept.
+// then, also after a failure, what it names must be kept. `rights`: of the new file.
 Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMode mode,
-                     const std::function<Status(File&)>& fill, bool* in_place = nullptr);
+                     const std::function<Status(File&)>& fill, bool* in_place = nullptr,
+                     const NewRights& rights = {});
 
 }  // namespace addcow
 

@@ -57,6 +57,14 @@ Status WithLockRemedy(Status locked, const std::string& option_prefix) {
                                  "lock=off does without, if no other program uses it)"));
 }
 
+uint32_t RightsWithin(const FileInfo& model, bool same_group) {
+  uint32_t group = model.permissions >> 3 & 06;
+  uint32_t other = model.permissions & 06;
+  // Of another group, some may be in the model's and some not.
+  if (!same_group) group = other = group & other;
+  return 0600 | group << 3 | other;
+}
+
 std::string DirectoryOf(const std::string& path) {
   const size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";

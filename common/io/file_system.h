@@ -24,6 +24,21 @@ namespace addcow {
 enum class OpenMode { kReadOnly, kReadWrite };
 enum class RenameMode { kReplace, kKeepExisting };
 
+// Who may use a new file.
+struct NewRights {
+  enum class Kind {
+    kUsual,   // whom the process lets (umask)
+    kWithin,  // nobody who may not use the model, and whom the process lets
+    kSame,    // owner, group and permissions of the model; fails where that cannot be
+  };
+  Kind kind = Kind::kUsual;
+  FileInfo model = {};
+};
+
+// The permissions for a file of which nobody but its owner may do more than
+// with `model`. `same_group`: whether the two files have one group.
+uint32_t RightsWithin(const FileInfo& model, bool same_group);
+
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
@@ -40,9 +55,12 @@ class FileSystem {
 
   // Makes a new, empty file open for reading and writing; EEXIST where the
   // name is taken.
-  virtual Result<std::unique_ptr<File>> Create(const std::string& path) = 0;
+  virtual Result<std::unique_ptr<File>> Create(const std::string& path,
+                                               const NewRights& rights) = 0;
+  Result<std::unique_ptr<File>> Create(const std::string& path) { return Create(path, {}); }
 
-  // kKeepExisting: fails with EEXIST where `to` is there.
+  // kKeepExisting: fails with EEXIST where `to` is there, and with EOPNOTSUPP
+  // where the file system has no way to be sure of that.
   virtual Status Rename(const std::string& from, const std::string& to, RenameMode mode) = 0;
   virtual Status Remove(const std::string& path) = 0;
   virtual Status SyncDirectory(const std::string& directory) = 0;

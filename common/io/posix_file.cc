@@ -199,6 +199,10 @@ SysResult<FileInfo> PosixFile::DoInfo() {
   // No blocks at all: a file system (FUSE) that does not count them.
   if (!info.is_block_device && ::fstatvfs(fd_.get(), &space) == 0 && space.f_blocks > 0)
     info.free_bytes = uint64_t{space.f_bavail} * space.f_frsize;
+  info.permissions = st.st_mode & 0777;
+  info.owner = st.st_uid;
+  info.group = st.st_gid;
+  info.modified = {st.st_mtim.tv_sec, static_cast<uint32_t>(st.st_mtim.tv_nsec)};
   return info;
 }
 
@@ -234,10 +238,17 @@ class PosixFileSystemImpl final : public FileSystem {
     });
   }
 
-  Result<std::unique_ptr<File>> Create(const std::string& path) override {
-    auto fd = OpenFd(path, O_RDWR | O_CREAT | O_EXCL, 0666);
-    if (!fd) return Fail(std::move(fd).error());
-    return MakeFile(path, std::move(*fd));
+  Result<std::unique_ptr<File>> Create(const std::string& path,
+                                       const NewRights& rights) override {
+    switch (rights.kind) {
+      case NewRights::Kind::kUsual:
+        return CreateWith(path, 0666);
+      case NewRights::Kind::kWithin:
+        return CreateWithin(path, rights.model);
+      case NewRights::Kind::kSame:
+        return CreateSame(path, rights.model);
+    }
+    return Fail(Error::System(EINVAL, "open", path));
   }
 
   Status Rename(const std::string& from, const std::string& to, RenameMode mode) override {
@@ -248,8 +259,11 @@ class PosixFileSystemImpl final : public FileSystem {
         return Fail(Error::System(errno, "rename", to));
       // A file system without RENAME_NOREPLACE: a second name, which never
       // replaces one, and then without the first.
-      if (::link(from.c_str(), to.c_str()) != 0) return Fail(Error::System(errno, "link", to));
-      return Remove(from);
+      if (::link(from.c_str(), to.c_str()) == 0) return Remove(from);
+      // Those without hard links have many words for it.
+      if (errno == EPERM || errno == ENOSYS || errno == EOPNOTSUPP || errno == EMLINK)
+        return Fail(Error::System(EOPNOTSUPP, "link", to));
+      return Fail(Error::System(errno, "link", to));
     }
     if (::rename(from.c_str(), to.c_str()) != 0)
       return Fail(Error::System(errno, "rename", to));
@@ -301,6 +315,43 @@ class PosixFileSystemImpl final : public FileSystem {
 
   static Result<UniqueFd> OpenFd(const std::string& path, int flags, mode_t mode) {
     return Retry(path, {EINTR}, [&] { return ::open(path.c_str(), flags | O_CLOEXEC, mode); });
+  }
+
+  static Result<std::unique_ptr<File>> CreateWith(const std::string& path, mode_t mode) {
+    ADDCOW_TRY_ASSIGN(UniqueFd fd, OpenFd(path, O_RDWR | O_CREAT | O_EXCL, mode));
+    return MakeFile(path, std::move(fd));
+  }
+
+  // The group that a new file gets is known when it is there. Not narrowed then:
+  // who opened it before would keep it.
+  Result<std::unique_ptr<File>> CreateWithin(const std::string& path, const FileInfo& model) {
+    ADDCOW_TRY_ASSIGN(auto file, CreateWith(path, RightsWithin(model, true)));
+    const mode_t narrow = RightsWithin(model, false);
+    const auto info = file->Info();
+    if (info && (info->group == model.group || (info->permissions & ~narrow & 077) == 0))
+      return file;
+    ADDCOW_TRY(Remove(path));
+    if (!info) return Fail(info.error());
+    return CreateWith(path, narrow);
+  }
+
+  // Nobody else may open it before it has its owner.
+  Result<std::unique_ptr<File>> CreateSame(const std::string& path, const FileInfo& model) {
+    ADDCOW_TRY_ASSIGN(UniqueFd fd, OpenFd(path, O_RDWR | O_CREAT | O_EXCL, 0600));
+    const auto fail = [&](int code) {
+      (void)Remove(path);
+      return Fail(Error::Because(code, path,
+                                 "cannot be given the owner, group and permissions of the file "
+                                 "that it is to replace: " +
+                                     ErrnoText(code)));
+    };
+    struct stat st;
+    if (::fstat(fd.get(), &st) != 0) return fail(errno);
+    const bool same_owner = st.st_uid == model.owner && st.st_gid == model.group;
+    if (!same_owner && ::fchown(fd.get(), model.owner, model.group) != 0) return fail(errno);
+    if ((st.st_mode & 0777) != model.permissions && ::fchmod(fd.get(), model.permissions) != 0)
+      return fail(errno);
+    return MakeFile(path, std::move(fd));
   }
 
   static Result<struct stat> CheckKind(const UniqueFd& fd, const std::string& path) {

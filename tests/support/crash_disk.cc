@@ -69,6 +69,10 @@ class CrashFile final : public File {
     return Change({OpKind::kZeroRange, name(), offset, length},
                   [&] { return inode_->ZeroRange(offset, length); });
   }
+  SysResult<void> DoReserve(uint64_t offset, uint64_t length) override {
+    return Change({OpKind::kReserve, name(), offset, length},
+                  [&] { return inode_->Reserve(offset, length); });
+  }
   SysResult<void> DoTruncate(uint64_t size) override {
     return Change({OpKind::kTruncate, name(), size}, [&] { return inode_->Truncate(size); });
   }
@@ -121,12 +125,13 @@ Result<std::unique_ptr<File>> CrashDisk::OpenBeneath(const std::string& director
   return Open(ResolveName(directory, name), mode);
 }
 
-Result<std::unique_ptr<File>> CrashDisk::Create(const std::string& path) {
+Result<std::unique_ptr<File>> CrashDisk::Create(const std::string& path,
+                                                const NewRights& rights) {
   Operation operation{OpKind::kCreate, path};
   if (const int error = CallHook(operation); error != 0)
     return Fail(Error::System(error, "open", path));
   MutexLock lock(mutex_);
-  ADDCOW_TRY(live_->Create(path));
+  ADDCOW_TRY(live_->Create(path, rights));
   const auto inode = live_->Find(path);
   durable_inodes_[inode->number()] = inode->Clone();
   ADDCOW_TRY_ASSIGN(const std::string name, live_->RealPath(path));

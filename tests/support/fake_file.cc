@@ -264,7 +264,7 @@ SysResult<uint64_t> FakeInode::SeekHole(uint64_t offset) const {
 
 SysResult<FileInfo> FakeInode::Info() const {
   MutexLock lock(mutex_);
-  FileInfo info;
+  FileInfo info = rights_;
   info.device = 1;
   info.inode = number_;
   info.is_block_device = abilities_.is_block_device;
@@ -307,6 +307,18 @@ void FakeInode::SetAbilities(const Abilities& abilities) {
   abilities_ = abilities;
 }
 
+void FakeInode::SetRights(uint32_t permissions, uint32_t owner, uint32_t group) {
+  MutexLock lock(mutex_);
+  rights_.permissions = permissions;
+  rights_.owner = owner;
+  rights_.group = group;
+}
+
+void FakeInode::SetModified(const FileTime& time) {
+  MutexLock lock(mutex_);
+  rights_.modified = time;
+}
+
 uint64_t FakeInode::size() const {
   MutexLock lock(mutex_);
   return size_;
@@ -325,6 +337,7 @@ std::shared_ptr<FakeInode> FakeInode::Clone() const {
   MutexLock clone_lock(clone->mutex_);  // nobody else has it yet
   clone->abilities_ = abilities_;
   clone->size_ = size_;
+  clone->rights_ = rights_;
   clone->blocks_ = blocks_;
   return clone;
 }

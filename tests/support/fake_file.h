@@ -78,6 +78,9 @@ class FakeInode {
   // For tests.
   uint64_t number() const { return number_; }
   void SetAbilities(const Abilities& abilities);
+  // Nothing else changes these.
+  void SetRights(uint32_t permissions, uint32_t owner, uint32_t group);
+  void SetModified(const FileTime& time);
   uint64_t size() const;
   std::vector<std::byte> Bytes(uint64_t offset, uint64_t length) const;  // zeroes past the end
   std::shared_ptr<FakeInode> Clone() const;  // same number, same abilities
@@ -104,6 +107,7 @@ class FakeInode {
   mutable Mutex mutex_;
   Abilities abilities_ ADDCOW_GUARDED_BY(mutex_);
   uint64_t size_ ADDCOW_GUARDED_BY(mutex_) = 0;
+  FileInfo rights_ ADDCOW_GUARDED_BY(mutex_);  // of which only rights and time count
   std::map<const void*, LockKind> locks_ ADDCOW_GUARDED_BY(mutex_);
   // Not there: a hole. Null: unwritten. The bytes past the end are zero.
   std::map<uint64_t, std::shared_ptr<Block>> blocks_ ADDCOW_GUARDED_BY(mutex_);

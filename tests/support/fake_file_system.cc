@@ -68,13 +68,26 @@ Result<std::unique_ptr<File>> FakeFileSystem::OpenBeneath(const std::string& dir
   return Open(path, mode);
 }
 
-Result<std::unique_ptr<File>> FakeFileSystem::Create(const std::string& path) {
+Result<std::unique_ptr<File>> FakeFileSystem::Create(const std::string& path,
+                                                     const NewRights& rights) {
   MutexLock lock(mutex_);
   const std::string absolute = Absolute(path);
   ADDCOW_TRY(CheckParent(absolute, "open", path));
   if (directories_.contains(absolute) || files_.contains(absolute))
     return Fail(Error::System(EEXIST, "open", path));
   auto inode = std::make_shared<FakeInode>();
+  const FileInfo& model = rights.model;
+  switch (rights.kind) {
+    case NewRights::Kind::kUsual:
+      inode->SetRights(0644, 0, 0);
+      break;
+    case NewRights::Kind::kWithin:
+      inode->SetRights(RightsWithin(model, model.group == 0) & 0644, 0, 0);
+      break;
+    case NewRights::Kind::kSame:
+      inode->SetRights(model.permissions, model.owner, model.group);
+      break;
+  }
   files_[absolute] = inode;
   return std::make_unique<FakeFile>(path, inode, FakeFile::Access::kReadWrite, open_files_);
 }
@@ -89,6 +102,8 @@ Status FakeFileSystem::Rename(const std::string& from, const std::string& to, Re
   if (directories_.contains(target)) return Fail(Error::System(EISDIR, "rename", to));
   if (mode == RenameMode::kKeepExisting && files_.contains(target))
     return Fail(Error::System(EEXIST, "rename", to));
+  if (mode == RenameMode::kKeepExisting && !can_keep_existing_)
+    return Fail(Error::System(EOPNOTSUPP, "link", to));
   if (source == target) return {};
   files_[target] = found->second;
   files_.erase(source);
@@ -162,6 +177,11 @@ void FakeFileSystem::ForbidWriting(const std::string& path, int code) {
   not_writable_[Absolute(path)] = code;
 }
 
+void FakeFileSystem::ForbidKeepExisting() {
+  MutexLock lock(mutex_);
+  can_keep_existing_ = false;
+}
+
 std::shared_ptr<FakeInode> FakeFileSystem::Find(const std::string& path) const {
   MutexLock lock(mutex_);
   const auto found = files_.find(Absolute(path));
@@ -189,6 +209,7 @@ std::unique_ptr<FakeFileSystem> FakeFileSystem::Clone() const {
   clone->links_ = links_;
   clone->directories_ = directories_;
   clone->not_writable_ = not_writable_;
+  clone->can_keep_existing_ = can_keep_existing_;
   return clone;
 }
 

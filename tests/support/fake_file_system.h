@@ -36,7 +36,9 @@ class FakeFileSystem final : public FileSystem {
   Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override;
   Result<std::unique_ptr<File>> OpenBeneath(const std::string& directory,
                                             const std::string& name, OpenMode mode) override;
-  Result<std::unique_ptr<File>> Create(const std::string& path) override;
+  Result<std::unique_ptr<File>> Create(const std::string& path,
+                                       const NewRights& rights) override;
+  using FileSystem::Create;
   Status Rename(const std::string& from, const std::string& to, RenameMode mode) override;
   Status Remove(const std::string& path) override;
   Status SyncDirectory(const std::string& directory) override;
@@ -52,6 +54,8 @@ class FakeFileSystem final : public FileSystem {
   void PutSymbolicLink(const std::string& path, const std::string& target);
   // From now on opening `path` for writing fails with `code`, for example EACCES.
   void ForbidWriting(const std::string& path, int code);
+  // From now on a rename that is not to replace fails with EOPNOTSUPP, as on exFAT.
+  void ForbidKeepExisting();
   // Null where there is no such file.
   std::shared_ptr<FakeInode> Find(const std::string& path) const;
   std::vector<std::string> List() const;  // all names of files, in order
@@ -73,6 +77,7 @@ class FakeFileSystem final : public FileSystem {
   std::map<std::string, std::string> links_ ADDCOW_GUARDED_BY(mutex_);
   std::set<std::string> directories_ ADDCOW_GUARDED_BY(mutex_);
   std::map<std::string, int> not_writable_ ADDCOW_GUARDED_BY(mutex_);
+  bool can_keep_existing_ ADDCOW_GUARDED_BY(mutex_) = true;
 };
 
 }  // namespace addcow

@@ -150,8 +150,9 @@ Result<std::unique_ptr<File>> ForwardingFileSystem::OpenBeneath(const std::strin
                    [&] { return inner_.OpenBeneath(directory, name, mode); }));
 }
 
-Result<std::unique_ptr<File>> ForwardingFileSystem::Create(const std::string& path) {
-  return Wrap(Pass({OpKind::kCreate, path}, [&] { return inner_.Create(path); }));
+Result<std::unique_ptr<File>> ForwardingFileSystem::Create(const std::string& path,
+                                                           const NewRights& rights) {
+  return Wrap(Pass({OpKind::kCreate, path}, [&] { return inner_.Create(path, rights); }));
 }
 
 Status ForwardingFileSystem::Rename(const std::string& from, const std::string& to,

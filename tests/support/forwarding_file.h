@@ -84,7 +84,9 @@ class ForwardingFileSystem final : public FileSystem {
   Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override;
   Result<std::unique_ptr<File>> OpenBeneath(const std::string& directory,
                                             const std::string& name, OpenMode mode) override;
-  Result<std::unique_ptr<File>> Create(const std::string& path) override;
+  Result<std::unique_ptr<File>> Create(const std::string& path,
+                                       const NewRights& rights) override;
+  using FileSystem::Create;
   Status Rename(const std::string& from, const std::string& to, RenameMode mode) override;
   Status Remove(const std::string& path) override;
   Status SyncDirectory(const std::string& directory) override;

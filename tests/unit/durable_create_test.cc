@@ -169,5 +169,75 @@ TEST_F(DurableCreateTest, InterruptedCallsAreInvisible) {
   }
 }
 
+// A file system with neither RENAME_NOREPLACE nor hard links.
+TEST_F(DurableCreateTest, LastRungTakesTheNameWithAnEmptyFile) {
+  fake_.ForbidKeepExisting();
+  ASSERT_OK(Create());
+  EXPECT_EQ(Contents("/vm/new"), Complete());
+  EXPECT_EQ(fake_.List(), std::vector<std::string>{"/vm/new"});
+  const auto changes = log_.Changes();
+  ASSERT_GE(changes.size(), 4u);
+  EXPECT_EQ(
+      std::vector(changes.end() - 4, changes.end()),
+      (std::vector<std::string>{"rename " + temporary_ + " /vm/new", "create /vm/new",
+                                "rename " + temporary_ + " /vm/new", "sync directory /vm"}));
+}
+
+TEST_F(DurableCreateTest, LastRungReplacesNoFile) {
+  fake_.ForbidKeepExisting();
+  fake_.Put("/vm/new", Repeat(9, 9));
+  EXPECT_TRUE(FailsWith(Create(), EEXIST));
+  EXPECT_EQ(Contents("/vm/new"), Repeat(9, 9));
+  EXPECT_EQ(fake_.List(), std::vector<std::string>{"/vm/new"});
+}
+
+TEST_F(DurableCreateTest, WhateverFailsOnTheLastRungNothingIsLeftBehind) {
+  fake_.ForbidKeepExisting();
+  for (uint64_t at = 1;; at++) {
+    FaultPlan::Fault fault{.at = at, .error = EIO};
+    fault.where = [](const Operation& operation) { return operation.kind != OpKind::kRemove; };
+    faults_.Set(fault);
+    const Status created = Create();
+    if (!faults_.fired()) {
+      EXPECT_OK(created);
+      EXPECT_GT(at, 6u);
+      break;
+    }
+    EXPECT_TRUE(FailsWith(created, EIO)) << faults_.hit();
+    EXPECT_TRUE(fake_.List().empty()) << faults_.hit();
+  }
+}
+
+TEST_F(DurableCreateTest, TheNewFileHasTheRightsThatItIsToHave) {
+  FileInfo model;
+  model.permissions = 0640;
+  model.owner = 5;
+  model.group = 7;
+  const auto fill = [](File&) -> Status { return {}; };
+  ASSERT_OK(DurableCreate(fake_, "/vm/new", RenameMode::kReplace, fill, nullptr,
+                          {.kind = NewRights::Kind::kSame, .model = model}));
+  EXPECT_EQ(fake_.Find("/vm/new")->Info()->permissions, 0640u);
+  EXPECT_EQ(fake_.Find("/vm/new")->Info()->owner, 5u);
+  EXPECT_EQ(fake_.Find("/vm/new")->Info()->group, 7u);
+}
+
+TEST(RightsWithin, NobodyButTheOwnerMayDoMoreThanWithTheModel) {
+  const auto within = [](uint32_t permissions, bool same_group) {
+    FileInfo model;
+    model.permissions = permissions;
+    return RightsWithin(model, same_group);
+  };
+  EXPECT_EQ(within(0600, true), 0600u);
+  EXPECT_EQ(within(0640, true), 0640u);
+  EXPECT_EQ(within(0755, true), 0644u);
+  EXPECT_EQ(within(0666, true), 0666u);
+  // A base that nobody may write has an image file that its owner may.
+  EXPECT_EQ(within(0444, true), 0644u);
+  // Another group: who is in it may have been in the model's or not.
+  EXPECT_EQ(within(0660, false), 0600u);
+  EXPECT_EQ(within(0664, false), 0644u);
+  EXPECT_EQ(within(0604, false), 0600u);
+}
+
 }  // namespace
 }  // namespace addcow
