@@ -5,7 +5,7 @@
 noinst_LTLIBRARIES += common/libengine.la
 
 common_libengine_la_LIBADD = $(FMT_LIBS)
-engine_sources = \
+common_libengine_la_SOURCES = \
 	common/base/error.cc common/base/error.h \
 	common/base/file_time.cc common/base/file_time.h \
 	common/base/little_endian.h \
@@ -21,6 +21,7 @@ engine_sources = \
 	common/io/file_system.cc common/io/file_system.h \
 	common/io/posix_file.cc common/io/posix_file.h \
 	common/io/zeroer.cc common/io/zeroer.h \
+	common/format/backing_identity.cc common/format/backing_identity.h \
 	common/format/header.cc common/format/header.h \
 	common/format/layout.h \
 	common/format/raw_header.h \
@@ -36,13 +37,5 @@ engine_sources = \
 	common/image/extents.cc \
 	common/image/image.cc common/image/image.h \
 	common/image/image_files.cc common/image/image_files.h \
-	common/image/partial_clusters.cc common/image/partial_clusters.h
-
-if UNITY
-common_libengine_la_SOURCES =
-nodist_common_libengine_la_SOURCES = unity/engine-1of2.cpp unity/engine-2of2.cpp
-else
-common_libengine_la_SOURCES = $(engine_sources)
-endif
-unity/engine-%.cpp: Makefile
-	$(call unity,$(engine_sources))
+	common/image/partial_clusters.cc common/image/partial_clusters.h \
+	common/image/raw_file.cc common/image/raw_file.h

@@ -66,6 +66,9 @@ void Log(LogLevel level, const std::string& message) {
   if (level == LogLevel::kError) {
     nbdkit_error("%s", message.c_str());
     if (starting) noted_by = std::this_thread::get_id();
+  } else if (level == LogLevel::kNote) {
+    nbdkit_error("note: %s", message.c_str());  // nbdkit has no other word for the log
+    if (starting) noted_by = std::this_thread::get_id();
   } else {
     nbdkit_debug("%s", message.c_str());
   }

@@ -30,6 +30,7 @@ support_sources = \
 unit_sources = \
 	tests/unit/allocation_bitmap_test.cc \
 	tests/unit/background_flush_test.cc \
+	tests/unit/backing_identity_test.cc \
 	tests/unit/backing_test.cc \
 	tests/unit/base_test.cc \
 	tests/unit/bitmap_storage_test.cc \

@@ -141,6 +141,19 @@ Result<NamedFile> ParseImage(const Checker& check, const RawHeader& raw) {
   return NamedFile{std::move(name), std::move(format)};
 }
 
+// Where a name reaches into its place there is no record, whatever the bit
+// says: another program has changed the names.
+std::optional<BackingIdentity> FindIdentity(std::span<const std::byte> bytes,
+                                            const RawHeader& raw) {
+  if ((raw.optional_features & kOptionalBackingIdentity) == 0) return std::nullopt;
+  const Field record{kIdentityOffset, kIdentityBytes};
+  if (raw.backing_name_offset == 0 ||
+      Overlap(record, {raw.backing_name_offset, raw.backing_name_size}) ||
+      Overlap(record, {raw.image_name_offset, raw.image_name_size}))
+    return std::nullopt;
+  return ParseIdentity(bytes.subspan<kIdentityOffset, kIdentityBytes>());
+}
+
 }  // namespace
 
 Result<Header> ParseHeader(std::span<const std::byte> bytes, const std::string& file) {
@@ -175,7 +188,8 @@ Result<Header> ParseHeader(std::span<const std::byte> bytes, const std::string& 
         uint32_t{raw.backing_name_offset}, uint32_t{raw.backing_name_size},
         uint32_t{raw.image_name_offset}, uint32_t{raw.image_name_size});
   header.all_allocated = (raw.features & kFeatureAllAllocated) != 0;
-  header.optional_features = raw.optional_features;
+  header.optional_features = raw.optional_features & ~kOptionalBackingIdentity;
+  header.backing_identity = FindIdentity(bytes, raw);
   return header;
 }
 
@@ -195,6 +209,12 @@ Status CheckNamedFile(std::string_view what, const NamedFile& named, const std::
 }
 
 }  // namespace
+
+bool IdentityFits(const Header& header) {
+  const size_t names =
+      header.image.name.size() + (header.backing ? header.backing->name.size() : 0);
+  return names <= kIdentityOffset - kNamesStart;
+}
 
 Result<HeaderBytes> SerializeHeader(const Header& header, const std::string& file) {
   ADDCOW_TRY(CheckNamedFile("image file", header.image, file));
@@ -227,7 +247,12 @@ Result<HeaderBytes> SerializeHeader(const Header& header, const std::string& fil
   raw.image_name_size = static_cast<uint32_t>(header.image.name.size());
   std::copy(header.image.format.begin(), header.image.format.end(), raw.image_format.begin());
   raw.features = header.features();
-  raw.optional_features = header.optional_features;
+  raw.optional_features = header.optional_features & ~kOptionalBackingIdentity;
+  if (header.backing && header.backing_identity && IdentityFits(header)) {
+    raw.optional_features = raw.optional_features | kOptionalBackingIdentity;
+    std::ranges::copy(SerializeIdentity(*header.backing_identity),
+                      bytes.begin() + kIdentityOffset);
+  }
   raw.header_pages = static_cast<uint32_t>(kHeaderSize / kHeaderPageSize);
   std::memcpy(bytes.data(), &raw, sizeof raw);
   // What was written must read back: one reader's rules for both ways.

@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "common/base/error.h"
+#include "common/format/backing_identity.h"
 #include "common/format/layout.h"
 
 namespace addcow {
@@ -25,6 +26,9 @@ inline constexpr uint64_t kFeatureImageFile = 1u << 1;
 inline constexpr uint64_t kFeatureAllAllocated = 1u << 2;
 inline constexpr uint64_t kKnownFeatures =
     kFeatureBackingFile | kFeatureImageFile | kFeatureAllAllocated;
+
+// Bits of the optional features field.
+inline constexpr uint64_t kOptionalBackingIdentity = 1u << 16;
 
 // The one image file format of version 1, and the one backing file format
 // that this program reads.
@@ -41,7 +45,10 @@ struct Header {
   NamedFile image;
   std::optional<NamedFile> backing;
   bool all_allocated = false;
-  uint64_t optional_features = 0;  // kept as found
+  // All but BACKING_IDENTITY, which the next member stands for. Kept as found.
+  uint64_t optional_features = 0;
+  // What the backing file was when it was named. Only with a backing file.
+  std::optional<BackingIdentity> backing_identity = std::nullopt;
 
   uint64_t features() const {
     return kFeatureImageFile | (backing ? kFeatureBackingFile : 0u) |
@@ -59,8 +66,12 @@ using HeaderBytes = std::array<std::byte, kHeaderSize>;
 Result<Header> ParseHeader(std::span<const std::byte> bytes, const std::string& file);
 
 // The bytes of a header, or kErrUnsupported / EINVAL / ENAMETOOLONG where its
-// names or formats do not fit the format.
+// names or formats do not fit the format. The identity is left out where the
+// names take its room (IdentityFits).
 Result<HeaderBytes> SerializeHeader(const Header& header, const std::string& file);
+
+// Whether the header's names leave room for an identity of the backing file.
+bool IdentityFits(const Header& header);
 
 // The `features` field alone, for setting ALL_ALLOCATED in place: 8 bytes at
 // kFeaturesOffset, inside one sector, so that a crash leaves the old or new.

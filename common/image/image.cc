@@ -35,6 +35,8 @@ Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageS
   ADDCOW_TRY_ASSIGN(auto bitmap,
                     AllocationBitmap::Create(layout.clusters(), files.add_cow_path));
   const bool all_allocated = files.header.all_allocated;
+  for (const std::string& note : files.notes)
+    if (log) log(LogLevel::kNote, note);
   std::unique_ptr<Image> image(
       new Image(std::move(files), std::move(bitmap), std::move(log), source));
   if (all_allocated)

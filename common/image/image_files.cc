@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "common/format/layout.h"
+#include "common/image/raw_file.h"
 
 namespace addcow {
 
@@ -108,6 +109,27 @@ Status OrWithout(const ImageSource& source, ImageFiles& files, Status opened) {
   return {};
 }
 
+// That the backing file is what it was, and what is to be said of it.
+Status CheckIdentity(const ImageSource& source, ImageFiles& files) {
+  ADDCOW_TRY(CheckBacking(*files.backing, files.backing_size));
+  const auto add = [&](Note note) {
+    if (note) files.notes.push_back(std::move(*note));
+  };
+  if (files.header.backing_identity) {
+    const std::string remedy =
+        fmt::format("addcow rebase -u -b {} -F {} {}",
+                    source.backing_path.value_or(files.header.backing->name),
+                    files.header.backing->format, files.add_cow_path);
+    ADDCOW_TRY_ASSIGN(Note changed,
+                      CompareIdentity(*files.backing, *files.header.backing_identity,
+                                      files.add_cow_path, remedy));
+    add(std::move(changed));
+  }
+  add(NoteOtherFormat(*files.backing, "backing file"));
+  add(NoteSmallerDisk(files.image_path, files.virtual_size, files.backing_size));
+  return {};
+}
+
 Status OpenBacking(FileSystem& file_system, const ImageSource& source, ImageFiles& files) {
   if (!files.header.backing && source.backing_path)
     return Fail(Error::Because(EINVAL, files.add_cow_path,
@@ -135,7 +157,7 @@ Status OpenBacking(FileSystem& file_system, const ImageSource& source, ImageFile
   ADDCOW_TRY(CheckDifferent(*files.backing, "backing file", *files.image, "image file"));
   ADDCOW_TRY(LockIf(source, *files.backing, OpenMode::kReadOnly));
   ADDCOW_TRY_ASSIGN(files.backing_size, files.backing->Size());
-  return {};
+  return CheckIdentity(source, files);
 }
 
 Status OpenImage(FileSystem& file_system, const ImageSource& source, ImageFiles& files) {
@@ -169,6 +191,15 @@ Status CheckBitmapSize(const ImageFiles& files) {
   const Layout layout(files.virtual_size);
   ADDCOW_TRY_ASSIGN(const uint64_t size, files.add_cow->Size());
   const uint64_t needed = kBitmapOffset + layout.bitmap_bytes();
+  // Whole for a smaller disk, as all programs write it: the disk has grown.
+  if (size < needed && size > kBitmapOffset && (size - kBitmapOffset) % kBitmapPadding == 0)
+    return Fail(Error::Because(
+        EINVAL, files.add_cow_path,
+        fmt::format(
+            "the image file has grown to {} bytes, but the COW bitmap is that of a disk "
+            "of {} at most (to use the disk as it is: truncate -s {} {})",
+            files.virtual_size, 8 * (size - kBitmapOffset) * kClusterSize,
+            kBitmapOffset + layout.padded_bitmap_bytes(), files.add_cow_path)));
   if (size < needed)
     return Fail(Error::Because(
         kErrCorrupt, files.add_cow_path,
@@ -176,6 +207,16 @@ Status CheckBitmapSize(const ImageFiles& files) {
                     "{} bytes",
                     size, needed, files.virtual_size)));
   return {};
+}
+
+// An add-cow file in the image file's place has been named by mistake. But what a
+// guest wrote must not keep its disk from being served, so where the first
+// cluster is allocated its bytes are the guest's business.
+Status CheckImageContents(const ImageFiles& files) {
+  std::byte bits;
+  ADDCOW_TRY(files.add_cow->ReadExactly(std::span(&bits, 1), kBitmapOffset));
+  if (files.header.all_allocated || (bits & std::byte{1}) != std::byte{0}) return {};
+  return RefuseAddCowFile(*files.image, "image file");
 }
 
 }  // namespace
@@ -206,6 +247,7 @@ Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& so
   ADDCOW_TRY(OpenImage(file_system, source, files));
   ADDCOW_TRY(OrWithout(source, files, OpenBacking(file_system, source, files)));
   ADDCOW_TRY(CheckBitmapSize(files));
+  ADDCOW_TRY(CheckImageContents(files));
   return files;
 }
 

@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/format/header.h"
@@ -66,6 +67,8 @@ struct ImageFiles {
   std::string backing_path;   // empty without a backing file
   uint64_t virtual_size = 0;  // the image file's size
   uint64_t backing_size = 0;
+  // What somebody should know of them, a line each.
+  std::vector<std::string> notes;
 };
 
 // Opens the add-cow file at `source.add_cow_path`, locks it for reading and
@@ -74,8 +77,10 @@ Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& so
 
 // Opens all files, locks them, and checks them: that they are three different
 // ones, that the disk has a byte at least, and that the bitmap is as long as
-// the disk needs. The locks are held as long as the files are open. With ALL_ALLOCATED set the
-// backing file is left alone: it may be gone.
+// the disk needs, that the backing file is not empty, nor shorter than it was when
+// it was named, and that none of the raw files is an add-cow file. The locks are
+// held as long as the files are open. With ALL_ALLOCATED set the backing file is
+// left alone: it may be gone.
 Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& source);
 
 }  // namespace addcow

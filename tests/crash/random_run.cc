@@ -29,7 +29,7 @@ ImageSpec RandomSpec(Random& random) {
       spec.backing_size = spec.size + random.Below(kC);
       break;
     default:
-      spec.backing_size = random.Below(spec.size);
+      spec.backing_size = random.Between(1, spec.size);
       break;  // shorter
   }
   if (spec.backing_size && random.OneIn(2)) {

@@ -223,7 +223,7 @@ TEST_P(StressTest, NeighboursDoNotDisturbEachOther) {
   while (NextRound()) {
     Random setup = RandomOf(kThreads);
     const uint64_t size = setup.Between(30, 50) * kClusterSize + setup.Below(kClusterSize);
-    const uint64_t backing_size = setup.Below(size + 3 * kClusterSize);
+    const uint64_t backing_size = setup.Between(1, size + 3 * kClusterSize);
     // A third of the backing files has holes in it.
     std::optional<std::vector<ByteRange>> backing_data;
     if (setup.OneIn(3) && backing_size > kClusterSize)

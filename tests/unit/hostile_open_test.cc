@@ -13,6 +13,9 @@
 namespace addcow {
 namespace {
 
+// Of the backing file and the image file, and the bitmap's first byte.
+constexpr uint64_t kBeginnings = 3 * 21 + 1;
+
 class HostileOpenTest : public ImageFixture {
  protected:
   // The files of a disk of `size` bytes, all holes but for the header. The
@@ -78,8 +81,8 @@ TEST_F(HostileOpenTest, EveryFieldAtItsMaximumIsRefusedAfterTheHeader) {
 
 TEST_F(HostileOpenTest, LargestImageFileWithAShortBitmapIsRefusedAfterTheHeader) {
   PutSparse(kMaxOffset, kBitmapPadding);
-  EXPECT_TRUE(FailsSaying(TryOpen(), "truncated"));
-  EXPECT_EQ(BytesRead(), kHeaderSize);
+  EXPECT_TRUE(FailsSaying(TryOpen(), "but the COW bitmap is that of a disk of 34359738368"));
+  EXPECT_LE(BytesRead(), kHeaderSize + kBeginnings);
   EXPECT_LT(Calls(), 40u);
 }
 
@@ -94,7 +97,7 @@ TEST_F(HostileOpenTest, SparseBitmapCostsWhatStorageItHas) {
   const uint64_t after = ResidentBytes();
   EXPECT_LT(after, before + 16 * kMiB);
   // The header, and three blocks of the bitmap.
-  EXPECT_LE(BytesRead(), kHeaderSize + 3 * (FakeInode::kBlockSize + 16));
+  EXPECT_LE(BytesRead(), kHeaderSize + kBeginnings + 3 * (FakeInode::kBlockSize + 16));
   EXPECT_LT(Calls(), 60u);
   EXPECT_EQ(image->bitmap().allocated(), 3u);
   EXPECT_TRUE(image->bitmap().Test(last));
@@ -105,7 +108,7 @@ TEST_F(HostileOpenTest, AddCowFileLargerThanAnyBitmapIsNotReadPastTheDisk) {
   SetBit(0);
   for (uint64_t cluster = 1000000; cluster < 1000100; cluster++) SetBit(cluster * 64 * 4096);
   ASSERT_OK_AND_ASSIGN(const auto image, TryOpen());
-  EXPECT_LE(BytesRead(), kHeaderSize + 16);
+  EXPECT_LE(BytesRead(), kHeaderSize + kBeginnings + 16);
   EXPECT_EQ(image->bitmap().allocated(), 1u);
 }
 

@@ -239,7 +239,7 @@ TEST_F(ImageDeferred, WriteThatEndsInTheLastSectorBeforeTheDiskDoesCopiesUp) {
 
 TEST_F(ImageDeferred, BackingFileMayBeShorterThanTheDisk) {
   for (const std::optional<uint64_t> backing :
-       {std::optional<uint64_t>(), {0}, {1000}, {4096 + 700}, {kC}, {kC + 1}}) {
+       {std::optional<uint64_t>(), {1}, {1000}, {4096 + 700}, {kC}, {kC + 1}}) {
     Make({.size = 3 * kC, .backing_size = backing});
     Write(4096, 4096);
     Write(kC + 512, 512);
@@ -257,7 +257,7 @@ TEST_F(ImageDeferred, RandomRequestsReadBackAndSurviveAFlush) {
   for (int round = 0; round < 20; round++) {
     max_partial_clusters_ = random_.Below(8);
     const uint64_t size = random_.Between(1, 8 * kC);
-    Make({.size = size, .backing_size = random_.Below(9 * kC), .seed = random_.Next()});
+    Make({.size = size, .backing_size = random_.Between(1, 9 * kC), .seed = random_.Next()});
     for (int i = 0; i < 60; i++) {
       const uint64_t grain = random_.OneIn(4) ? 1 : kSectorSize;
       const uint64_t offset = RoundDown(random_.Below(size), grain);

@@ -391,7 +391,13 @@ TEST_F(ImageFlush, EveryFailingOperationOfOpenIsAnError) {
       EXPECT_GT(at, 10u);
       break;
     }
-    EXPECT_TRUE(FailsWith(image, EIO)) << faults_.hit();
+    // What only warns or refuses by a file's first bytes does without them.
+    const bool beginning = faults_.hit().starts_with("read /vm/base.img 0+") ||
+                           faults_.hit().starts_with("read /vm/disk.raw 0+");
+    if (beginning)
+      EXPECT_OK(image) << faults_.hit();
+    else
+      EXPECT_TRUE(FailsWith(image, EIO)) << faults_.hit();
   }
 }
 

@@ -10,6 +10,8 @@
 namespace addcow {
 namespace {
 
+constexpr uint64_t kC = kClusterSize;
+
 class FoundState : public ImageFixture {
  protected:
   size_t SyncsOfAddCowFile() const {

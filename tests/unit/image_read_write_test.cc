@@ -90,14 +90,14 @@ TEST_P(ImageSizes, CopyingEverythingUpMakesTheImageFileTheDisk) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sizes, ImageSizes,
-                         testing::Values(Sizes{1, {}}, Sizes{1, 0}, Sizes{1, 1},
-                                         Sizes{1, 100000}, Sizes{511, 511}, Sizes{512, 100},
-                                         Sizes{65535, 65535}, Sizes{65536, 65536},
-                                         Sizes{65537, 65537}, Sizes{65537, 65536},
-                                         Sizes{65537, 1}, Sizes{300000, {}},
-                                         Sizes{300000, 300000}, Sizes{300000, 400000},
-                                         Sizes{300000, 131072}, Sizes{300000, 131073},
-                                         Sizes{300000, 150000}, Sizes{300001, 299999}),
+                         testing::Values(Sizes{1, {}}, Sizes{1, 1}, Sizes{1, 100000},
+                                         Sizes{511, 511}, Sizes{512, 100}, Sizes{65535, 65535},
+                                         Sizes{65536, 65536}, Sizes{65537, 65537},
+                                         Sizes{65537, 65536}, Sizes{65537, 1},
+                                         Sizes{300000, {}}, Sizes{300000, 300000},
+                                         Sizes{300000, 400000}, Sizes{300000, 131072},
+                                         Sizes{300000, 131073}, Sizes{300000, 150000},
+                                         Sizes{300001, 299999}),
                          [](const auto& parameter) { return NameOf(parameter.param); });
 
 class ImageReadWrite : public ImageFixture {};

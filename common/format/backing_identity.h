@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What the backing file was when the image was made: a record in the last
+// bytes of the header page (docs/format.md, "Identity of the backing file").
+// It is optional in every part: a record that cannot be understood is none,
+// and never a reason to refuse a file.
+
+#ifndef ADDCOW_COMMON_FORMAT_BACKING_IDENTITY_H
+#define ADDCOW_COMMON_FORMAT_BACKING_IDENTITY_H
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "common/base/file_time.h"
+#include "common/format/layout.h"
+
+namespace addcow {
+
+inline constexpr size_t kIdentityBytes = 256;
+inline constexpr uint64_t kIdentityOffset = kHeaderSize - kIdentityBytes;
+
+struct BackingIdentity {
+  std::optional<uint64_t> size;      // bytes
+  std::optional<FileTime> modified;  // absent for a block device, whose time says nothing
+
+  bool operator==(const BackingIdentity&) const = default;
+};
+
+// The record in these bytes; nothing where its version is not known, or where
+// it says nothing that is. Of a time that is none only the time is left out.
+std::optional<BackingIdentity> ParseIdentity(std::span<const std::byte, kIdentityBytes> bytes);
+
+std::array<std::byte, kIdentityBytes> SerializeIdentity(const BackingIdentity& identity);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_FORMAT_BACKING_IDENTITY_H

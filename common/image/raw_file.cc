@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See raw_file.h.
+
+#include "common/image/raw_file.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <string_view>
+
+#include "common/format/raw_header.h"
+
+namespace addcow {
+
+namespace {
+
+using namespace std::string_view_literals;
+
+// The first bytes of files that are often taken for raw ones.
+struct Signature {
+  std::string_view bytes;
+  const char* format;
+};
+constexpr std::array kSignatures = {
+    Signature{"QFI\xfb"sv, "qcow2"},
+    Signature{"KDMV"sv, "vmdk"},
+    Signature{"# Disk DescriptorFile"sv, "vmdk"},
+    Signature{"vhdxfile"sv, "vhdx"},
+    Signature{"LUKS\xba\xbe"sv, "luks"},
+};
+constexpr size_t kLongestSignature = 21;
+static_assert(std::ranges::all_of(kSignatures, [](const Signature& signature) {
+  return signature.bytes.size() <= kLongestSignature;
+}));
+
+// Empty where it cannot be read.
+std::string Beginning(File& file) {
+  std::array<char, kLongestSignature> bytes;
+  const auto count = file.Read(std::as_writable_bytes(std::span(bytes)), 0);
+  return count ? std::string(bytes.data(), *count) : std::string();
+}
+
+std::string NoteAbout(const std::string& file, const std::string& text) {
+  return Error::Because(0, file, text).Message();  // one line, whatever the name holds
+}
+
+}  // namespace
+
+Result<BackingIdentity> IdentityOf(File& backing) {
+  BackingIdentity identity;
+  ADDCOW_TRY_ASSIGN(identity.size, backing.Size());
+  ADDCOW_TRY_ASSIGN(const FileInfo info, backing.Info());
+  if (!info.is_block_device) identity.modified = info.modified;
+  return identity;
+}
+
+Status CheckBacking(File& backing, uint64_t size) {
+  if (size == 0)
+    return Fail(Error::Because(EINVAL, backing.name(),
+                               "the backing file is empty, so all of it would read as zeroes "
+                               "(is its device attached, or its file system mounted?)"));
+  return RefuseAddCowFile(backing, "backing file");
+}
+
+Result<Note> CompareIdentity(File& backing, const BackingIdentity& noted,
+                             const std::string& add_cow, const std::string& remedy) {
+  ADDCOW_TRY_ASSIGN(const BackingIdentity now, IdentityOf(backing));
+  const uint64_t size = now.size.value_or(0);
+  if (noted.size && size < *noted.size)
+    return Fail(Error::Because(
+        EINVAL, backing.name(),
+        fmt::format("the backing file has {} bytes, but had {} when {} noted it: what is "
+                    "missing would read as zeroes (to accept it as it is: {})",
+                    size, *noted.size, add_cow, remedy)));
+  if (noted.size && size > *noted.size)
+    return Note(NoteAbout(
+        backing.name(),
+        fmt::format("the backing file has {} bytes, but had {} when {} noted it (to note what "
+                    "it is now: {})",
+                    size, *noted.size, add_cow, remedy)));
+  if (noted.modified && now.modified && *noted.modified != *now.modified)
+    return Note(NoteAbout(
+        backing.name(),
+        fmt::format("the backing file was modified at {}, but at {} when {} noted it (to note "
+                    "what it is now: {})",
+                    TimeText(*now.modified), TimeText(*noted.modified), add_cow, remedy)));
+  return Note();
+}
+
+Status RefuseAddCowFile(File& file, const std::string& role) {
+  const std::string begins = Beginning(file);
+  if (begins.size() < kMagic.size() ||
+      std::memcmp(begins.data(), kMagic.data(), kMagic.size()) != 0)
+    return {};
+  return Fail(Error::Because(
+      EINVAL, file.name(),
+      fmt::format("is an add-cow file, so it cannot be used as a raw {}", role)));
+}
+
+Note NoteOtherFormat(File& file, const std::string& role) {
+  const std::string begins = Beginning(file);
+  for (const Signature& signature : kSignatures)
+    if (begins.starts_with(signature.bytes))
+      return NoteAbout(file.name(),
+                       fmt::format("the {} begins as a {} file does, but is read as raw, as it "
+                                   "was said to be",
+                                   role, signature.format));
+  return std::nullopt;
+}
+
+Note NoteSmallerDisk(const std::string& image, uint64_t virtual_size, uint64_t backing_size) {
+  if (virtual_size >= backing_size) return std::nullopt;
+  return NoteAbout(image,
+                   fmt::format("the disk has {} bytes and its backing file {}: the end is cut "
+                               "off, with a partition table's second copy, if there is one",
+                               virtual_size, backing_size));
+}
+
+}  // namespace addcow

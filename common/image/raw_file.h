@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What is looked at before a file is used as raw: whether it is what it was
+// when it was named, and whether its first bytes are those of something else.
+// A format is never guessed from them: they can make us refuse or warn, and
+// change nothing about how the file is read.
+
+#ifndef ADDCOW_COMMON_IMAGE_RAW_FILE_H
+#define ADDCOW_COMMON_IMAGE_RAW_FILE_H
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "common/base/error.h"
+#include "common/format/backing_identity.h"
+#include "common/io/file.h"
+
+namespace addcow {
+
+// A line for the log: nothing failed, but somebody should know.
+using Note = std::optional<std::string>;
+
+// What `backing` is now.
+Result<BackingIdentity> IdentityOf(File& backing);
+
+// Refuses a backing file without a byte, and one that is an add-cow file. EINVAL.
+Status CheckBacking(File& backing, uint64_t size);
+
+// What has become of the backing file since `noted`. Refuses one that is
+// shorter (EINVAL), since what is missing would read as zeroes; `remedy` is how
+// to accept it. A longer one, or another time, is a note.
+Result<Note> CompareIdentity(File& backing, const BackingIdentity& noted,
+                             const std::string& add_cow, const std::string& remedy);
+
+// Refuses an add-cow file where a raw one is wanted. EINVAL. `role`: "backing
+// file", for example. A file whose beginning cannot be read is let pass: those
+// who read it will see.
+Status RefuseAddCowFile(File& file, const std::string& role);
+
+// Where `file` begins as a file of another format does.
+Note NoteOtherFormat(File& file, const std::string& role);
+
+// Where the disk ends before its backing file does.
+Note NoteSmallerDisk(const std::string& image, uint64_t virtual_size, uint64_t backing_size);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_IMAGE_RAW_FILE_H
