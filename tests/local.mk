@@ -14,17 +14,20 @@ AM_TESTS_ENVIRONMENT = \
 	srcdir='$(abs_top_srcdir)'; export srcdir; \
 	ADDCOW_RUN='$(abs_top_builddir)/run'; export ADDCOW_RUN; \
 	ADDCOW_BUILDDIR='$(abs_top_builddir)'; export ADDCOW_BUILDDIR; \
-	ASAN_OPTIONS=allocator_may_return_null=1:quarantine_size_mb=32; export ASAN_OPTIONS; \
+	ASAN_OPTIONS=allocator_may_return_null=1; export ASAN_OPTIONS; \
 	TSAN_OPTIONS=allocator_may_return_null=1; export TSAN_OPTIONS;
 
 shell_tests = \
 	tests/shell/test-all-allocated.sh \
+	tests/shell/test-base-changed.sh \
 	tests/shell/test-bench.sh \
 	tests/shell/test-check-file-systems.sh \
 	tests/shell/test-clean-stop.sh \
 	tests/shell/test-client-view.sh \
 	tests/shell/test-completion.sh \
 	tests/shell/test-confine.sh \
+	tests/shell/test-create-rights.sh \
+	tests/shell/test-exfat.sh \
 	tests/shell/test-fault-errno.sh \
 	tests/shell/test-fault-tool.sh \
 	tests/shell/test-failed-sync.sh \
@@ -41,6 +44,7 @@ shell_tests = \
 	tests/shell/test-moved-files.sh \
 	tests/shell/test-mutants.sh \
 	tests/shell/test-nbdcopy.sh \
+	tests/shell/test-nbdfuse-base.sh \
 	tests/shell/test-nbdfuse-ext4.sh \
 	tests/shell/test-nbdinfo-map.sh \
 	tests/shell/test-no-space.sh \
@@ -63,6 +67,7 @@ shell_tests = \
 	tests/shell/test-tool-create.sh \
 	tests/shell/test-tool-flatten.sh \
 	tests/shell/test-tool-info-map.sh \
+	tests/shell/test-tool-rebase.sh \
 	tests/shell/test-tool-usage.sh \
 	tests/shell/test-trim.sh \
 	tests/shell/test-truncated-files.sh \
@@ -101,7 +106,7 @@ run_sanitizer_build = \
 	  name="$$1"; shift; \
 	  $(MKDIR_P) sanitize && $(MAKE) $(AM_MAKEFLAGS) distdir distdir=$(sanitizer_source) && \
 	  $(MKDIR_P) "sanitize/$$name" && cd "sanitize/$$name" && \
-	  { test -f config.status || ../src/configure --enable-developer --enable-shared-fmt --enable-unity=all --quiet "$$@"; }; \
+	  { test -f config.status || ../src/configure --enable-developer --enable-shared-fmt --quiet "$$@"; }; \
 	}; \
 	run_sanitizer_build () { \
 	  name="$$1"; programs="$$2"; tests="$$3"; shift 3; \
@@ -110,23 +115,13 @@ run_sanitizer_build = \
 	  $(MAKE) $(AM_MAKEFLAGS) check check_PROGRAMS="$$programs" TESTS="$$tests"; \
 	}
 
-# The tests under AddressSanitizer and UndefinedBehaviorSanitizer, but for those
-# that a sanitizer can find nothing in: they look at texts, at an installation, at
-# instructions. nbdkit is not built with them, so ./run preloads the run-time into it.
-tests_of_no_code = \
-	tests/shell/test-bench.sh \
-	tests/shell/test-completion.sh \
-	tests/shell/test-install.sh \
-	tests/shell/test-layers.sh \
-	tests/shell/test-man-pages.sh \
-	tests/shell/test-mutants.sh \
-	tests/shell/test-request-cost.sh \
-	tests/shell/test-style.sh \
-	tests/shell/test-symbols.sh
+# The tests under AddressSanitizer and UndefinedBehaviorSanitizer, but for the
+# long search for mutants. nbdkit is not built with them, so ./run preloads the
+# run-time into it.
+no_mutants = $(filter-out tests/crash/mutant-tests$(EXEEXT),$(1))
 check-asan:
 	+$(run_sanitizer_build); \
-	run_sanitizer_build asan '$(filter-out %/mutant-tests$(EXEEXT) %/request-cost$(EXEEXT),$(check_PROGRAMS))' \
-	  '$(filter-out %/mutant-tests$(EXEEXT) $(tests_of_no_code),$(TESTS))' \
+	run_sanitizer_build asan '$(call no_mutants,$(check_PROGRAMS))' '$(call no_mutants,$(TESTS))' \
 	  CXX='$(CXX)' \
 	  CXXFLAGS='$(sanitizer_flags) -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
 	  SANITIZER_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"

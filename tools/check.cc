@@ -23,12 +23,13 @@ struct Arguments {
   ImageSource source;
   std::string repair;
   Wait wait;
+  bool force = false;
   bool json = false;
   bool quiet = false;
 };
 
 constexpr const char* kUsage =
-    "[-r leaks|all] [-q] [--output=human|json] [-U]\n"
+    "[-r leaks|all [--force]] [-q] [--output=human|json] [-U]\n"
     "           [--lock=on|off] [--wait[=SECONDS]] [--image=FILE]\n"
     "           [--backing=FILE] [--confine=DIR] X.add-cow";
 
@@ -38,7 +39,9 @@ constexpr const char* kFooter =
     "file need not be there.\n\n"
     "  -r leaks   give leaked storage back (punches holes into the image file)\n"
     "  -r all     and mend the bitmap: set the bits that ALL_ALLOCATED promises,\n"
-    "             clear those past the last cluster\n\n"
+    "             clear those past the last cluster\n"
+    "  --force    repair also where nothing is allocated, but the image file holds\n"
+    "             data: it may be another disk's file\n\n"
     "An image that another program has open for writing is refused. With -U it is\n"
     "checked all the same, but not for leaks: what its server has not flushed yet\n"
     "would look like one.\n\n"
@@ -79,6 +82,11 @@ void PrintReport(const CheckReport& report) {
   if (report.stray_bits > 0)
     Print("note: {} bits past the last cluster are 1; they are ignored, -r all clears them\n",
           report.stray_bits);
+  if (report.grown_clusters > 0)
+    Print(
+        "note: the image file has grown: ALL_ALLOCATED is set, and the bits of the last {}\n"
+        "clusters are 0; they are read from it, -r all sets the bits\n",
+        report.grown_clusters);
   if (report.corruptions() > 0)
     Print(
         "\n{} errors were found on the image.\n"
@@ -113,16 +121,22 @@ int ExitStatus(const CheckReport& report) {
 int RunCheck(const CLI::App& app, const Arguments& arguments) {
   if (!arguments.repair.empty() && app.count("--force-share") > 0)
     return UsageError("check", "-U is for looking only and does not go with -r");
+  if (arguments.force && arguments.repair.empty())
+    return UsageError("check", "--force is for -r");
   Repair repair = Repair::kNone;
   if (!arguments.repair.empty())
     repair = arguments.repair == "all" ? Repair::kAll : Repair::kLeaks;
   if (repair != Repair::kNone) CatchInterrupts();
   const std::string& file = arguments.source.add_cow_path;
-  const auto report = arguments.wait.WhileBusy(
-      [&] { return CheckImage(PosixFileSystem(), arguments.source, repair, InterruptCame); });
+  const auto report = arguments.wait.WhileBusy([&] {
+    return CheckImage(PosixFileSystem(), arguments.source, repair, InterruptCame,
+                      arguments.force);
+  });
   if (!report)
     return repair == Repair::kNone ? FailedToShare(report.error())
                                    : FailedUnlessStopped(report.error());
+  if (!arguments.quiet)
+    for (const std::string& note : report->notes) PrintNote(note);
   if (report->interrupted && !report->error)
     return StoppedEarly(fmt::format(
         "{}: interrupted: {} leaked clusters were given back and {} corruptions repaired, "
@@ -154,6 +168,8 @@ Verb AddCheck(CLI::App& tool) {
       ->type_name("leaks|all")
       ->option_text("leaks|all")
       ->check(CLI::IsMember({"leaks", "all"}));
+  app->add_flag("--force", arguments->force,
+                "With -r: give storage back that may be\nanother disk's");
   AddForceShareFlag(*app, arguments->source.access.lock);
   AddLockOption(*app, arguments->source.access.lock);
   arguments->wait.AddOption(*app);

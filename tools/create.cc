@@ -9,6 +9,7 @@
 #include "common/ops/parse_size.h"
 #include "tools/interrupt.h"
 #include "tools/output.h"
+#include "tools/progress.h"
 #include "tools/verbs.h"
 #include "tools/wait.h"
 
@@ -22,15 +23,21 @@ struct Arguments {
   std::string backing_format;
   std::string image;
   std::string size;
+  std::string preallocation = "off";
   bool force = false;
+  bool discard = false;
+  bool reuse_image = false;
   bool lock = true;
+  bool progress = false;
   bool quiet = false;
   Wait wait;
 };
 
 constexpr const char* kUsage =
-    "[-b BACKING -F FORMAT] -i IMAGE [-s SIZE] [--force] [-q]\n"
-    "           [--lock=on|off] [--wait[=SECONDS]] X.add-cow";
+    "[-b BACKING -F FORMAT] -i IMAGE [-s SIZE]\n"
+    "           [--preallocation=off|falloc|full] [--reuse-image]\n"
+    "           [--force [--discard]] [-p] [-q] [--lock=on|off]\n"
+    "           [--wait[=SECONDS]] X.add-cow";
 
 constexpr const char* kFooter =
     "The image file is made, sparse, if it does not exist; one that exists is taken\n"
@@ -39,8 +46,9 @@ constexpr const char* kFooter =
     "X.add-cow, not from the working directory.\n\n"
     "SIZE is a number of bytes, or a number with a suffix k, M, G, T, P or E (powers\n"
     "of 1024), for example 10G or 1.5T.\n\n"
-    "Without a backing file everything is allocated: what the image file holds stays\n"
-    "visible. With one, an image file's old bytes are ignored until they are written.\n\n"
+    "Without a backing file everything is allocated: what the image file holds is\n"
+    "the disk. With one, an image file that holds data is refused: it may be another\n"
+    "disk's. --reuse-image takes it; its old bytes are ignored then.\n\n"
     "Exit status: 0 made; 1 failed; 64 wrong usage; 130 or 143 stopped by Ctrl-C or\n"
     "SIGTERM. What failed or was stopped leaves nothing behind (unless it was only\n"
     "the message at the end that could not be printed).\n\n"
@@ -59,31 +67,43 @@ int RunCreate(const CLI::App& app, const Arguments& arguments) {
         "-b needs -F FORMAT: the backing file's format is never guessed, since a guest can "
         "write another format's header into a raw disk");
   if (has_format && !has_backing) return usage("-F FORMAT needs -b BACKING");
+  if (arguments.discard && !arguments.force) return usage("--discard needs --force");
 
   CreateOptions options{.add_cow_path = arguments.file,
                         .image_name = arguments.image,
                         .backing = {},
                         .size = {},
                         .force = arguments.force,
+                        .discard = arguments.discard,
+                        .reuse_image = arguments.reuse_image,
                         .lock = arguments.lock};
+  if (arguments.preallocation == "falloc") options.preallocation = Preallocation::kFalloc;
+  if (arguments.preallocation == "full") options.preallocation = Preallocation::kFull;
   if (has_backing) options.backing = {arguments.backing, arguments.backing_format};
   if (app.count("--size") > 0) {
     auto size = ParseSize(arguments.size);
     if (!size) return usage(size.error().Message());
     options.size = *size;
   }
+  Progress progress(arguments.progress && !arguments.quiet);
+  options.progress = [&](uint64_t done, uint64_t total) { progress.Show(done, total); };
   CatchInterrupts();
   options.interrupted = InterruptCame;
   const auto created =
       arguments.wait.WhileBusy([&] { return CreateImage(PosixFileSystem(), options); });
+  progress.Finish();
   if (!created && created.error().code() == kErrInterrupted)
     return StoppedEarly(
         fmt::format("{}: interrupted: nothing was made", Printable(arguments.file)));
   if (!created) return FailedUnlessStopped(created.error());
   if (arguments.quiet) return kExitOk;
   if (created->old_data_ignored)
-    PrintError(fmt::format("note: {}: already existed, its old bytes are ignored",
-                           Printable(created->image_path)));
+    PrintNote(fmt::format("{}: already existed, its old bytes are ignored",
+                          Printable(created->image_path)));
+  if (created->old_data_shown)
+    PrintNote(fmt::format("{}: already existed, what it holds becomes the disk",
+                          Printable(created->image_path)));
+  for (const std::string& note : created->notes) PrintNote(note);
   std::string text =
       fmt::format("Formatting '{}', fmt=add-cow size={} cluster_size={}",
                   Printable(arguments.file), created->virtual_size, kClusterSize);
@@ -103,7 +123,7 @@ Verb AddCreate(CLI::App& tool) {
   AddFileArgument(*app, arguments->file);
   const auto add = [&app](const char* name, std::string& value, const char* what,
                           const char* type) {
-    app->add_option(name, value, what)->type_name(type)->option_text(type);
+    return app->add_option(name, value, what)->type_name(type)->option_text(type);
   };
   add("-b,--backing", arguments->backing,
       "The backing file, which supplies what the image\nfile does not hold", "BACKING");
@@ -111,7 +131,18 @@ Verb AddCreate(CLI::App& tool) {
       "Its format, which is never guessed; only raw\ncan be served", "FORMAT");
   add("-i,--image", arguments->image, "The image file (required)", "IMAGE");
   add("-s,--size", arguments->size, "The size of a new image file", "SIZE");
-  app->add_flag("--force", arguments->force, "Replace X.add-cow if it is an add-cow file");
+  add("--preallocation", arguments->preallocation,
+      "Storage of a new image file: none (the default),\nreserved, or written with zeroes",
+      "off|falloc|full")
+      ->check(CLI::IsMember({"off", "falloc", "full"}));
+  app->add_flag("-p,--progress", arguments->progress,
+                "Show the progress of --preallocation=full");
+  app->add_flag("--reuse-image", arguments->reuse_image,
+                "Take an image file that holds data, and ignore\nits data");
+  app->add_flag("--force", arguments->force,
+                "Replace X.add-cow if it is an add-cow file and\nnothing is allocated");
+  app->add_flag("--discard", arguments->discard,
+                "With --force: also where clusters are allocated;\ntheir data is lost");
   AddLockOption(*app, arguments->lock);
   arguments->wait.AddOption(*app);
   app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");

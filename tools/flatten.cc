@@ -46,11 +46,13 @@ int RunFlatten(const Arguments& arguments) {
     to_copy = total;
     progress.Show(done, total);
   };
-  // What the engine would log, a failed sync, is the error that comes back: one
-  // line, not two.
-  const LogSink no_log = [](LogLevel, const std::string&) {};
+  // An error that the engine would log, a failed sync, is the one that comes
+  // back: one line, not two.
+  const LogSink notes_only = [&](LogLevel level, const std::string& message) {
+    if (level == LogLevel::kNote && !arguments.quiet) PrintNote(message);
+  };
   const auto flattened = arguments.wait.WhileBusy([&] {
-    return FlattenImage(PosixFileSystem(), arguments.source, no_log, show, InterruptCame);
+    return FlattenImage(PosixFileSystem(), arguments.source, notes_only, show, InterruptCame);
   });
   progress.Finish();
   const std::string& file = arguments.source.add_cow_path;

@@ -80,6 +80,15 @@ void PrintInfoJson(const std::string& file, const ImageInfo& info) {
   AddName(json, "image-filename", header.image.name);
   AddName(json, "full-image-filename", info.image_path);
   json["image-filename-format"] = header.image.format;
+  if (header.backing_identity) {
+    const BackingIdentity& identity = *header.backing_identity;
+    Json noted = Json::object();
+    if (identity.size) noted["size"] = *identity.size;
+    if (identity.modified)
+      noted["modified"] = {{"seconds", identity.modified->seconds},
+                           {"nanoseconds", identity.modified->nanoseconds}};
+    json["backing-identity"] = std::move(noted);
+  }
   json["all-allocated"] = header.all_allocated;
   json["features"] = FeatureNames(header);
   PrintJson(json);
@@ -88,6 +97,14 @@ void PrintInfoJson(const std::string& file, const ImageInfo& info) {
 std::string NameAndPath(const std::string& name, const std::string& path) {
   if (name == path) return Printable(name);
   return fmt::format("{} (actual path: {})", Printable(name), Printable(path));
+}
+
+void PrintIdentity(const BackingIdentity& identity) {
+  if (identity.size)
+    Print("    backing file's size when it was named: {} ({} bytes)\n",
+          HumanSize(*identity.size), *identity.size);
+  if (identity.modified)
+    Print("    backing file's time when it was named: {}\n", TimeText(*identity.modified));
 }
 
 void PrintInfo(const std::string& file, const ImageInfo& info) {
@@ -110,6 +127,7 @@ void PrintInfo(const std::string& file, const ImageInfo& info) {
   Print("    version: {}\n", info.version);
   Print("    image file: {}\n", NameAndPath(header.image.name, info.image_path));
   Print("    image file format: {}\n", header.image.format);
+  if (header.backing_identity) PrintIdentity(*header.backing_identity);
   Print("    all allocated: {}\n", header.all_allocated);
   Print("    features: {}\n", fmt::join(FeatureNames(header), " "));
 }
@@ -122,6 +140,7 @@ int RunInfo(const Arguments& arguments) {
     PrintInfoJson(file, *info);
   else
     PrintInfo(file, *info);
+  for (const std::string& note : info->notes) PrintNote(note);
   return kExitOk;
 }
 

@@ -13,6 +13,7 @@ tools_addcow_SOURCES = \
 	tools/map.cc \
 	tools/output.cc tools/output.h \
 	tools/progress.cc tools/progress.h \
+	tools/rebase.cc \
 	tools/verbs.cc tools/verbs.h \
 	tools/wait.cc tools/wait.h
 tools_addcow_LDADD = common/libops.la

@@ -81,8 +81,8 @@ int Run(int argc, char** argv) {
       "  nbdkit -f -U sock addcow x.add-cow\n"
       "  addcow flatten x.add-cow");
   tool.require_subcommand(1);
-  const std::vector<Verb> verbs = {AddCreate(tool), AddInfo(tool), AddMap(tool), AddCheck(tool),
-                                   AddFlatten(tool)};
+  const std::vector<Verb> verbs = {AddCreate(tool), AddInfo(tool),    AddMap(tool),
+                                   AddCheck(tool),  AddFlatten(tool), AddRebase(tool)};
   try {
     tool.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {

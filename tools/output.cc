@@ -63,8 +63,11 @@ void PrintError(std::string_view message) {
 
 void PrintError(const Error& error) { PrintError(error.Message()); }
 
+void PrintNote(std::string_view message) { PrintError(fmt::format("note: {}", message)); }
+
 void LogToStderr(LogLevel level, const std::string& message) {
   if (level == LogLevel::kError) PrintError(message);
+  if (level == LogLevel::kNote) PrintNote(message);
 }
 
 void FlushOutput() {

@@ -43,7 +43,10 @@ void AddName(Json& json, const std::string& key, const std::string& name);
 void PrintError(std::string_view message);
 void PrintError(const Error& error);
 
-// For the engine: errors to standard error, the rest nowhere.
+// "addcow: note: MESSAGE", for what did not fail.
+void PrintNote(std::string_view message);
+
+// For the engine: errors and notes to standard error, the rest nowhere.
 void LogToStderr(LogLevel level, const std::string& message);
 
 // Brings to standard output what has been printed so far.

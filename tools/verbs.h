@@ -30,6 +30,7 @@ Verb AddInfo(CLI::App& tool);
 Verb AddMap(CLI::App& tool);
 Verb AddCheck(CLI::App& tool);
 Verb AddFlatten(CLI::App& tool);
+Verb AddRebase(CLI::App& tool);
 
 // A subcommand with what all of them have: --help and --version. `usage` is what
 // follows the name in the usage line, with line breaks where it is long.

@@ -157,7 +157,7 @@ Status OpenBacking(FileSystem& file_system, const ImageSource& source, ImageFile
   ADDCOW_TRY(CheckDifferent(*files.backing, "backing file", *files.image, "image file"));
   ADDCOW_TRY(LockIf(source, *files.backing, OpenMode::kReadOnly));
   ADDCOW_TRY_ASSIGN(files.backing_size, files.backing->Size());
-  return CheckIdentity(source, files);
+  return {};
 }
 
 Status OpenImage(FileSystem& file_system, const ImageSource& source, ImageFiles& files) {
@@ -246,6 +246,8 @@ Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& so
   ADDCOW_TRY_ASSIGN(ImageFiles files, OpenAddCowFile(file_system, source));
   ADDCOW_TRY(OpenImage(file_system, source, files));
   ADDCOW_TRY(OrWithout(source, files, OpenBacking(file_system, source, files)));
+  // Also where it is not needed: what it lacks would make the disk another one.
+  if (files.backing != nullptr) ADDCOW_TRY(CheckIdentity(source, files));
   ADDCOW_TRY(CheckBitmapSize(files));
   ADDCOW_TRY(CheckImageContents(files));
   return files;

@@ -10,13 +10,17 @@
 //   leak         its clusters are punched out of the image file, or zeroed where
 //                the file system has no holes. Only where the bit is 0 and
 //                ALL_ALLOCATED is not set: nobody reads it.
-//   missing bit  set. The flag said so already, and data is synced before.
+//   missing bit  set. The flag said so already, and data is synced before. So are
+//                those of clusters by which the disk has grown.
 //   stray bit    cleared, by kAll. Nobody reads it; but were the image file to grow,
 //                it would become a cluster's.
 
 #include "common/ops/check.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "common/base/zero_bytes.h"
@@ -115,6 +119,8 @@ class Checker {
                                   [&](const ClusterRun& run) { return Visit(run, report); });
     if (!visited && visited.error().code() != kErrInterrupted) return visited;
     report.interrupted = !visited;
+    // A bitmap that lacks other bits too is broken.
+    if (report.missing_bits > 0) report.missing_bits += std::exchange(report.grown_clusters, 0);
     if (repair_ == Repair::kNone) return {};
     ADDCOW_TRY(files_.image->SyncData());
     return files_.add_cow->SyncData();
@@ -131,7 +137,12 @@ class Checker {
 
   Status Inside(bool set, ClusterRange range, CheckReport& report) {
     if (range.count == 0) return {};
-    if (files_.header.all_allocated) return set ? Status() : Missing(range, report);
+    if (files_.header.all_allocated) {
+      if (set) return {};
+      // Not from the beginning on: that is a bitmap which was lost.
+      const bool grown = range.first > 0 && range.end() == layout_.clusters();
+      return Missing(range, grown ? report.grown_clusters : report.missing_bits);
+    }
     if (set) {
       report.allocated_clusters += range.count;
       return {};
@@ -164,8 +175,8 @@ class Checker {
     return zeroer_.Zero(start, layout_.End(range.end()) - start, {.may_punch = false});
   }
 
-  Status Missing(ClusterRange range, CheckReport& report) {
-    report.missing_bits += range.count;
+  Status Missing(ClusterRange range, uint64_t& count) {
+    count += range.count;
     return repair_ == Repair::kAll ? FillRawBits(*files_.add_cow, range, true) : Status();
   }
 
@@ -188,6 +199,7 @@ CheckReport RunChecker(const ImageFiles& files, Repair repair, bool locked,
                        const Interrupted& interrupted) {
   const auto in_use = [&] { return !locked && UseByOthers(files) == FileUse::kWrite; };
   CheckReport report;
+  report.notes = files.notes;
   report.leaks_unknown = in_use();
   if (Status done = Checker(files, repair, interrupted).Run(report); !done) {
     report.error = std::move(done).error();
@@ -199,10 +211,32 @@ CheckReport RunChecker(const ImageFiles& files, Repair repair, bool locked,
   return report;
 }
 
+// A bitmap without a one is that of an image which nobody has written to. Data
+// under it is more likely another disk's than left over.
+Status CheckThatDataIsOwn(const ImageFiles& files) {
+  if (files.header.all_allocated) return {};
+  bool any = false;
+  ADDCOW_TRY_ASSIGN(const uint64_t bytes, RawBitmapBytes(*files.add_cow));
+  ADDCOW_TRY(VisitRawBits(*files.add_cow, bytes, [&](const ClusterRun& run) -> Status {
+    any = any || run.allocated;
+    return {};
+  }));
+  if (any) return {};
+  const CheckReport report = RunChecker(files, Repair::kNone, true, {});
+  if (report.error || report.leaked_clusters == 0) return {};  // that comes again
+  return Fail(Error::Because(
+      EINVAL, files.image_path,
+      fmt::format(
+          "holds data in {} clusters, though none is allocated: it may be another "
+          "disk's file, so nothing is repaired (--force gives this storage back all the "
+          "same)",
+          report.leaked_clusters)));
+}
+
 }  // namespace
 
 Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repair repair,
-                               const Interrupted& interrupted) {
+                               const Interrupted& interrupted, bool force) {
   const bool writes = repair != Repair::kNone;
   const bool locked = source.access.lock;
   source.mode = writes ? OpenMode::kReadWrite : OpenMode::kReadOnly;
@@ -222,6 +256,7 @@ Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repa
     return Fail(Error::Because(EBUSY, files->add_cow_path,
                                "is in use by another program that writes to it, so it cannot "
                                "be repaired (stop that program first)"));
+  if (!force) ADDCOW_TRY(CheckThatDataIsOwn(*files));
   CheckReport before = RunChecker(*files, repair, true, interrupted);
   if (before.error) return before;
   if (before.interrupted) {

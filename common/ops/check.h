@@ -11,6 +11,9 @@
 // Storage that reads as zeroes is no leak: it was reserved by somebody, or the
 // file system has no holes, or took more than it was asked for.
 //
+// Where ALL_ALLOCATED is set and only the bits from some cluster to the end of the
+// disk are 0, the image file has grown since: no corruption.
+//
 // Neither changes what is read: the flag is honoured, and what is under a 0 bit
 // is ignored. So are bits past the last cluster, which are only counted.
 
@@ -20,6 +23,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/image/image_files.h"
@@ -44,6 +48,11 @@ struct CheckReport {
   // Not wrong: the format tells readers to ignore bits past the last cluster,
   // and writers to write 0. They would count if the image file grew.
   uint64_t stray_bits = 0;
+  // Not wrong either: clusters at the end of the disk without a bit, though
+  // ALL_ALLOCATED is set. The image file has grown.
+  uint64_t grown_clusters = 0;
+  // What else somebody should know, a line each.
+  std::vector<std::string> notes = {};
   // Why nothing, or not all, could be checked. A code of kErrCorrupt is a
   // corruption by itself; any other a check error.
   std::optional<Error> error;
@@ -65,15 +74,20 @@ struct CheckReport {
 // uses the image: what that one has written and not flushed would look like a
 // leak. Fails where the files cannot be opened for a reason that is not in
 // them (not there, a newer version); what is in them is the report's business.
-// The backing file need not be there. Only a repair is interrupted.
+// The backing file need not be there; one that is there must not be empty or shorter
+// than it was. Only a repair is interrupted.
+//
+// Where no cluster is allocated, data in the image file may be another disk's:
+// then it fails rather than repair, unless `force`d to.
 Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repair repair,
-                               const Interrupted& interrupted);
+                               const Interrupted& interrupted, bool force = false);
 
 // With the files where the header says, to the end.
 inline Result<CheckReport> CheckImage(FileSystem& file_system, const std::string& add_cow_path,
-                                      Repair repair, const AccessOptions& access = {}) {
+                                      Repair repair, const AccessOptions& access = {},
+                                      bool force = false) {
   return CheckImage(file_system, ImageSource{.add_cow_path = add_cow_path, .access = access},
-                    repair, Interrupted());
+                    repair, Interrupted(), force);
 }
 
 }  // namespace addcow

@@ -11,11 +11,13 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <filesystem>
+#include <vector>
 
 #include "common/format/raw_header.h"
 #include "common/image/bitmap_storage.h"
+#include "common/image/raw_file.h"
 #include "common/io/durable_create.h"
+#include "common/ops/named_files.h"
 #include "common/ops/raw_bitmap.h"
 
 namespace addcow {
@@ -26,6 +28,7 @@ namespace {
 struct Target {
   std::string path;                // absolute, without symbolic links
   std::unique_ptr<File> existing;  // what is to be replaced, if anything
+  std::optional<FileInfo> image;   // of what is to be replaced
 };
 
 // A file that is removed again unless all went well.
@@ -49,21 +52,19 @@ class MadeFile {
 
 std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
-bool IsNotThere(const Error& error) {
-  return error.code() == ENOENT || error.code() == ENOTDIR;
-}
-
 Error DanglingLink(const std::string& path) {
   return Error::Because(ENOENT, path,
                         "is a symbolic link that leads to no file (remove it, or make the file "
                         "that it leads to)");
 }
 
-// With force: only an add-cow file may be replaced, sound or not.
+// With force: only an add-cow file may be replaced, sound or not; or an empty file,
+// which a crash can leave in its place (durable_create.h).
 Status CheckReplaceable(File& file) {
   ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
   std::array<std::byte, kMagic.size()> magic = {};
   ADDCOW_TRY_ASSIGN(const size_t count, file.Read(magic, 0));
+  if (!info.is_block_device && count == 0) return {};
   if (info.is_block_device || count < magic.size() ||
       std::memcmp(magic.data(), kMagic.data(), magic.size()) != 0)
     return Fail(Error::Because(EEXIST, file.name(),
@@ -79,7 +80,7 @@ Result<Target> FindTarget(FileSystem& file_system, const CreateOptions& options)
   ADDCOW_TRY_ASSIGN(const bool exists, file_system.Exists(path));
   if (!exists) {
     ADDCOW_TRY_ASSIGN(const std::string directory, file_system.RealPath(DirectoryOf(path)));
-    return Target{ResolveName(directory, BaseName(path)), nullptr};
+    return Target{ResolveName(directory, BaseName(path)), nullptr, std::nullopt};
   }
   if (!options.force)
     return Fail(
@@ -92,58 +93,17 @@ Result<Target> FindTarget(FileSystem& file_system, const CreateOptions& options)
   ADDCOW_TRY(CheckReplaceable(*target.existing));
   // Its server would go on with a file that has no name any more.
   if (options.lock)
-    ADDCOW_TRY(LockInPlace(file_system, target.path, *target.existing, LockKind::kWrite));
-  return target;
-}
-
-// Where a name leads nowhere from the add-cow file's directory, but somewhere
-// from the working directory: how to write it. Else empty. `is_new`: the file is
-// to be made, so its directory is enough.
-std::string Remedy(FileSystem& file_system, const std::string& name, const char* option,
-                   const std::string& directory, bool is_new = false) {
-  if (name.empty() || name.front() == '/') return "";
-  auto there = file_system.RealPath(name);
-  if (!there && is_new) {
-    there = file_system.RealPath(DirectoryOf(name));
-    if (there) there = ResolveName(*there, BaseName(name));
-  }
-  if (!there) return "";
-  const std::string relative =
-      std::filesystem::path(*there).lexically_relative(directory).string();
-  return fmt::format("; for {} say {} {}", *there, option,
-                     relative.empty() ? *there : relative);
-}
-
-Error NotFound(FileSystem& file_system, const Error& error, const std::string& name,
-               const char* option, const std::string& directory, bool is_new = false) {
-  return Error::Because(error.code(), error.file(),
-                        "not found (names start from the add-cow file's directory" +
-                            Remedy(file_system, name, option, directory, is_new) + ")");
-}
-
-Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b) {
-  ADDCOW_TRY_ASSIGN(const FileInfo info_a, a.Info());
-  ADDCOW_TRY_ASSIGN(const FileInfo info_b, b.Info());
-  if (info_a.SameFile(info_b))
-    return Fail(Error::Because(EINVAL, a.name(),
-                               fmt::format("would be both the {} and the {}, they must be "
-                                           "different files",
-                                           role_a, role_b)));
-  return {};
-}
-
-Result<std::unique_ptr<File>> OpenBacking(FileSystem& file_system, const NamedFile& named,
-                                          const std::string& directory) {
-  if (named.format != kRawFormat)
+    ADDCOW_TRY(WithLockRemedy(
+        LockInPlace(file_system, target.path, *target.existing, LockKind::kWrite), "--"));
+  ADDCOW_TRY_ASSIGN(const uint64_t allocated,
+                    CountAllocated(file_system, *target.existing, target.path, target.image));
+  if (allocated > 0 && !options.discard)
     return Fail(Error::Because(
-        kErrUnsupported, named.name,
-        fmt::format("backing format '{}' cannot be served, only '{}' (convert it: qemu-img "
-                    "convert -O raw)",
-                    named.format, kRawFormat)));
-  auto file = file_system.Open(ResolveName(directory, named.name), OpenMode::kReadOnly);
-  if (!file && IsNotThere(file.error()))
-    return Fail(NotFound(file_system, file.error(), named.name, "-b", directory));
-  return file;
+        EEXIST, path,
+        fmt::format("has {} allocated clusters, which would be lost (for other names: addcow "
+                    "rebase -u; to throw them away: --force --discard)",
+                    allocated)));
+  return target;
 }
 
 // The size of an image file that is there.
@@ -173,11 +133,7 @@ Result<uint64_t> NewSize(FileSystem& file_system, const CreateOptions& options,
         "does not exist, so its size must be given with -s SIZE (names start from the add-cow "
         "file's directory" +
             Remedy(file_system, options.image_name, "-i", directory) + ")"));
-  ADDCOW_TRY_ASSIGN(const uint64_t size, backing->Size());
-  if (size == 0)
-    return Fail(Error::Because(EINVAL, backing->name(),
-                               "is empty, so the size must be given with -s SIZE"));
-  return size;
+  return backing->Size();
 }
 
 // Whether `path`, which is not there, is where the add-cow file is to be.
@@ -186,16 +142,44 @@ bool LeadsTo(FileSystem& file_system, const std::string& path, const Target& tar
   return directory && ResolveName(*directory, BaseName(path)) == target.path;
 }
 
-// Makes the image file, sparse. `made` removes it if the rest fails.
+// Storage for all of a new image file, which has its size.
+Status Preallocate(File& image, uint64_t size, const CreateOptions& options) {
+  if (options.preallocation == Preallocation::kOff) return {};
+  // Also before it is written: where there is no room that is known at once.
+  const Status reserved = image.Reserve(0, size);
+  const bool cannot =
+      !reserved && (reserved.error().code() == EOPNOTSUPP || reserved.error().code() == EINVAL);
+  if (!reserved && !cannot) return reserved;
+  if (options.preallocation == Preallocation::kFalloc) {
+    if (reserved) return {};
+    return Fail(Error::Because(EOPNOTSUPP, image.name(),
+                               "its file system cannot reserve storage "
+                               "(--preallocation=full writes zeroes instead)"));
+  }
+  const std::vector<std::byte> zeroes(static_cast<size_t>(std::min(size, 4 * kMiB)));
+  for (uint64_t offset = 0; offset < size;) {
+    if (options.progress) options.progress(offset, size);
+    ADDCOW_TRY(CheckInterrupted(options.interrupted, options.add_cow_path));
+    const auto count = static_cast<size_t>(std::min<uint64_t>(zeroes.size(), size - offset));
+    ADDCOW_TRY(image.Write(std::span(zeroes).first(count), offset));
+    offset += count;
+  }
+  if (options.progress) options.progress(size, size);
+  return {};
+}
+
+// Makes the image file, sparse unless it is to be preallocated. `made` removes
+// it if the rest fails.
 Result<std::unique_ptr<File>> MakeImage(FileSystem& file_system, const CreateOptions& options,
                                         const std::string& path, const Target& target,
-                                        uint64_t size, MadeFile& made) {
+                                        const NewRights& rights, uint64_t size,
+                                        MadeFile& made) {
   if (LeadsTo(file_system, path, target))
     return Fail(
         Error::Because(EINVAL, path,
                        "would be both the image file and the add-cow file, they must be "
                        "different files"));
-  auto file = file_system.Create(path);
+  auto file = file_system.Create(path, rights);
   if (!file && IsNotThere(file.error()))
     return Fail(NotFound(file_system, file.error(), options.image_name, "-i",
                          DirectoryOf(target.path), true));
@@ -203,8 +187,59 @@ Result<std::unique_ptr<File>> MakeImage(FileSystem& file_system, const CreateOpt
   if (!file && file.error().code() == EEXIST) return Fail(DanglingLink(path));
   if (!file) return file;
   made.Made(path);
+  if (options.lock) ADDCOW_TRY(WithLockRemedy((*file)->Lock(LockKind::kWrite), "--"));
   ADDCOW_TRY((*file)->Truncate(size));
+  ADDCOW_TRY(Preallocate(**file, size, options));
   return file;
+}
+
+// An image file that is there: whether it may be taken, and what that means.
+Status TakeImage(File& image, const CreateOptions& options, const Target& target, File* backing,
+                 CreateResult& result) {
+  result.image_was_there = true;
+  if (target.existing != nullptr)
+    ADDCOW_TRY(CheckDifferent(image, "image file", *target.existing, "add-cow file"));
+  if (backing != nullptr)
+    ADDCOW_TRY(CheckDifferent(image, "image file", *backing, "backing file"));
+  if (options.lock) ADDCOW_TRY(WithLockRemedy(image.Lock(LockKind::kWrite), "--"));
+  ADDCOW_TRY_ASSIGN(result.virtual_size, SizeOf(image, options.size));
+  if (options.preallocation != Preallocation::kOff)
+    return Fail(Error::Because(EINVAL, image.name(),
+                               "already exists, and only a new image file can be "
+                               "preallocated"));
+  ADDCOW_TRY(RefuseAddCowFile(image, "image file"));
+  ADDCOW_TRY_ASSIGN(const bool holds_data, HoldsData(image, result.virtual_size));
+  if (backing == nullptr) {
+    result.old_data_shown = holds_data;
+    if (Note note = NoteOtherFormat(image, "image file")) result.notes.push_back(*note);
+    return {};
+  }
+  result.old_data_ignored = holds_data;
+  // That of the image that is replaced is its own, whose data may go.
+  ADDCOW_TRY_ASSIGN(const FileInfo info, image.Info());
+  const bool own = target.image && info.SameFile(*target.image);
+  if (holds_data && !options.reuse_image && !own)
+    return Fail(Error::Because(EEXIST, image.name(),
+                               "already exists and holds data, perhaps another disk's, which "
+                               "would not be seen and be overwritten (--reuse-image takes it "
+                               "all the same)"));
+  return {};
+}
+
+// The backing file, and what the header and the notes are to say of it.
+Result<std::unique_ptr<File>> TakeBacking(FileSystem& file_system, const CreateOptions& options,
+                                          const Target& target, Header& header,
+                                          CreateResult& result) {
+  ADDCOW_TRY_ASSIGN(auto backing,
+                    OpenNamedBacking(file_system, *options.backing, DirectoryOf(target.path),
+                                     target.existing.get(), nullptr, options.lock));
+  ADDCOW_TRY_ASSIGN(header.backing_identity, IdentityOf(*backing));
+  if (!IdentityFits(header)) {
+    header.backing_identity.reset();
+    result.notes.emplace_back(kNoRoomForIdentity);
+  }
+  if (Note note = NoteOtherFormat(*backing, "backing file")) result.notes.push_back(*note);
+  return backing;
 }
 
 // The whole add-cow file. The bitmap is a hole, but where it has ones; one of
@@ -229,40 +264,40 @@ Status WriteAddCow(File& file, const HeaderBytes& header, const Layout& layout,
 Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& options) {
   ADDCOW_TRY_ASSIGN(const Target target, FindTarget(file_system, options));
   const std::string directory = DirectoryOf(target.path);
-  const Header header{.image = {options.image_name, std::string(kRawFormat)},
-                      .backing = options.backing,
-                      .all_allocated = !options.backing,
-                      .optional_features = 0};
+  Header header{.image = {options.image_name, std::string(kRawFormat)},
+                .backing = options.backing,
+                .all_allocated = !options.backing,
+                .optional_features = 0};
+  // Before anything is made: names that do not fit are the user's business.
+  ADDCOW_TRY(SerializeHeader(header, options.add_cow_path));
+  CreateResult result;
+  std::unique_ptr<File> backing;
+  NewRights rights;
+  if (options.backing) {
+    ADDCOW_TRY_ASSIGN(backing, TakeBacking(file_system, options, target, header, result));
+    rights.kind = NewRights::Kind::kWithin;
+    ADDCOW_TRY_ASSIGN(rights.model, backing->Info());
+  }
   ADDCOW_TRY_ASSIGN(const HeaderBytes header_bytes,
                     SerializeHeader(header, options.add_cow_path));
-  std::unique_ptr<File> backing;
-  if (options.backing) {
-    ADDCOW_TRY_ASSIGN(backing, OpenBacking(file_system, *options.backing, directory));
-    if (target.existing != nullptr)
-      ADDCOW_TRY(CheckDifferent(*backing, "backing file", *target.existing, "add-cow file"));
-  }
 
-  CreateResult result;
   result.image_path = ResolveName(directory, options.image_name);
   MadeFile made(file_system);
   auto image = file_system.Open(result.image_path, OpenMode::kReadOnly);
   if (image) {
-    result.image_was_there = true;
-    ADDCOW_TRY_ASSIGN(result.virtual_size, SizeOf(**image, options.size));
-    if (target.existing != nullptr)
-      ADDCOW_TRY(CheckDifferent(**image, "image file", *target.existing, "add-cow file"));
-    if (backing != nullptr) {
-      ADDCOW_TRY(CheckDifferent(**image, "image file", *backing, "backing file"));
-      ADDCOW_TRY_ASSIGN(const uint64_t data, (*image)->FindData(0));
-      result.old_data_ignored = data < result.virtual_size;
-    }
+    ADDCOW_TRY(TakeImage(**image, options, target, backing.get(), result));
   } else {
     if (!IsNotThere(image.error())) return Fail(std::move(image).error());
     ADDCOW_TRY_ASSIGN(result.virtual_size, NewSize(file_system, options, result.image_path,
                                                    directory, backing.get()));
-    image =
-        MakeImage(file_system, options, result.image_path, target, result.virtual_size, made);
+    image = MakeImage(file_system, options, result.image_path, target, rights,
+                      result.virtual_size, made);
     if (!image) return Fail(std::move(image).error());
+  }
+  if (backing != nullptr) {
+    ADDCOW_TRY_ASSIGN(const uint64_t backing_size, backing->Size());
+    if (Note note = NoteSmallerDisk(result.image_path, result.virtual_size, backing_size))
+      result.notes.push_back(*note);
   }
   ADDCOW_TRY((*image)->Sync());
   if (made.made()) ADDCOW_TRY(file_system.SyncDirectory(DirectoryOf(result.image_path)));
@@ -276,7 +311,7 @@ Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& o
     ADDCOW_TRY(WriteAddCow(file, header_bytes, layout, header.all_allocated, options));
     return CheckInterrupted(options.interrupted, options.add_cow_path);
   };
-  const Status done = DurableCreate(file_system, target.path, mode, fill, &in_place);
+  const Status done = DurableCreate(file_system, target.path, mode, fill, &in_place, rights);
   // Also after a failure: were the image file removed, the add-cow file that
   // is there would name one that is not.
   if (in_place) made.Keep();

@@ -7,8 +7,10 @@
 #define ADDCOW_COMMON_OPS_CREATE_H
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/format/header.h"
@@ -16,6 +18,10 @@
 #include "common/ops/interrupted.h"
 
 namespace addcow {
+
+// Of a new image file: none is given storage; all of it has, unwritten; all is
+// written with zeroes. The names are those of qemu-img.
+enum class Preallocation { kOff, kFalloc, kFull };
 
 struct CreateOptions {
   // Relative to the working directory, like any path that a user gives.
@@ -26,9 +32,18 @@ struct CreateOptions {
   // Of a new image file, in bytes, 1 .. 2^63 - 1; none: the backing file's.
   // An image file that is there has its own, which this must agree with.
   std::optional<uint64_t> size;
-  // Replace an add-cow file that is there. Any other file is refused.
+  // Replace an add-cow file that is there, if nothing is allocated in it. Any
+  // other file is refused, unless it is empty.
   bool force = false;
-  // Refuse to replace an add-cow file that another program has open.
+  // With force: also where clusters are allocated, whose data is lost then.
+  bool discard = false;
+  // With a backing file: take an image file that holds data, which is ignored.
+  bool reuse_image = false;
+  Preallocation preallocation = Preallocation::kOff;
+  // Called now and then while an image file is written in full. May be empty.
+  std::function<void(uint64_t done, uint64_t total)> progress = {};
+  // Lock the files as for serving them, so that what another program uses is
+  // refused.
   bool lock = true;
   // Asked until the add-cow file is there; then it is too late.
   Interrupted interrupted = {};
@@ -39,6 +54,9 @@ struct CreateResult {
   std::string image_path;         // where image_name leads
   bool image_was_there = false;   // taken as it was
   bool old_data_ignored = false;  // it holds data, which the backing file now hides
+  bool old_data_shown = false;    // it holds data, which is the disk now
+  // What else somebody should know, a line each.
+  std::vector<std::string> notes = {};
 };
 
 // All is durable when it returns. On failure nothing is left behind and an

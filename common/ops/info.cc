@@ -25,6 +25,18 @@ Result<uint64_t> CountAllocated(const ImageFiles& files, const Layout& layout) {
   return allocated;
 }
 
+// Why the image could not be served for its backing file's sake, or what its
+// server would say. That the file is not there, or of another format, is
+// nothing to say: what is shown is the header.
+std::vector<std::string> NotesOnBacking(FileSystem& file_system, ImageSource source) {
+  source.want_backing = true;
+  const auto files = OpenImageFiles(file_system, source);
+  if (files) return files->notes;
+  const int code = files.error().code();
+  if (code == ENOENT || code == ENOTDIR || code == EACCES || code == kErrUnsupported) return {};
+  return {files.error().Message()};
+}
+
 }  // namespace
 
 std::optional<FileUse> UseByOthers(const ImageFiles& files) {
@@ -51,7 +63,8 @@ Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source) {
                    .actual_size = add_cow.allocated_bytes + image.allocated_bytes,
                    .total_clusters = layout.clusters(),
                    .allocated_clusters = allocated,
-                   .use = UseByOthers(files)};
+                   .use = UseByOthers(files),
+                   .notes = NotesOnBacking(file_system, source)};
 }
 
 }  // namespace addcow

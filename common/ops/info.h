@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/format/header.h"
@@ -31,6 +32,8 @@ struct ImageInfo {
   // What other programs do with the add-cow file or the image file, by their
   // locks; none where files cannot be locked.
   std::optional<FileUse> use;
+  // What somebody should know of the backing file, if it is there: a line each.
+  std::vector<std::string> notes = {};
 };
 
 // The strongest use of the two files by others. Takes no locks.

@@ -4,22 +4,15 @@
 
 noinst_LTLIBRARIES += common/libops.la
 
-ops_sources = \
+common_libops_la_SOURCES = \
 	common/ops/check.cc common/ops/check.h \
 	common/ops/create.cc common/ops/create.h \
 	common/ops/flatten.cc common/ops/flatten.h \
 	common/ops/info.cc common/ops/info.h \
 	common/ops/interrupted.h \
 	common/ops/map.cc common/ops/map.h \
+	common/ops/named_files.cc common/ops/named_files.h \
 	common/ops/parse_size.cc common/ops/parse_size.h \
-	common/ops/raw_bitmap.cc common/ops/raw_bitmap.h
+	common/ops/raw_bitmap.cc common/ops/raw_bitmap.h \
+	common/ops/rebase.cc common/ops/rebase.h
 common_libops_la_LIBADD = common/libengine.la
-
-if UNITY
-common_libops_la_SOURCES =
-nodist_common_libops_la_SOURCES = unity/ops-1of1.cpp
-else
-common_libops_la_SOURCES = $(ops_sources)
-endif
-unity/ops-%.cpp: Makefile
-	$(call unity,$(ops_sources))

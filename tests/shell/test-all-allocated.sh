@@ -10,7 +10,7 @@ all_allocated() { addcow info --output=json "$1" | jq '."all-allocated"'; }
 
 random_file base.img 200000
 for how in flush close; do
-    addcow create -q --force -b base.img -F raw -i "$how.raw" x.add-cow
+    addcow create -q --force --discard -b base.img -F raw -i "$how.raw" x.add-cow
     expect_equal false "$(all_allocated x.add-cow)" "after create"
     start_server sock addcow x.add-cow sync-interval=0
     nbdsh -u "$(uri sock)" -c 'h.pwrite(b"x" * 131072, 0)' -c 'h.flush()'

@@ -16,7 +16,7 @@ ln -s base.img vm/relative
 # make NAME IMAGE BACKING: the add-cow file vm/NAME.
 make() {
     [ -e "vm/$2" ] || [ "${2:0:1}" = / ] || truncate -s 200000 "vm/$2"
-    addcow create -q -b "$3" -F raw -i "$2" "vm/$1" 2>/dev/null
+    addcow create -q --reuse-image -b "$3" -F raw -i "$2" "vm/$1"
 }
 serve() { nbdkit -U - addcow "$@" --run 'nbdinfo --size "$uri"' >/dev/null; }
 # refused WHY COMMAND...

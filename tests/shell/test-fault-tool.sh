@@ -12,7 +12,7 @@ requires nbdcopy
 mkdir img
 random_file img/base.img 700000
 random_file img/disk.raw 1000000
-addcow create -q -b base.img -F raw -i disk.raw img/x.add-cow 2>/dev/null
+addcow create -q --reuse-image -b base.img -F raw -i disk.raw img/x.add-cow
 nbdkit -U - addcow img/x.add-cow --run 'nbdsh -u "$uri" -c "h.pwrite(b\"z\" * 99999, 200005)"'
 cp -a --sparse=always img bits
 printf '\007' | dd of=bits/x.add-cow bs=1 seek=28 conv=notrunc status=none

@@ -10,11 +10,13 @@ requires nbdinfo nbdsh qemu-io qemu-img jq
 random_file base.img 300000
 addcow create -q -b base.img -F raw -i disk.raw x.add-cow
 # The same image file under another name and with another add-cow file.
-addcow create -q -b base.img -F raw -i disk.raw other.add-cow 2>/dev/null
+addcow create -q -b base.img -F raw -i disk.raw other.add-cow
 ln disk.raw hardlink.raw
 cp x.add-cow elsewhere.add-cow
 # A second overlay on the same backing file.
 addcow create -q -b base.img -F raw -i disk2.raw x2.add-cow
+# And one with that as its image file.
+addcow create -q --reuse-image -i base.img -b disk2.raw -F raw backwards.add-cow
 
 # refused FILE COMMAND...: with exit status 1 and one line that names FILE.
 refused() {
@@ -64,6 +66,15 @@ expect_equal writing "$(in_use x.add-cow)" "in-use"
 # The image file's lock alone.
 expect_equal writing "$(in_use other.add-cow)" "in-use of another add-cow file"
 expect_equal no "$(in_use x2.add-cow)" "in-use of another disk"
+# create takes no file that others use: another's image file, a base as image file.
+refused disk.raw addcow create -b base.img -F raw -i disk.raw new.add-cow
+refused disk.raw addcow create -i disk.raw new.add-cow
+refused base.img addcow create -i base.img new.add-cow
+refused disk.raw addcow create -b disk.raw -F raw -i new.raw new.add-cow
+refused x.add-cow addcow rebase -u -b base.img -F raw x.add-cow
+refused x.add-cow addcow rebase -u -i disk2.raw x.add-cow
+[ ! -e new.add-cow ] && [ ! -e new.raw ] || fail "something was left"
+addcow create -q -b base.img -F raw -i disk3.raw x3.add-cow || fail "a base has many overlays"
 addcow map -U x.add-cow >/dev/null || fail "map -U"
 # What was written and not flushed is no leak, and nobody can tell what is one.
 nbdsh -u "$(uri sock)" -c 'h.pwrite(b"x" * 65536, 65536)'
@@ -78,7 +89,6 @@ qemu_refused base.img
 qemu-io -r -f raw -c 'read 0 512' base.img >/dev/null || fail "QEMU may read the backing file"
 # Readers share the backing file; but nobody makes it an image file.
 start_server sock2 addcow x2.add-cow
-addcow create -q -i base.img -b disk2.raw -F raw backwards.add-cow 2>/dev/null
 serve_refused base.img addcow backwards.add-cow
 nbdinfo --size "$(uri sock2)" >/dev/null
 stop_server "$server_pid"
@@ -87,7 +97,7 @@ stop_server "$server_pid"
 kill_daemon "$daemon"
 nbdkit -U - addcow x.add-cow --run 'nbdinfo --size "$uri"' >/dev/null
 qemu_writes disk.raw || fail "a lock was left behind: $(cat qemu.out)"
-addcow check -q -r leaks x.add-cow # what QEMU wrote is under a 0 bit
+addcow check -q --force -r leaks x.add-cow # what QEMU wrote is under a 0 bit
 
 # Servers with -r share, and keep writers out.
 start_server sock3 -r addcow x.add-cow

@@ -174,7 +174,7 @@ addcow check -q small/x.add-cow
 
 # Read only: who wants to write is told, who does not is served.
 mount -o remount,ro small
-for verb in flatten "check -r leaks" "check -r all" "create --force -i disk.raw" "create -i new.raw -s 1M"; do
+for verb in flatten "check -r leaks" "check -r all" "create --force --discard -i disk.raw" "create -i new.raw -s 1M"; do
     file=small/x.add-cow
     case "$verb" in create\ -i*) file=small/new.add-cow ;; esac
     # shellcheck disable=SC2086  # words

@@ -66,7 +66,7 @@ grep -q 'truncated' stderr
 # Could not check.
 expect_fails 1 addcow check nowhere.add-cow
 expect_fails 1 addcow check base.img
-addcow create -q --force -b base.img -F raw -i disk.raw x.add-cow 2>/dev/null
+addcow create -q --force --discard --reuse-image -b base.img -F raw -i disk.raw x.add-cow
 mv disk.raw gone.raw
 expect_fails 1 addcow check x.add-cow
 grep -q 'disk.raw: not found.*--image=FILE' stderr || fail "no remedy: $(cat stderr)"

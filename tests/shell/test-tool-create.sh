@@ -41,6 +41,7 @@ rm -f got.img
 
 # Nothing is overwritten without --force.
 fails 1 'vm/x.add-cow.*--force' -b base.img -F raw -i other.raw vm/x.add-cow
+fails 2 '--discard needs --force' --discard -b base.img -F raw -i other.raw vm/x.add-cow
 addcow create -q --force -b base.img -F raw -i disk.raw -s 100001 vm/x.add-cow
 fails 1 'disk.raw|image file' -b base.img -F raw -i disk.raw --force vm/disk.raw
 fails 1 'base.img|backing file' -b base.img -F raw -i disk.raw --force vm/base.img
@@ -64,10 +65,15 @@ expect_equal true "$(info there.add-cow all-allocated)" "without a backing file"
 expect_equal "$kept" "$(nbdkit -r -U - addcow there.add-cow --run 'nbdcopy "$uri" - | sha256sum' |
     cut -d' ' -f1)" "existing bytes stay visible"
 fails 1 'there.raw.*70000' -i there.raw -s 70001 there2.add-cow
-# With a backing file its old bytes do not show, and a note says so.
+# What it holds becomes the disk: that is said.
+cp there.raw disk.raw
+addcow create -i disk.raw disk.add-cow 2>note >/dev/null
+grep -q 'disk.raw: was there already, what it holds becomes the disk' note || fail "$(cat note)"
+# With a backing file it may be another disk's. Told to, its old bytes do not show.
 cp there.raw old.raw
 cp there.raw base2.img
-addcow create -b base2.img -F raw -i old.raw old.add-cow 2>note >/dev/null
+fails 1 'old.raw.*holds data.*--reuse-image' -b base2.img -F raw -i old.raw old.add-cow
+addcow create --reuse-image -b base2.img -F raw -i old.raw old.add-cow 2>note >/dev/null
 grep -q old.raw note || fail "no note about the old bytes in old.raw"
 
 # The format is never guessed, and only raw is served.
@@ -108,7 +114,8 @@ addcow check ./'-odd name.add-cow'
 # The longest name that the file system allows.
 longest="$(printf 'n%.0s' $(seq "$(getconf NAME_MAX .)"))"
 addcow create -q -i longest.raw -s 1M "$longest"
-addcow create -q -i longest.raw --force "$longest"
+fails 1 '16 allocated clusters, which would be lost' -i longest.raw --force "$longest"
+addcow create -q -i longest.raw --force --discard "$longest"
 addcow check "$longest"
 fails 1 'name' -i longest.raw "${longest}n"
 

@@ -27,6 +27,7 @@ class ReplaceBeforeLock final : public Interceptor {
       options.add_cow_path = kAddCowPath;
       options.image_name = "disk.raw";
       options.force = true;
+      options.discard = true;
       EXPECT_OK(CreateImage(files_, options));
     }
     return {};
@@ -144,6 +145,7 @@ TEST_F(ImageAccess, CreateDoesNotReplaceAnAddCowFileInUse) {
   options.add_cow_path = kAddCowPath;
   options.image_name = "disk.raw";
   options.force = true;
+  options.discard = true;
   {
     ASSERT_OK_AND_ASSIGN(const ImageFiles files, Open(OpenMode::kReadOnly));
     EXPECT_TRUE(FailsWith(CreateImage(fake_, options), EBUSY));
@@ -173,6 +175,7 @@ TEST_F(ImageAccess, CreateDoesNotReplaceAnAddCowFileThatItHasNotLocked) {
   options.add_cow_path = kAddCowPath;
   options.image_name = "disk.raw";
   options.force = true;
+  options.discard = true;
   EXPECT_TRUE(FailsWith(CreateImage(file_system, options), EAGAIN));
 }
 

@@ -236,12 +236,14 @@ TEST_F(CheckTest, FlagWithoutBitsIsCorruptAndIsNeverPunched) {
   Poke(kBitmapOffset + 1, 0);
   const CheckReport found = Check();
   ExpectFound(found, 5, 0);
+  EXPECT_EQ(found.grown_clusters, 0u);
   EXPECT_EQ(found.allocated_clusters, 9u);
   ExpectFound(Check(Repair::kLeaks), 5, 0);
   EXPECT_EQ(log_.Count(OpKind::kPunchHole), 0u);
   const CheckReport report = Check(Repair::kAll);
   ExpectFound(report, 0, 0);
   EXPECT_EQ(report.fixed_bits, 5u);
+  EXPECT_EQ(report.grown_clusters, 0u);
   ExpectDiskUnchanged();
   EXPECT_EQ(fake_.Find(kAddCowPath)->Bytes(kBitmapOffset, 3),
             (std::vector{std::byte{0xff}, std::byte{0x01}, std::byte{0}}));
@@ -304,8 +306,9 @@ TEST_F(CheckTest, WhatCannotBeCheckedIsAnError) {
 
 TEST_F(CheckTest, ReadErrorsAreCountedNotTakenForCorruption) {
   Make({.allocated = {1}});
-  FaultPlan plan({.at = 2, .where = [](const Operation& operation) {
-                    return operation.kind == OpKind::kRead;
+  // The header, the bitmap's first byte, the bitmap.
+  FaultPlan plan({.at = 3, .where = [](const Operation& operation) {
+                    return operation.kind == OpKind::kRead && operation.path == kAddCowPath;
                   }});
   ForwardingFileSystem faulty(fake_, plan);
   ASSERT_OK_AND_ASSIGN(const CheckReport report,
@@ -313,6 +316,44 @@ TEST_F(CheckTest, ReadErrorsAreCountedNotTakenForCorruption) {
   ASSERT_TRUE(plan.fired());
   EXPECT_EQ(report.check_errors, 1u);
   EXPECT_EQ(report.corruptions(), 0u);
+}
+
+// By hand: the part that is new has no bits, and nothing is wrong with it.
+TEST_F(CheckTest, AGrownDiskIsNotCalledCorrupt) {
+  Make({.size = 9 * kClusterSize, .all_allocated = true});
+  ASSERT_TRUE(fake_.Find(kImagePath)->Truncate(20 * kClusterSize + 1));
+  const CheckReport report = Check();
+  ExpectFound(report, 0, 0);
+  EXPECT_EQ(report.grown_clusters, 12u);
+  EXPECT_EQ(Check(Repair::kAll).grown_clusters, 0u);
+  EXPECT_EQ(fake_.Find(kAddCowPath)->Bytes(kBitmapOffset, 4),
+            (std::vector{std::byte{0xff}, std::byte{0xff}, std::byte{0x1f}, std::byte{0}}));
+}
+
+TEST_F(CheckTest, ABitmapThatWasLostIsNotTakenForAGrownDisk) {
+  Make({.size = 9 * kClusterSize, .all_allocated = true});
+  Poke(kBitmapOffset, 0);
+  Poke(kBitmapOffset + 1, 0);
+  ExpectFound(Check(), 9, 0);
+}
+
+// What it holds may be another disk's.
+TEST_F(CheckTest, DataUnderAnEmptyBitmapIsRepairedOnlyIfForced) {
+  for (const Repair repair : {Repair::kLeaks, Repair::kAll}) {
+    Make({.size = 3 * kClusterSize, .allocated = {}});
+    const auto before = fake_.Find(kImagePath)->Bytes(0, 3 * kClusterSize);
+    EXPECT_TRUE(FailsSaying(CheckImage(fake_, kAddCowPath, repair),
+                            "holds data in 3 clusters, though none is allocated"));
+    EXPECT_EQ(fake_.Find(kImagePath)->Bytes(0, 3 * kClusterSize), before);
+    ASSERT_OK_AND_ASSIGN(const CheckReport report,
+                         CheckImage(fake_, kAddCowPath, repair, {}, true));
+    EXPECT_EQ(report.fixed_leaks, 3u);
+  }
+}
+
+TEST_F(CheckTest, AnEmptyBitmapOverHolesNeedsNoForce) {
+  Make({.size = 3 * kClusterSize, .garbage = false});
+  EXPECT_OK(CheckImage(fake_, kAddCowPath, Repair::kAll));
 }
 
 TEST_F(CheckTest, RepairThatFailsCanBeRunAgainAndTheDiskStays) {

@@ -169,6 +169,7 @@ TEST_F(OpsTest, CreateSaysThatOldBytesAreIgnored) {
   fake_.Put(kImagePath, Repeat(5, 200000));
   CreateOptions again = Overlay();
   again.force = true;
+  again.reuse_image = true;
   ASSERT_OK_AND_ASSIGN(const CreateResult full, Create(again));
   EXPECT_TRUE(full.old_data_ignored);
 }
@@ -187,7 +188,7 @@ TEST_F(OpsTest, CreateChecksTheSize) {
   overlay.add_cow_path = "/vm/z.add-cow";
   overlay.image_name = "new.raw";
   overlay.backing = NamedFile{"empty", "raw"};
-  ExpectRefused(overlay, "-s SIZE");
+  ExpectRefused(overlay, "the backing file is empty");
 }
 
 TEST_F(OpsTest, CreateResolvesNamesFromTheAddCowFilesFolderOnly) {

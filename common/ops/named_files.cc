@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See named_files.h.
+
+#include "common/ops/named_files.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <vector>
+
+#include "common/base/zero_bytes.h"
+#include "common/image/raw_file.h"
+#include "common/ops/raw_bitmap.h"
+
+namespace addcow {
+
+bool IsNotThere(const Error& error) {
+  return error.code() == ENOENT || error.code() == ENOTDIR;
+}
+
+std::string Remedy(FileSystem& file_system, const std::string& name, const char* option,
+                   const std::string& directory, bool is_new) {
+  if (name.empty() || name.front() == '/') return "";
+  auto there = file_system.RealPath(name);
+  if (!there && is_new) {
+    there = file_system.RealPath(DirectoryOf(name));
+    if (there) there = ResolveName(*there, name.substr(name.rfind('/') + 1));
+  }
+  if (!there) return "";
+  const std::string relative =
+      std::filesystem::path(*there).lexically_relative(directory).string();
+  return fmt::format("; for {} say {} {}", *there, option,
+                     relative.empty() ? *there : relative);
+}
+
+Error NotFound(FileSystem& file_system, const Error& error, const std::string& name,
+               const char* option, const std::string& directory, bool is_new) {
+  return Error::Because(error.code(), error.file(),
+                        "not found (names start from the add-cow file's directory" +
+                            Remedy(file_system, name, option, directory, is_new) + ")");
+}
+
+Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b) {
+  ADDCOW_TRY_ASSIGN(const FileInfo info_a, a.Info());
+  ADDCOW_TRY_ASSIGN(const FileInfo info_b, b.Info());
+  if (info_a.SameFile(info_b))
+    return Fail(Error::Because(EINVAL, a.name(),
+                               fmt::format("would be both the {} and the {}, they must be "
+                                           "different files",
+                                           role_a, role_b)));
+  return {};
+}
+
+Result<std::unique_ptr<File>> OpenNamedBacking(FileSystem& file_system, const NamedFile& named,
+                                               const std::string& directory, File* add_cow,
+                                               File* image, bool lock) {
+  if (named.format != kRawFormat)
+    return Fail(Error::Because(
+        kErrUnsupported, named.name,
+        fmt::format("backing format '{}' cannot be served, only '{}' (convert it: qemu-img "
+                    "convert -O raw)",
+                    named.format, kRawFormat)));
+  auto file = file_system.Open(ResolveName(directory, named.name), OpenMode::kReadOnly);
+  if (!file && IsNotThere(file.error()))
+    return Fail(NotFound(file_system, file.error(), named.name, "-b", directory));
+  if (!file) return file;
+  // Before it is locked: that it is in use here is the better message.
+  if (add_cow != nullptr)
+    ADDCOW_TRY(CheckDifferent(**file, "backing file", *add_cow, "add-cow file"));
+  if (image != nullptr)
+    ADDCOW_TRY(CheckDifferent(**file, "backing file", *image, "image file"));
+  if (lock) ADDCOW_TRY(WithLockRemedy((*file)->Lock(LockKind::kRead), "--"));
+  ADDCOW_TRY_ASSIGN(const uint64_t size, (*file)->Size());
+  ADDCOW_TRY(CheckBacking(**file, size));
+  return file;
+}
+
+Result<bool> HoldsData(File& file, uint64_t size) {
+  // Enough for a small file of a file system without holes, and for what a
+  // partition table or a file system leaves at the beginning of a device.
+  constexpr uint64_t kMost = 16 * kMiB;
+  std::vector<std::byte> buffer(kMiB);
+  uint64_t looked = 0;
+  for (uint64_t offset = 0; offset < size;) {
+    ADDCOW_TRY_ASSIGN(const uint64_t data, file.FindData(offset));
+    if (data >= size) break;
+    ADDCOW_TRY_ASSIGN(const uint64_t hole, file.FindHole(data));
+    const uint64_t end = std::min(std::max(hole, data + 1), size);
+    for (uint64_t at = data; at < end; at += buffer.size()) {
+      if (looked >= kMost) return true;
+      const auto part =
+          std::span(buffer).first(static_cast<size_t>(std::min<uint64_t>(kMiB, end - at)));
+      ADDCOW_TRY_ASSIGN(const size_t count, file.Read(part, at));
+      if (!IsZero(part.first(count))) return true;
+      looked += part.size();
+    }
+    offset = end;
+  }
+  return false;
+}
+
+Result<uint64_t> CountAllocated(FileSystem& file_system, File& add_cow, const std::string& path,
+                                std::optional<FileInfo>& image_info) {
+  HeaderBytes bytes;
+  ADDCOW_TRY_ASSIGN(const size_t count, add_cow.Read(bytes, 0));
+  const auto header = ParseHeader(std::span(bytes).first(count), path);
+  uint64_t clusters = UINT64_MAX;
+  if (header) {
+    const auto image = file_system.Open(ResolveName(DirectoryOf(path), header->image.name),
+                                        OpenMode::kReadOnly);
+    if (image) {
+      ADDCOW_TRY_ASSIGN(image_info, (*image)->Info());
+      ADDCOW_TRY_ASSIGN(const uint64_t size, (*image)->Size());
+      clusters = size > 0 ? Layout(size).clusters() : 0;
+      if (header->all_allocated) return clusters;
+    }
+  }
+  uint64_t allocated = 0;
+  ADDCOW_TRY_ASSIGN(const uint64_t bitmap_bytes, RawBitmapBytes(add_cow));
+  ADDCOW_TRY(VisitRawBits(add_cow, bitmap_bytes, [&](const ClusterRun& run) -> Status {
+    const uint64_t end = std::min(run.range.end(), clusters);
+    if (run.allocated && end > run.range.first) allocated += end - run.range.first;
+    return {};
+  }));
+  return allocated;
+}
+
+Status CopyBitmap(File& from, File& to) {
+  ADDCOW_TRY_ASSIGN(const uint64_t size, from.Size());
+  ADDCOW_TRY(to.Truncate(size));
+  std::vector<std::byte> buffer(kMiB);
+  for (uint64_t offset = kBitmapOffset; offset < size;) {
+    ADDCOW_TRY_ASSIGN(const uint64_t data, from.FindData(offset));
+    if (data >= size) break;
+    ADDCOW_TRY_ASSIGN(const uint64_t hole, from.FindHole(data));
+    const uint64_t end = std::min(std::max(hole, data + 1), size);
+    for (uint64_t at = data; at < end; at += buffer.size()) {
+      const auto part =
+          std::span(buffer).first(static_cast<size_t>(std::min<uint64_t>(kMiB, end - at)));
+      ADDCOW_TRY(from.ReadExactly(part, at));
+      ADDCOW_TRY(to.Write(part, at));
+    }
+    offset = end;
+  }
+  return {};
+}
+
+}  // namespace addcow

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The files that a user names for an add-cow file, when it is made (create) or
+// given other ones (rebase): found, compared, and what they hold.
+
+#ifndef ADDCOW_COMMON_OPS_NAMED_FILES_H
+#define ADDCOW_COMMON_OPS_NAMED_FILES_H
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "common/base/error.h"
+#include "common/format/header.h"
+#include "common/io/file_system.h"
+
+namespace addcow {
+
+// A note where the names take the room in which the backing file's identity goes.
+inline constexpr std::string_view kNoRoomForIdentity =
+    "the names leave no room to note what the backing file is, so a change of it will not be "
+    "noticed";
+
+// Whether an open failed since no file is there.
+bool IsNotThere(const Error& error);
+
+// Where a name leads nowhere from the add-cow file's directory, but somewhere
+// from the working directory: "; for PATH say OPTION NAME". Else empty. `is_new`:
+// the file is to be made, so its directory is enough.
+std::string Remedy(FileSystem& file_system, const std::string& name, const char* option,
+                   const std::string& directory, bool is_new = false);
+
+// The error of a file that `option` named, with its remedy.
+Error NotFound(FileSystem& file_system, const Error& error, const std::string& name,
+               const char* option, const std::string& directory, bool is_new = false);
+
+// EINVAL where they are one file.
+Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b);
+
+// Opens the backing file that -b and -F named, and says whether it can be one.
+// `directory` is the add-cow file's. Locked for reading if `lock`. `others`, null
+// or not, are the add-cow file and the image file, which it must not be.
+Result<std::unique_ptr<File>> OpenNamedBacking(FileSystem& file_system, const NamedFile& named,
+                                               const std::string& directory, File* add_cow,
+                                               File* image, bool lock);
+
+// Whether a file of `size` bytes holds anything but zeroes. Where it would take
+// long to find out, it does.
+Result<bool> HoldsData(File& file, uint64_t size);
+
+// How many clusters of the add-cow file `add_cow`, which lies at `path`, are
+// allocated: what would be lost with it. The header need not be sound. If its
+// image file is there, `image_info` gets what that is.
+Result<uint64_t> CountAllocated(FileSystem& file_system, File& add_cow, const std::string& path,
+                                std::optional<FileInfo>& image_info);
+
+// Copies what comes after the header, holes as holes. Not synced.
+Status CopyBitmap(File& from, File& to);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_OPS_NAMED_FILES_H

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See rebase.h. The header has eight sectors, which no write changes in one
+// step; so a new file is made beside the old one and renamed over it, as
+// "create --force" does.
+
+#include "common/ops/rebase.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "common/image/raw_file.h"
+#include "common/io/durable_create.h"
+#include "common/ops/named_files.h"
+#include "common/ops/raw_bitmap.h"
+
+namespace addcow {
+
+namespace {
+
+// Whether the new image file can hold what the old one did.
+Status CheckNewImage(FileSystem& file_system, const RebaseOptions& options,
+                     const ImageFiles& files) {
+  const std::string old_path =
+      ResolveName(DirectoryOf(files.add_cow_path), files.header.image.name);
+  // Who confines does not want files opened by the name in the header.
+  if (!options.access.confine) {
+    if (const auto old = file_system.Open(old_path, OpenMode::kReadOnly); old) {
+      ADDCOW_TRY_ASSIGN(const uint64_t old_size, (*old)->Size());
+      if (old_size != files.virtual_size)
+        return Fail(Error::Because(
+            EINVAL, files.image_path,
+            fmt::format("has {} bytes, but the image file so far, {}, has {}: is it a copy?",
+                        files.virtual_size, old_path, old_size)));
+    }
+  }
+  const uint64_t clusters = Layout(files.virtual_size).clusters();
+  ADDCOW_TRY_ASSIGN(const uint64_t bytes, RawBitmapBytes(*files.add_cow));
+  uint64_t past_end = 0;
+  ADDCOW_TRY(VisitRawBits(*files.add_cow, bytes, [&](const ClusterRun& run) -> Status {
+    const uint64_t first = std::max(run.range.first, clusters);
+    if (run.allocated && run.range.end() > first) past_end += run.range.end() - first;
+    return {};
+  }));
+  if (past_end == 0) return {};
+  return Fail(Error::Because(
+      EINVAL, files.image_path,
+      fmt::format("has {} bytes, so {} clusters that are allocated would be cut off",
+                  files.virtual_size, past_end)));
+}
+
+// The new backing file, locked for as long as the result lives, and what is to
+// be said of it.
+Result<std::unique_ptr<File>> TakeBacking(FileSystem& file_system, const RebaseOptions& options,
+                                          const ImageFiles& files, RebaseResult& result) {
+  ADDCOW_TRY_ASSIGN(
+      auto backing,
+      OpenNamedBacking(file_system, *options.backing, DirectoryOf(files.add_cow_path),
+                       files.add_cow.get(), files.image.get(), options.access.lock));
+  ADDCOW_TRY_ASSIGN(const BackingIdentity now, IdentityOf(*backing));
+  const auto& noted = files.header.backing_identity;
+  if (noted && noted->size && *now.size < *noted->size)
+    result.notes.push_back(
+        Error::Because(0, backing->name(),
+                       fmt::format("has {} bytes, and the backing file so far had {}: what is "
+                                   "missing reads as zeroes",
+                                   *now.size, *noted->size))
+            .Message());
+  for (const Note& note : {NoteOtherFormat(*backing, "backing file"),
+                           NoteSmallerDisk(files.image_path, files.virtual_size, *now.size)})
+    if (note) result.notes.push_back(*note);
+  result.header.backing = options.backing;
+  result.header.backing_identity = now;
+  return backing;
+}
+
+// Of the backing file that stays; it need not be there.
+Status CheckOldBacking(FileSystem& file_system, const RebaseOptions& options,
+                       const ImageFiles& files) {
+  if (!files.header.backing || options.access.confine) return {};
+  const auto backing =
+      file_system.Open(ResolveName(DirectoryOf(files.add_cow_path), files.header.backing->name),
+                       OpenMode::kReadOnly);
+  if (!backing) return {};
+  return CheckDifferent(*files.image, "image file", **backing, "backing file");
+}
+
+}  // namespace
+
+Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions& options) {
+  ADDCOW_TRY_ASSIGN(const std::string path, file_system.RealPath(options.add_cow_path));
+  std::optional<std::string> image_path;
+  if (options.image_name) image_path = ResolveName(DirectoryOf(path), *options.image_name);
+  auto opened = OpenImageFiles(file_system, {.add_cow_path = path,
+                                             .image_path = image_path,
+                                             .backing_path = {},
+                                             .mode = OpenMode::kReadWrite,
+                                             .want_backing = false,
+                                             .access = options.access});
+  if (!opened && image_path && IsNotThere(opened.error()) &&
+      opened.error().file() == *image_path)
+    return Fail(
+        NotFound(file_system, opened.error(), *options.image_name, "-i", DirectoryOf(path)));
+  if (!opened) return Fail(std::move(opened).error());
+  const ImageFiles files = std::move(*opened);
+  if (files.not_writable) return Fail(*files.not_writable);
+
+  RebaseResult result;
+  result.header = files.header;
+  if (!options.backing) ADDCOW_TRY(CheckOldBacking(file_system, options, files));
+  if (options.image_name) {
+    ADDCOW_TRY(CheckNewImage(file_system, options, files));
+    result.header.image.name = *options.image_name;
+  }
+  std::unique_ptr<File> backing;
+  if (options.backing) {
+    ADDCOW_TRY_ASSIGN(backing, TakeBacking(file_system, options, files, result));
+  }
+  if (result.header.backing_identity && !IdentityFits(result.header)) {
+    result.header.backing_identity.reset();
+    result.notes.push_back(std::string(kNoRoomForIdentity));
+  }
+
+  ADDCOW_TRY_ASSIGN(const HeaderBytes header, SerializeHeader(result.header, path));
+  ADDCOW_TRY_ASSIGN(const FileInfo old, files.add_cow->Info());
+  const auto fill = [&](File& file) -> Status {
+    ADDCOW_TRY(file.Write(header, 0));
+    return CopyBitmap(*files.add_cow, file);
+  };
+  ADDCOW_TRY(DurableCreate(file_system, files.add_cow_path, RenameMode::kReplace, fill, nullptr,
+                           {.kind = NewRights::Kind::kSame, .model = old}));
+  return result;
+}
+
+}  // namespace addcow

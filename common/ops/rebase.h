@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// addcow rebase -u: gives an add-cow file other names, and notes what the
+// backing file is. Metadata only: no byte of the disk is read or copied, so the
+// new files must hold what the old ones did.
+
+#ifndef ADDCOW_COMMON_OPS_REBASE_H
+#define ADDCOW_COMMON_OPS_REBASE_H
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/image/image_files.h"
+#include "common/io/file_system.h"
+
+namespace addcow {
+
+struct RebaseOptions {
+  std::string add_cow_path;
+  // The new names, one of them at least. Stored as they are, and relative to the
+  // directory of the add-cow file. With a backing file its identity is noted anew,
+  // also where the name stays: that is how a base that has changed is accepted.
+  std::optional<NamedFile> backing;
+  std::optional<std::string> image_name;
+  AccessOptions access = {};  // confine: for a name that stays
+};
+
+struct RebaseResult {
+  Header header;                   // as it is now
+  std::vector<std::string> notes;  // what somebody should know, a line each
+};
+
+// All is durable when it returns. The files are locked as for serving. The new
+// add-cow file takes the old one's place in one step, with its owner and
+// permissions; on failure the old one is untouched, with one exception: where
+// only the directory's sync failed, the new one may be there.
+//
+// Refuses an image file that cannot be the old one's: of another size than the
+// old one, where that is there, or too short for what is allocated.
+Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions& options);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_OPS_REBASE_H

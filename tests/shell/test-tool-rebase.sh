@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# addcow rebase -u: an image whose files were moved or copied is what it was;
+# what cannot be right is refused; usage. A kill at any moment leaves the old
+# header or the new one.
+
+. "$(dirname "$0")/../functions.sh"
+requires jq nbdcopy qemu-io
+
+served() { nbdkit -r -U - addcow x.add-cow --run 'nbdcopy "$uri" - | sha256sum'; }
+info() { addcow info --output=json x.add-cow 2>/dev/null | jq -r ".\"$1\""; }
+
+random_file base.img 1M
+addcow create -q -b base.img -F raw -i disk.raw -s 2M x.add-cow
+nbdkit -U - addcow x.add-cow --run 'qemu-io -f raw -c "write -P 5 100k 300k" "$uri"' >/dev/null
+disk="$(served)"
+chmod 640 x.add-cow
+
+mkdir bases
+mv base.img bases/golden.img
+addcow rebase -u -b bases/golden.img -F raw x.add-cow >/dev/null
+expect_equal bases/golden.img "$(info backing-filename)" "the new name"
+expect_equal "$disk" "$(served)" "the disk with a base that was moved"
+mv disk.raw moved.raw
+addcow rebase -u -i moved.raw x.add-cow >out
+grep -q 'image_file=moved.raw' out || fail "$(cat out)"
+expect_equal "$disk" "$(served)" "the disk with an image file that was moved"
+expect_equal 640 "$(stat -c %a x.add-cow)" "permissions"
+addcow check x.add-cow >/dev/null
+mv moved.raw disk.raw
+mv bases/golden.img base.img
+addcow rebase -u -q -b base.img -F raw -i disk.raw x.add-cow >out
+[ ! -s out ] || fail "-q prints: $(cat out)"
+expect_equal "$disk" "$(served)" "both at once"
+
+# refuses STATUS PATTERN ARGUMENT...: and changes nothing.
+refuses() {
+    local status="$1" pattern="$2" before
+    shift 2
+    before="$(sha x.add-cow)$(ls -A)"
+    expect_fails "$status" addcow rebase "$@" x.add-cow
+    expect_equal 1 "$(wc -l <stderr)" "lines of message for: rebase $*: $(cat stderr)"
+    grep -q -- "$pattern" stderr || fail "rebase $*: no '$pattern' in: $(cat stderr)"
+    expect_equal "$before" "$(sha x.add-cow)$(ls -A)" "after rebase $*"
+}
+touch stdout stderr
+truncate -s 1M short.raw
+truncate -s 0 empty.img
+refuses 2 '-u is required' -b base.img -F raw
+refuses 2 'is required' -u
+refuses 2 '-b needs -F' -u -b base.img
+refuses 2 '-F FORMAT needs -b' -u -F raw -i disk.raw
+refuses 1 "backing format 'qcow2'" -u -b base.img -F qcow2
+refuses 1 'none.img: not found' -u -b none.img -F raw
+refuses 1 'empty.img: the backing file is empty' -u -b empty.img -F raw
+refuses 1 'different files' -u -b disk.raw -F raw
+refuses 1 'short.raw: has 1048576 bytes, but the image file so far' -u -i short.raw
+refuses 1 'none.raw: not found' -u -i none.raw
+
+# By kill -9, again and again: its header is one of the two.
+ln base.img copy.img
+for n in $(seq 25); do
+    base=base.img
+    [ $((n % 2)) -eq 0 ] || base=copy.img
+    timeout -s KILL "0.$(printf '%03d' $((n * 4)))" \
+        "$ADDCOW_RUN" addcow rebase -u -q -b "$base" -F raw x.add-cow 2>/dev/null || true
+    case "$(info backing-filename)" in
+    base.img | copy.img) ;;
+    *) fail "after a kill the base is '$(info backing-filename)'" ;;
+    esac
+done
+expect_equal "$disk" "$(served)" "the disk after kills"

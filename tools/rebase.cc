@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// addcow rebase. Only the unsafe kind so far, by the names of qemu-img: what
+// changes are the names, not the data.
+
+#include "common/ops/rebase.h"
+
+#include <memory>
+
+#include "tools/interrupt.h"
+#include "tools/output.h"
+#include "tools/verbs.h"
+#include "tools/wait.h"
+
+namespace addcow {
+
+namespace {
+
+struct Arguments {
+  std::string file;
+  std::string backing;
+  std::string backing_format;
+  std::string image;
+  AccessOptions access = {.lock = true, .confine = std::nullopt, .option_prefix = "--"};
+  bool unsafe = false;
+  bool quiet = false;
+  Wait wait;
+};
+
+constexpr const char* kUsage =
+    "-u [-b BACKING -F FORMAT] [-i IMAGE] [-q] [--lock=on|off]\n"
+    "           [--wait[=SECONDS]] [--confine=DIR] X.add-cow";
+
+constexpr const char* kFooter =
+    "Only the names change, and what is noted of the backing file: no data is read,\n"
+    "copied or compared. So the new files must hold what the old ones did; they may\n"
+    "have been moved, or be copies. With the name that it has already, a backing\n"
+    "file that has changed is accepted as it is.\n\n"
+    "File names are stored as given. Relative ones start from the directory of\n"
+    "X.add-cow, not from the working directory. The image must not be in use.\n\n"
+    "Exit status: 0 done; 1 failed, and nothing was changed; 64 wrong usage.\n\n"
+    "Examples:\n"
+    "  addcow rebase -u -b ../bases/base.img -F raw x.add-cow\n"
+    "  addcow rebase -u -i disk-moved.raw x.add-cow";
+
+int RunRebase(const CLI::App& app, const Arguments& arguments) {
+  const auto usage = [](const std::string& message) { return UsageError("rebase", message); };
+  const bool has_backing = app.count("--backing") > 0;
+  const bool has_format = app.count("--backing-format") > 0;
+  const bool has_image = app.count("--image") > 0;
+  if (!arguments.unsafe)
+    return usage("-u is required: names can be changed, data not yet (flatten copies it)");
+  if (!has_backing && !has_image) return usage("-b BACKING -F FORMAT or -i IMAGE is required");
+  if (has_backing && !has_format)
+    return usage("-b needs -F FORMAT: the backing file's format is never guessed");
+  if (has_format && !has_backing) return usage("-F FORMAT needs -b BACKING");
+
+  RebaseOptions options{.add_cow_path = arguments.file,
+                        .backing = {},
+                        .image_name = {},
+                        .access = arguments.access};
+  if (has_backing) options.backing = {arguments.backing, arguments.backing_format};
+  if (has_image) options.image_name = arguments.image;
+  // It takes a moment: a signal that comes then finds it done, with nothing left
+  // beside it.
+  CatchInterrupts();
+  const auto rebased =
+      arguments.wait.WhileBusy([&] { return RebaseUnsafely(PosixFileSystem(), options); });
+  if (!rebased) return FailedUnlessStopped(rebased.error());
+  if (arguments.quiet) return kExitOk;
+  for (const std::string& note : rebased->notes) PrintNote(note);
+  std::string text = fmt::format("Rebased '{}',", Printable(arguments.file));
+  if (rebased->header.backing)
+    text +=
+        fmt::format(" backing_file={} backing_fmt={}", Printable(rebased->header.backing->name),
+                    Printable(rebased->header.backing->format));
+  Print("{} image_file={}\n", text, Printable(rebased->header.image.name));
+  return kExitOk;
+}
+
+}  // namespace
+
+Verb AddRebase(CLI::App& tool) {
+  CLI::App* app = AddVerb(tool, "rebase", kUsage, "Give an image another backing file or image file");
+  auto arguments = std::make_shared<Arguments>();
+  AddFileArgument(*app, arguments->file);
+  app->add_flag("-u,--unsafe", arguments->unsafe,
+                "Change the names only, not the data (required)");
+  app->add_option("-b,--backing", arguments->backing, "The new name of the backing file")
+      ->type_name("BACKING");
+  app->add_option("-F,--backing-format", arguments->backing_format,
+                  "Its format, which is never guessed; only raw can be served")
+      ->type_name("FORMAT");
+  app->add_option("-i,--image", arguments->image, "The new name of the image file")
+      ->type_name("IMAGE");
+  AddLockOption(*app, arguments->access.lock);
+  arguments->wait.AddOption(*app);
+  app->add_option_function<std::string>(
+         "--confine", [arguments](const std::string& value) { arguments->access.confine = value; },
+         "Refuse files that the header names outside of DIR")
+      ->type_name("DIR")
+      ->option_text("DIR");
+  app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");
+  app->footer(kFooter);
+  return {app, [app, arguments] { return RunRebase(*app, *arguments); }};
+}
+
+}  // namespace addcow
