@@ -8,19 +8,26 @@
 #include <cstring>
 #include <set>
 
-#include "fuzz/format_rules.h"
 #include "fuzz/scene.h"
 
 namespace addcow::fuzz {
 
 namespace {
 
+constexpr uint64_t kHeaderBytes = 4096;
 constexpr uint64_t kSmallDisk = 32;  // clusters
 constexpr size_t kLargestSample = 96;
 
 // Names start from the add-cow file's own folder, which is /vm for all.
 std::shared_ptr<FakeInode> FindNamed(const FakeFileSystem& files, const std::string& name) {
   return files.Find(name.starts_with('/') ? name : "/vm/" + name);
+}
+
+bool IsAddCow(const FakeInode& inode) {
+  const std::string magic = "ADD_COW\xff";
+  const auto bytes = inode.Bytes(0, magic.size());
+  return inode.size() >= magic.size() &&
+         std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
 }
 
 }  // namespace
@@ -45,9 +52,14 @@ std::optional<DiskByTheRules> DiskByTheRules::Read(const FakeFileSystem& files,
     const auto backing = FindNamed(files, header->backing_name);
     if (backing == nullptr || header->backing_format != "raw") return std::nullopt;
     if (backing == add_cow || backing == image) return std::nullopt;
+    if (backing->size() == 0 || backing->size() < header->noted_size.value_or(0))
+      return std::nullopt;
+    if (IsAddCow(*backing)) return std::nullopt;
     disk.backing_ = backing->Clone();
   }
   if (add_cow->size() < kHeaderBytes + (disk.clusters() + 7) / 8) return std::nullopt;
+  // A guest may write there what it likes.
+  if (!disk.IsAllocated(0) && IsAddCow(*image)) return std::nullopt;
   return disk;
 }
 

@@ -4,10 +4,13 @@
 
 #include "fuzz/format_rules.h"
 
+#include <algorithm>
+
 namespace addcow::fuzz {
 
 namespace {
 
+constexpr size_t kHeaderBytes = 4096;
 constexpr size_t kFirstNameByte = 80;
 constexpr size_t kFormatBytes = 16;
 
@@ -45,6 +48,19 @@ std::optional<std::string> FormatName(std::span<const std::byte> file, size_t of
   return name;
 }
 
+// The record of the backing file's identity, unless the names come so far.
+void ReadIdentity(std::span<const std::byte> file, uint64_t names_end, HeaderFields& fields) {
+  constexpr size_t kRecord = kHeaderBytes - 256;
+  if ((Number(file, 36, 8) >> 16 & 1) == 0 || names_end > kRecord) return;
+  if (Number(file, kRecord, 4) != 1) return;  // its version
+  const uint64_t present = Number(file, kRecord + 4, 4);
+  if ((present & 1) != 0) fields.noted_size = Number(file, kRecord + 8, 8);
+  const uint64_t nanoseconds = Number(file, kRecord + 24, 4);
+  if ((present & 2) == 0 || nanoseconds > 999999999) return;
+  fields.noted_seconds = static_cast<int64_t>(Number(file, kRecord + 16, 8));
+  fields.noted_nanoseconds = static_cast<uint32_t>(nanoseconds);
+}
+
 }  // namespace
 
 std::optional<HeaderFields> ReadByTheRules(std::span<const std::byte> file) {
@@ -60,7 +76,7 @@ std::optional<HeaderFields> ReadByTheRules(std::span<const std::byte> file) {
 
   HeaderFields fields;
   fields.all_allocated = (features & 4) != 0;
-  fields.optional_features = Number(file, 36, 8);
+  fields.optional_features = Number(file, 36, 8) & ~(uint64_t{1} << 16);
 
   const uint64_t image_offset = Number(file, 20, 4);
   const uint64_t image_size = Number(file, 24, 4);
@@ -83,6 +99,8 @@ std::optional<HeaderFields> ReadByTheRules(std::span<const std::byte> file) {
   for (uint64_t i = 0; i < backing_size; i++)
     if (backing_offset + i >= image_offset && backing_offset + i < image_offset + image_size)
       return std::nullopt;  // the names overlap
+  ReadIdentity(file, std::max(image_offset + image_size, backing_offset + backing_size),
+               fields);
   return fields;
 }
 

@@ -15,16 +15,17 @@
 
 namespace addcow::fuzz {
 
-// What comes before the bitmap.
-inline constexpr uint64_t kHeaderBytes = 4096;
-
 struct HeaderFields {
   std::string image_name;
   bool has_backing = false;
   std::string backing_name;
   std::string backing_format;
   bool all_allocated = false;
-  uint64_t optional_features = 0;
+  uint64_t optional_features = 0;  // but for bit 16, BACKING_IDENTITY
+  // What the record of that says; absent where there is none that says it.
+  std::optional<uint64_t> noted_size;
+  std::optional<int64_t> noted_seconds;
+  uint32_t noted_nanoseconds = 0;
 };
 
 // `file` is the beginning of an add-cow file, all of it where it is shorter

@@ -37,6 +37,19 @@ void MustAgree(const Header& header, const HeaderFields& fields) {
             "whether there is a backing file");
   FUZZ_MUST(header.all_allocated == fields.all_allocated, "ALL_ALLOCATED");
   FUZZ_MUST(header.optional_features == fields.optional_features, "optional features");
+  const bool noted = fields.noted_size || fields.noted_seconds;
+  FUZZ_MUST(header.backing_identity.has_value() == noted,
+            "whether the base's identity is noted");
+  if (noted) {
+    const BackingIdentity& identity = *header.backing_identity;
+    FUZZ_MUST(identity.size == fields.noted_size, "the size that is noted");
+    FUZZ_MUST(identity.modified.has_value() == fields.noted_seconds.has_value(),
+              "whether a time is noted");
+    if (identity.modified)
+      FUZZ_MUST(
+          *identity.modified == (FileTime{*fields.noted_seconds, fields.noted_nanoseconds}),
+          "the time that is noted");
+  }
   if (!header.backing) return;
   FUZZ_MUST(header.backing->name == fields.backing_name, "the backing file's name");
   FUZZ_MUST(header.backing->format == fields.backing_format, "the backing file's format");

@@ -65,12 +65,21 @@ TOUR = (
 INFO, MAP, CHECK, LEAKS, ALL, FLATTEN = (bytes([i]) for i in range(6))
 
 
-def create(force, target, image, backing, new_size=0):
-    return bytes([6, force | target << 1, image, backing]) + size(new_size)
+def create(force, target, image, backing, new_size=0, more=0):
+    return bytes([6, force | target << 1 | more, image, backing]) + size(new_size)
+
+
+def rebase(image, backing): return bytes([7, image, backing])
 
 
 VERBS = INFO + MAP + CHECK + ALL + FLATTEN + CHECK
-RECREATE = create(1, 0, 0, 1) + FLATTEN + create(1, 0, 0, 0) + LEAKS + create(0, 1, 2, 1, 1 << 20)
+DISCARD, REUSE, FALLOC, FULL = 16, 32, 64, 128
+RECREATE = (
+    create(1, 0, 0, 1) + create(1, 0, 0, 1, 0, DISCARD) + FLATTEN + create(1, 0, 0, 0)
+    + create(1, 0, 0, 0, 0, DISCARD) + create(0, 1, 2, 1, 1 << 20)
+)
+# The same names, other ones of the same files, and what must be refused.
+REBASE = rebase(0, 1) + rebase(4, 2) + CHECK + rebase(5, 1) + rebase(7, 7) + rebase(1, 0)
 
 
 def read_vector(folder):
@@ -108,6 +117,7 @@ def main():
         put("image", name, start + TOUR)
         put("verbs", name, start + VERBS)
         put("verbs", f"create-{name}", start + RECREATE)
+        put("verbs", f"rebase-{name}", start + REBASE)
     for name, made in [("no-backing", 0), ("all-allocated-flag", WITH_BACKING | ALL_ALLOCATED),
                        ("qcow2", WITH_BACKING | QCOW2)]:
         start = scene(half, half, made=made, bitmap=b"\x0f\xff\xff")
@@ -123,6 +133,19 @@ def main():
             + map_range(0, 262144) + KILL + write(63 * CLUSTER, CLUSTER + 5, FUA) + REOPEN)
         put("verbs", name, start + INFO + CHECK + ALL + MAP + create(1, 0, 0, 1))
 
+    for name, fields in [("", 3), ("-size", 1), ("-time", 2), ("-none", 0), ("-all", 0xffffffff)]:
+        header = scene_header(image=b"disk.raw", backing=b"base.img", identity=fields)
+        put("header", f"identity{name}", header)
+        put("verbs", f"identity{name}", scene(half, 5 * CLUSTER, header=header, bitmap=b"\x21")
+            + REBASE + INFO)
+        put("image", f"identity{name}", scene(half, 5 * CLUSTER, header=header, bitmap=b"\x21")
+            + TOUR)
+    shorter = scene_header(image=b"disk.raw", backing=b"base.img", identity=3)
+    put("verbs", "shorter-base", scene(half, 4 * CLUSTER, header=shorter) + CHECK + FLATTEN
+        + INFO + rebase(0, 1) + CHECK + FLATTEN)
+    put("verbs", "preallocated", scene(half, 5 * CLUSTER, made=WITH_BACKING)
+        + create(0, 1, 2, 1, 1 << 20, FALLOC) + create(0, 3, 2, 1, 1 << 20)
+        + create(0, 1, 8, 1, 1 << 20, FULL))
     put("header", "all-ones", b"ADD_COW\xff" + b"\xff" * 88)
     put("header", "no-backing", scene_header(image=b"disk.raw"))
     put("header", "longest-name", scene_header(image=b"a" * 4015))
@@ -141,14 +164,20 @@ def main():
                                    bitmap=b"\0") + TOUR)
 
 
-def scene_header(image, backing=b"", move=0):
-    """A header, up to the last name. The backing file's name comes second."""
+def scene_header(image, backing=b"", move=0, identity=None):
+    """A header, up to the last name. The backing file's name comes second. With the
+    fields of an identity: of a base of five clusters, and all of the page."""
     second = 80 + len(image) + move
     header = struct.pack(
         "<8sIIIIIQQI16s16s", b"ADD_COW\xff", 1, second if backing else 0, len(backing), 80, len(image),
-        2 | bool(backing), 0, 1, b"raw" if backing else b"", b"raw")
+        2 | bool(backing), 0 if identity is None else 1 << 16, 1, b"raw" if backing else b"",
+        b"raw")
     assert len(header) == 80
-    return (header + image)[:second] + backing if backing else header + image
+    header = (header + image)[:second] + backing if backing else header + image
+    if identity is None:
+        return header
+    record = struct.pack("<IIQqII", 1, identity, 5 * CLUSTER, 0, 0, 0)
+    return header.ljust(3840, b"\0") + record
 
 
 if __name__ == "__main__":

@@ -2,14 +2,17 @@
 //
 // Fuzzes what the tool does: the verbs of common/ops, one after the other, on
 // the files that the input describes (scene.h). A verb of the script is one
-// byte; create takes four more bytes and a size.
+// byte; create takes three more bytes and a size, rebase two more bytes.
 //
 // Properties:
 //   - What docs/format.md, read independently, has a reader refuse is refused
 //     and not modified. info, map and check without repair modify nothing.
 //   - check counts what the rules count: clusters, missing bits, stray bits,
 //     leaks. After a full repair that succeeded a second check is clean.
-//   - No verb but create changes what the disk reads.
+//   - No verb but create and rebase changes what the disk reads, and rebase only
+//     if the files that it names hold something else.
+//   - check -r asks before it repairs under a bitmap without a one.
+//   - rebase changes the header, and of it what it was told to; on failure nothing.
 //   - After flatten the image file alone is what the disk read before, and
 //     ALL_ALLOCATED is set.
 //   - What create made is sound and reads as promised; on failure nothing is
@@ -22,6 +25,7 @@
 #include "common/ops/flatten.h"
 #include "common/ops/info.h"
 #include "common/ops/map.h"
+#include "common/ops/rebase.h"
 #include "fuzz/disk_rules.h"
 #include "fuzz/must.h"
 #include "fuzz/scene.h"
@@ -73,6 +77,8 @@ class Verbs {
         return Mend(Repair::kAll);
       case 5:
         return Flatten();
+      case 7:
+        return Rebase(input);
       default:
         return Create(input);
     }
@@ -144,7 +150,8 @@ class Verbs {
     const uint64_t clusters = disk_->clusters();
     FUZZ_MUST(report.allocated_clusters == (all ? clusters : set), "{} are allocated, not {}",
               all ? clusters : set, report.allocated_clusters);
-    FUZZ_MUST(report.missing_bits == (all ? clusters - set : 0), "the missing bits");
+    FUZZ_MUST(report.missing_bits + report.grown_clusters == (all ? clusters - set : 0),
+              "the missing bits");
     FUZZ_MUST(report.stray_bits == disk_->StrayBits(), "{} stray bits, not {}",
               disk_->StrayBits(), report.stray_bits);
     if (Has(kBlockDevice) || Has(kNoSeek)) return;  // holes cannot be told
@@ -162,7 +169,18 @@ class Verbs {
 
   void Mend(Repair repair) {
     if (disk_ && disk_->size() > kMaxWalked) return;
-    const auto report = CheckImage(files_, kAddCow, repair);
+    // What an empty bitmap has data under may be another disk's.
+    const bool empty =
+        disk_ && !disk_->header().all_allocated && disk_->CountBits(0, UINT64_MAX) == 0;
+    const bool asks = empty && disk_->LeakedClusters() > 0 && !Has(kBlockDevice) &&
+                      !Has(kNoSeek) && !Has(kAddCowReadOnly);
+    if (asks) {
+      const auto refused = CheckImage(files_, kAddCow, repair);
+      FUZZ_MUST(!refused, "check -r does not ask");
+      MustBeSound(refused.error());
+      MustBeUnchanged("check -r");
+    }
+    const auto report = CheckImage(files_, kAddCow, repair, {}, true);
     if (!disk_) {
       MustBeUnchanged("check -r");
       return MustRefuse(report, "check -r");
@@ -183,7 +201,7 @@ class Verbs {
     FUZZ_MUST_SUCCEED(again, "check after check -r");
     FUZZ_MUST(!again->error && again->leaked_clusters == 0, "not clean after check -r");
     if (repair != Repair::kAll) return;
-    FUZZ_MUST(again->missing_bits == 0 && again->stray_bits == 0,
+    FUZZ_MUST(again->missing_bits == 0 && again->grown_clusters == 0 && again->stray_bits == 0,
               "not clean after check -r all");
   }
 
@@ -229,7 +247,10 @@ class Verbs {
     const unsigned code = input.Byte();
     CreateOptions options;
     options.force = (code & 1) != 0;
-    options.add_cow_path = kTargets[(code >> 1) % kTargets.size()];
+    options.discard = (code & 16) != 0;
+    options.reuse_image = (code & 32) != 0;
+    options.preallocation = static_cast<Preallocation>((code >> 6) % 3);
+    options.add_cow_path = kTargets[(code >> 1 & 7) % kTargets.size()];
     options.image_name = kNames[input.Byte() % kNames.size()];
     const unsigned backing = input.Byte();
     if (backing != 0)
@@ -237,11 +258,18 @@ class Verbs {
     if (const uint64_t size = input.Size(); size > 0) options.size = size;
     const auto image = files_.Find("/vm/" + options.image_name);
     const uint64_t image_size = image != nullptr ? image->size() : options.size.value_or(0);
+    if (options.preallocation != Preallocation::kOff && image_size > kMaxWritten) return;
+    // The base's size is the disk's where none is given.
+    if (options.preallocation != Preallocation::kOff && image_size == 0) return;
     // Every bit is written then.
     if (!options.backing && image_size > kMaxWalked) return;
 
+    const auto old = DiskByTheRules::Read(files_, options.add_cow_path, false);
     const auto result = CreateImage(files_, options);
     created_ = true;
+    if (result && old && old->size() <= kMaxCounted && !options.discard)
+      FUZZ_MUST(!old->header().all_allocated && old->CountBits(0, old->clusters()) == 0,
+                "create threw allocated clusters away");
     if (!result) {
       MustBeSound(result.error());
       return MustBeUnchanged("create");
@@ -255,6 +283,52 @@ class Verbs {
     const uint64_t bits = options.backing ? 0 : disk->clusters();
     FUZZ_MUST(disk->CountBits(0, disk->clusters()) == bits, "create made the wrong bits");
     MustChangeOnly(options.add_cow_path, result->image_was_there ? "" : result->image_path);
+  }
+
+  void Rebase(Input& input) {
+    static const std::array<const char*, 9> kNames = {"disk.raw",  "base.img",  "b.img",
+                                                      "x.add-cow", "link",      "hard.raw",
+                                                      "loop",      "empty.raw", "nowhere"};
+    const unsigned image = input.Byte();
+    const unsigned backing = input.Byte();
+    RebaseOptions options{.add_cow_path = kAddCow, .backing = {}, .image_name = {}};
+    if (image != 0) options.image_name = kNames[image % kNames.size()];
+    if (backing != 0)
+      options.backing =
+          NamedFile{kNames[backing % kNames.size()], backing < 128 ? "raw" : "vhd"};
+    const auto inode = files_.Find(kAddCow);
+    const auto before = DiskByTheRules::Read(files_, kAddCow, false);
+    const auto result = RebaseUnsafely(files_, options);
+    created_ = true;
+    if (!result) {
+      MustBeSound(result.error());
+      return MustBeUnchanged("rebase");
+    }
+    const auto bytes = files_.Find(kAddCow)->Bytes(0, 4096);
+    const auto fields = ReadByTheRules(bytes);
+    FUZZ_MUST(fields.has_value(), "rebase wrote an unsound header");
+    const auto was = ReadByTheRules(inode->Bytes(0, 4096));
+    FUZZ_MUST(was.has_value(), "rebase accepted an unsound header");
+    FUZZ_MUST(fields->image_name == options.image_name.value_or(was->image_name), "the image");
+    FUZZ_MUST(fields->all_allocated == was->all_allocated, "ALL_ALLOCATED");
+    FUZZ_MUST(fields->optional_features == was->optional_features, "the optional features");
+    if (options.backing) {
+      FUZZ_MUST(fields->backing_name == options.backing->name, "the backing file");
+      FUZZ_MUST(fields->noted_size == files_.Find("/vm/" + options.backing->name)->size(),
+                "the size that is noted");
+    } else {
+      FUZZ_MUST(fields->backing_name == was->backing_name, "the backing file that stays");
+      FUZZ_MUST(fields->noted_size == was->noted_size, "what is noted of it");
+    }
+    const FakeInode& now = *files_.Find(kAddCow);
+    const auto header_off = [](const FakeInode& of) {
+      auto clone = of.Clone();
+      clone->SetAbilities({});
+      (void)clone->PunchHole(0, 4096);
+      return clone;
+    };
+    FUZZ_MUST(SameBytes(*header_off(now), *header_off(*inode)), "rebase changed the bitmap");
+    MustChangeOnly(kAddCow, "");
   }
 
   // Names apart, everything else is as it was.

@@ -12,6 +12,7 @@
 
 #include "common/ops/create.h"
 #include "common/ops/flatten.h"
+#include "common/ops/rebase.h"
 
 namespace addcow {
 
@@ -79,6 +80,7 @@ void CrashHarness::Create(const ImageSpec& spec) {
   options.image_name = "disk.raw";
   if (spec.backing_size) options.backing = NamedFile{"base.img", "raw"};
   options.size = spec.size;
+  options.reuse_image = true;
   created_ = false;
   if (const auto made = CreateImage(*seam_, options); !made) Wrong(made.error().Message());
   created_ = true;
@@ -283,6 +285,20 @@ Status CrashHarness::Close() {
   Begin("close");
   if (!wrote_) return image_->Close();
   return Run(0, size(), Fua::kYes, [&] { return image_->Close(); });
+}
+
+void CrashHarness::Rebase() {
+  Kill();
+  if (!wrong_.empty()) return;
+  image_.reset();
+  Begin("rebase");
+  // The same files by other names.
+  RebaseOptions options{.add_cow_path = kAddCowPath, .backing = {}, .image_name = "./disk.raw"};
+  if (disk_->live().Find(kBackingPath) != nullptr)
+    options.backing = NamedFile{"./base.img", "raw"};
+  if (const auto done = RebaseUnsafely(*seam_, options); !done) Wrong(done.error().Message());
+  CheckStates();
+  if (wrong_.empty()) Kill();
 }
 
 Status CrashHarness::Flatten(uint64_t killed_before) {

@@ -74,6 +74,9 @@ class CrashHarness {
   // process goes on.
   Status Flatten(uint64_t killed_before = 0);
 
+  // The process is killed, and "addcow rebase -u" gives the files other names.
+  void Rebase();
+
   // So many requests by several threads at once, which change places before
   // every operation on a file, as the seed has it. `next` gives the requests;
   // one that shares sectors with a request in flight is left out.

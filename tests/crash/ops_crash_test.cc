@@ -9,12 +9,15 @@
 #include "common/ops/check.h"
 #include "common/ops/create.h"
 #include "common/ops/flatten.h"
+#include "common/ops/rebase.h"
 #include "tests/support/crash_disk.h"
 #include "tests/support/expect.h"
 #include "tests/support/test_image.h"
 
 namespace addcow {
 namespace {
+
+constexpr uint64_t kC = kClusterSize;
 
 class OpsCrash : public testing::Test {
  protected:
@@ -67,7 +70,14 @@ CreateOptions NewImage(bool force) {
   options.image_name = "disk.raw";
   options.backing = NamedFile{"base.img", "raw"};
   options.force = force;
+  options.discard = force;
   return options;
+}
+
+Header HeaderOf(const FakeFileSystem& files) {
+  auto header = ParseHeader(files.Find(kAddCowPath)->Bytes(0, kHeaderSize), kAddCowPath);
+  EXPECT_OK(header);
+  return header ? *header : Header();
 }
 
 TEST_F(OpsCrash, CreatedImageIsThereWholeOrNotAtAll) {
@@ -80,6 +90,70 @@ TEST_F(OpsCrash, CreatedImageIsThereWholeOrNotAtAll) {
         else
           EXPECT_FALSE(returned);
       });
+}
+
+// exFAT. An empty file under the name is the price, and create can be run again.
+TEST_F(OpsCrash, CreatedOnTheLastRungIsThereWholeOrEmptyOrNotAtAll) {
+  contents_ = Repeat(7, 2 * kC + 100);
+  files_.Put(kBackingPath, contents_);
+  files_.ForbidKeepExisting();
+  Run([](FileSystem& disk) { EXPECT_OK(CreateImage(disk, NewImage(false))); },
+      [&](FakeFileSystem& files, bool returned) {
+        const auto add_cow = files.Find(kAddCowPath);
+        if (add_cow != nullptr && add_cow->size() > 0) return ExpectReads(files, contents_);
+        EXPECT_FALSE(returned);
+        if (add_cow != nullptr) {
+          EXPECT_OK(CreateImage(files, NewImage(true)));
+        }
+      });
+}
+
+TEST_F(OpsCrash, PreallocatedImageIsThereWholeOrNotAtAll) {
+  contents_ = Repeat(7, 2 * kC + 100);
+  files_.Put(kBackingPath, contents_);
+  for (const Preallocation how : {Preallocation::kFalloc, Preallocation::kFull}) {
+    CreateOptions options = NewImage(false);
+    options.preallocation = how;
+    Run([&](FileSystem& disk) { EXPECT_OK(CreateImage(disk, options)); },
+        [&](FakeFileSystem& files, bool returned) {
+          if (files.Find(kAddCowPath) == nullptr) {
+            EXPECT_FALSE(returned);
+            return;
+          }
+          ExpectReads(files, contents_);
+          EXPECT_EQ(files.Find(kImagePath)->size(), contents_.size());
+        });
+  }
+}
+
+TEST_F(OpsCrash, RebaseLeavesTheOldHeaderOrTheNewAndTheSameDisk) {
+  MakeImage({.size = 5 * kC - 100, .backing_size = 3 * kC + 50, .allocated = {1, 4}});
+  files_.PutName("/vm/copy.img", files_.Find(kBackingPath));
+  files_.PutName("/vm/copy.raw", files_.Find(kImagePath));
+  const Header old = HeaderOf(files_);
+  const std::pair<std::optional<NamedFile>, std::optional<std::string>> kChanges[] = {
+      {NamedFile{"copy.img", "raw"}, {}},
+      {{}, "copy.raw"},
+      {NamedFile{std::string(3000, '/') + "vm/copy.img", "raw"}, "copy.raw"}};
+  for (const auto& [backing, image] : kChanges) {
+    Header now = old;
+    Run(
+        [&](FileSystem& disk) {
+          ASSERT_OK_AND_ASSIGN(const RebaseResult result,
+                               RebaseUnsafely(disk, {.add_cow_path = kAddCowPath,
+                                                     .backing = backing,
+                                                     .image_name = image}));
+          now = result.header;
+        },
+        [&](FakeFileSystem& files, bool returned) {
+          const Header found = HeaderOf(files);
+          if (returned)
+            EXPECT_EQ(found, now);
+          else
+            EXPECT_TRUE(found == old || found.image.name == image.value_or("disk.raw"));
+          ExpectReads(files, contents_);
+        });
+  }
 }
 
 TEST_F(OpsCrash, CreateOverAnOldOneLeavesTheOldOrTheNewDisk) {

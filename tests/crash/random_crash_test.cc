@@ -54,6 +54,7 @@ TEST(RandomCrash, EverySectorReadsAVersionThatMayBeThere) {
                            "ALL_ALLOCATED",
                            "clean close",
                            "create",
+                           "rebase",
                            "race",
                            "power failure",
                            "process killed",

@@ -11,6 +11,8 @@ namespace addcow {
 
 namespace {
 
+constexpr uint64_t kC = kClusterSize;
+
 // Every subset of up to twelve changes that no sync has covered.
 constexpr CrashDisk::Effort kEffort{.exhaustive = 12, .samples = 24};
 
@@ -126,7 +128,7 @@ void RandomRun::StartNew() {
 }
 
 void RandomRun::Step() {
-  const uint64_t step = random_.Below(28);
+  const uint64_t step = random_.Below(29);
   if (step < 5) return Flush();
   if (step < 8) return Race();
   if (step < 10) return Change(Fua::kYes);
@@ -143,6 +145,9 @@ void RandomRun::Step() {
       return FailSync();
     case 14:
       return FailChange();
+    case 16:
+      harness_.Count("rebase");
+      return harness_.Rebase();
     case 15:
       if (!harness_.Close()) return;
       harness_.Count("clean close");

@@ -28,9 +28,9 @@ enum class Until {
   kScriptRan,  // before later requests
 };
 
-using EngineCase = std::tuple<Sweep, Until>;
+using Case = std::tuple<Sweep, Until>;
 
-class EngineFault : public testing::TestWithParam<EngineCase> {
+class EngineFault : public testing::TestWithParam<Case> {
  protected:
   // What the next process finds in the files.
   static void ExpectSound(FakeFileSystem& files, const EngineScript& script) {
@@ -109,7 +109,7 @@ TEST_P(EngineFault, NothingAcknowledgedIsLost) {
 INSTANTIATE_TEST_SUITE_P(Sweeps, EngineFault,
                          testing::Combine(testing::ValuesIn(kSweeps),
                                           testing::Values(Until::kClosed, Until::kScriptRan)),
-                         [](const testing::TestParamInfo<EngineCase>& one) {
+                         [](const testing::TestParamInfo<Case>& one) {
                            return std::string(std::get<0>(one.param).name) +
                                   (std::get<1>(one.param) == Until::kClosed ? "UntilClosed"
                                                                             : "ThenMore");

@@ -18,6 +18,7 @@
 #include "common/ops/flatten.h"
 #include "common/ops/info.h"
 #include "common/ops/map.h"
+#include "common/ops/rebase.h"
 #include "tests/fault/sweep.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
@@ -25,6 +26,8 @@
 
 namespace addcow {
 namespace {
+
+void NoLog(LogLevel, const std::string&) {}
 
 Result<std::string> Info(FileSystem& files) {
   ADDCOW_TRY_ASSIGN(const ImageInfo info, GetInfo(files, kAddCowPath));
@@ -60,6 +63,14 @@ Result<std::string> Flatten(FileSystem& files) {
   return fmt::format("{} {} {}", result.copied, result.image_path, result.backing_path);
 }
 
+Result<std::string> Rebase(FileSystem& files, const char* backing, const char* image) {
+  RebaseOptions options{.add_cow_path = kAddCowPath, .backing = {}, .image_name = {}};
+  if (backing != nullptr) options.backing = NamedFile{backing, "raw"};
+  if (image != nullptr) options.image_name = image;
+  ADDCOW_TRY_ASSIGN(const RebaseResult result, RebaseUnsafely(files, options));
+  return fmt::format("{} {}", result.header.backing->name, result.header.image.name);
+}
+
 // An image with leaks: old bytes under most of its 0 bits.
 const ImageSpec kLeaking{.size = 14 * kClusterSize + 1,
                          .backing_size = 10 * kClusterSize + 100,
@@ -70,8 +81,8 @@ const ImageSpec kSpoilt{.size = 14 * kClusterSize + 1, .all_allocated = true};
 
 void SpoilBits(FakeFileSystem& files) {
   FakeInode& add_cow = *files.Find(kAddCowPath);
-  ASSERT_TRUE(add_cow.Write(Repeat(0x0f, 1), kBitmapOffset + 1));
-  ASSERT_TRUE(add_cow.Write(Repeat(0xf0, 6), kBitmapOffset + 2));  // past the last cluster
+  ASSERT_TRUE(add_cow.Write(Repeat(0x4b, 1), kBitmapOffset + 1));    // the last one is 1
+  ASSERT_TRUE(add_cow.Write(Repeat(0xf0, 100), kBitmapOffset + 2));  // past the last cluster
 }
 
 struct Verb {
@@ -91,11 +102,15 @@ const Verb kVerbs[] = {
      [](FileSystem& files) { return Check(files, Repair::kLeaks); }},
     {"RepairAll", kSpoilt, true, [](FileSystem& files) { return Check(files, Repair::kAll); }},
     {"Flatten", kLeaking, true, Flatten},
+    {"RebaseBacking", kLeaking, true,
+     [](FileSystem& files) { return Rebase(files, "../vm/base.img", nullptr); }},
+    {"RebaseImage", kLeaking, true,
+     [](FileSystem& files) { return Rebase(files, nullptr, "../vm/disk.raw"); }},
 };
 
-using VerbCase = std::tuple<Verb, Sweep>;
+using Case = std::tuple<Verb, Sweep>;
 
-class VerbFault : public testing::TestWithParam<VerbCase> {
+class VerbFault : public testing::TestWithParam<Case> {
  protected:
   static std::string AllBytes(const FakeFileSystem& files) {
     std::string all;
@@ -125,7 +140,10 @@ TEST_P(VerbFault, FailsCleanlyOrDoesItsWork) {
   ASSERT_OK_AND_ASSIGN(const std::string answer, verb.run(*undisturbed));
   for (uint64_t at = 1;; at++) {
     const auto files = made.Clone();
-    FaultPlan plan(sweep.At(at));
+    FaultPlan::Fault fault = sweep.At(at);
+    // Were removing to fail too, what rebase made beside could not be removed.
+    fault.where = [](const Operation& operation) { return operation.kind != OpKind::kRemove; };
+    FaultPlan plan(fault);
     ForwardingFileSystem faulty(*files, plan);
     const Result<std::string> result = verb.run(faulty);
     SCOPED_TRACE("after a fault of " + plan.hit());
@@ -165,7 +183,7 @@ TEST_P(VerbFault, FailsCleanlyOrDoesItsWork) {
 
 INSTANTIATE_TEST_SUITE_P(
     Sweeps, VerbFault, testing::Combine(testing::ValuesIn(kVerbs), testing::ValuesIn(kSweeps)),
-    [](const testing::TestParamInfo<VerbCase>& one) {
+    [](const testing::TestParamInfo<Case>& one) {
       return std::string(std::get<0>(one.param).name) + std::get<1>(one.param).name;
     });
 

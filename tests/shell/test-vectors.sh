@@ -20,6 +20,16 @@ for folder in "$srcdir"/tests/vectors/*/; do
         expect_equal "$(jq -r .sha256 "$expect")" "${served%% *}" "$name: what is served"
         expect_equal "$(jq .virtual_size "$expect")" \
             "$(addcow info --output=json "$image" | jq '."virtual-size"')" "$name: size"
+        # What is noted of the backing file, and that it is as noted: a word of it is
+        # one too many, unless the record says so.
+        expect_equal "$(jq -cS .backing_identity "$expect")" \
+            "$(addcow info --output=json "$image" 2>stderr | jq -cS '."backing-identity"')" \
+            "$name: identity of the backing file"
+        case "$name" in
+        identity-later-fields) grep -q 'b.img: the backing file has 197308 bytes, but' stderr ||
+            fail "$name: no note: $(cat stderr)" ;;
+        identity*) [ ! -s stderr ] || fail "$name: $(cat stderr)" ;;
+        esac
         # 3: some have old bytes under a 0 bit, which is what a leak is.
         status=0
         addcow check "$image" >stdout 2>stderr || status=$?
