@@ -54,7 +54,7 @@ done
 addcow create --preallocation=full -p -i p.raw -s 20M p.add-cow >out
 grep -q '^100% of 20 MiB' out || fail "no progress: $(cat out)"
 expect_fails 1 addcow create --preallocation=full -i off.raw again.add-cow
-grep -q 'off.raw: is there already' stderr || fail "$(cat stderr)"
+grep -q 'off.raw: already exists' stderr || fail "$(cat stderr)"
 
 # No room: nothing is left.
 if [ "$(id -u)" -eq 0 ] && unshare -m true 2>/dev/null; then

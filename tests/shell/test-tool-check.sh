@@ -73,7 +73,9 @@ grep -q 'disk.raw: not found.*--image=FILE' stderr || fail "no remedy: $(cat std
 addcow check -q --image=gone.raw x.add-cow || [ $? -eq 3 ] || fail "check --image"
 # It does without the backing file.
 mv gone.raw disk.raw
-addcow check -q -r leaks x.add-cow
+expect_fails 1 addcow check -q -r leaks x.add-cow
+grep -q 'disk.raw: holds data in 1 clusters, though none is allocated' stderr || fail "$(cat stderr)"
+addcow check -q --force -r leaks x.add-cow
 rm base.img
 addcow check -q x.add-cow || fail "check needs the backing file"
 expect_fails 64 addcow check -r everything x.add-cow

@@ -41,7 +41,7 @@ rm -f got.img
 
 # Nothing is overwritten without --force.
 fails 1 'vm/x.add-cow.*--force' -b base.img -F raw -i other.raw vm/x.add-cow
-fails 2 '--discard needs --force' --discard -b base.img -F raw -i other.raw vm/x.add-cow
+fails 64 '--discard needs --force' --discard -b base.img -F raw -i other.raw vm/x.add-cow
 addcow create -q --force -b base.img -F raw -i disk.raw -s 100001 vm/x.add-cow
 fails 1 'disk.raw|image file' -b base.img -F raw -i disk.raw --force vm/disk.raw
 fails 1 'base.img|backing file' -b base.img -F raw -i disk.raw --force vm/base.img
@@ -68,7 +68,7 @@ fails 1 'there.raw.*70000' -i there.raw -s 70001 there2.add-cow
 # What it holds becomes the disk: that is said.
 cp there.raw disk.raw
 addcow create -i disk.raw disk.add-cow 2>note >/dev/null
-grep -q 'disk.raw: was there already, what it holds becomes the disk' note || fail "$(cat note)"
+grep -q 'disk.raw: already existed, what it holds becomes the disk' note || fail "$(cat note)"
 # With a backing file it may be another disk's. Told to, its old bytes do not show.
 cp there.raw old.raw
 cp there.raw base2.img
