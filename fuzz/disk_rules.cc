@@ -34,7 +34,7 @@ bool IsAddCow(const FakeInode& inode) {
 
 std::optional<DiskByTheRules> DiskByTheRules::Read(const FakeFileSystem& files,
                                                    const std::string& add_cow_path,
-                                                   bool want_backing) {
+                                                   Backing wanted) {
   const auto add_cow = files.Find(add_cow_path);
   if (add_cow == nullptr) return std::nullopt;
   const auto header =
@@ -48,9 +48,11 @@ std::optional<DiskByTheRules> DiskByTheRules::Read(const FakeFileSystem& files,
   disk.size_ = image->size();
   disk.add_cow_ = add_cow->Clone();
   disk.image_ = image->Clone();
-  if (want_backing && header->has_backing && !header->all_allocated) {
-    const auto backing = FindNamed(files, header->backing_name);
-    if (backing == nullptr || header->backing_format != "raw") return std::nullopt;
+  const auto backing = FindNamed(files, header->backing_name);
+  const bool usable = backing != nullptr && header->backing_format == "raw";
+  const bool needed = header->has_backing && !header->all_allocated;
+  if (needed && !usable && wanted == Backing::kWanted) return std::nullopt;
+  if (needed && usable && wanted != Backing::kNotWanted) {
     if (backing == add_cow || backing == image) return std::nullopt;
     if (backing->size() == 0 || backing->size() < header->noted_size.value_or(0))
       return std::nullopt;
@@ -145,8 +147,13 @@ uint64_t DiskByTheRules::StrayBits() const { return CountBits(clusters(), UINT64
 uint64_t DiskByTheRules::LeakedClusters() const {
   std::set<uint64_t> leaked;
   ForEachData(*image_, [&](uint64_t start, uint64_t stop) {
-    for (uint64_t cluster = start / kCluster; cluster * kCluster < stop; cluster++)
-      if (!IsAllocated(cluster)) leaked.insert(cluster);
+    for (uint64_t cluster = start / kCluster; cluster * kCluster < stop; cluster++) {
+      const uint64_t first = std::max(start, cluster * kCluster);
+      const auto bytes = image_->Bytes(first, std::min(stop, EndOf(cluster)) - first);
+      const bool zero =
+          std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte{0}; });
+      if (!IsAllocated(cluster) && !zero) leaked.insert(cluster);
+    }
     return true;
   });
   return leaked.size();

@@ -25,11 +25,14 @@ inline constexpr uint64_t kCluster = 65536;
 // The files are as they were when it was made: it has clones of them.
 class DiskByTheRules {
  public:
-  // Nothing: they must be refused. `want_backing`: whether a backing file
-  // that is needed has to be there and raw.
+  // Whether a backing file that is needed has to be there and raw. kOptional: one
+  // that is both must be sound all the same.
+  enum class Backing { kNotWanted, kOptional, kWanted };
+
+  // Nothing: they must be refused.
   static std::optional<DiskByTheRules> Read(const FakeFileSystem& files,
                                             const std::string& add_cow_path,
-                                            bool want_backing = true);
+                                            Backing wanted = Backing::kWanted);
 
   const HeaderFields& header() const { return header_; }
   uint64_t size() const { return size_; }

@@ -90,7 +90,7 @@ class Verbs {
 
   // What the disk reads now, in the places that matter, is what it was.
   void MustReadTheSame(const char* verb) {
-    const auto now = DiskByTheRules::Read(files_, kAddCow);
+    const auto now = DiskByTheRules::Read(files_, kAddCow, DiskByTheRules::Backing::kOptional);
     FUZZ_MUST(now.has_value(), "{} made the files unsound", verb);
     for (const uint64_t cluster : disk_->Sample()) {
       const uint64_t start = cluster * kCluster;
@@ -103,7 +103,8 @@ class Verbs {
 
   void Info() {
     const auto info = GetInfo(files_, kAddCow);
-    const auto disk = DiskByTheRules::Read(files_, kAddCow, false);
+    const auto disk =
+        DiskByTheRules::Read(files_, kAddCow, DiskByTheRules::Backing::kNotWanted);
     MustBeUnchanged("info");
     if (!info) MustBeSound(info.error());
     FUZZ_MUST(info.has_value() == disk.has_value(), "info: {}",
@@ -132,7 +133,13 @@ class Verbs {
     if (done) FUZZ_MUST(at == disk_->size(), "the map ends at {}", at);
   }
 
+  // check does without a backing file.
+  void ReadWithoutBacking() {
+    disk_ = DiskByTheRules::Read(files_, kAddCow, DiskByTheRules::Backing::kOptional);
+  }
+
   void Check() {
+    ReadWithoutBacking();
     const auto report = CheckImage(files_, kAddCow, Repair::kNone);
     MustBeUnchanged("check");
     if (!disk_) return MustRefuse(report, "check");
@@ -168,6 +175,7 @@ class Verbs {
   }
 
   void Mend(Repair repair) {
+    ReadWithoutBacking();
     if (disk_ && disk_->size() > kMaxWalked) return;
     // What an empty bitmap has data under may be another disk's.
     const bool empty =
@@ -264,7 +272,8 @@ class Verbs {
     // Every bit is written then.
     if (!options.backing && image_size > kMaxWalked) return;
 
-    const auto old = DiskByTheRules::Read(files_, options.add_cow_path, false);
+    const auto old =
+        DiskByTheRules::Read(files_, options.add_cow_path, DiskByTheRules::Backing::kNotWanted);
     const auto result = CreateImage(files_, options);
     created_ = true;
     if (result && old && old->size() <= kMaxCounted && !options.discard)
@@ -297,7 +306,8 @@ class Verbs {
       options.backing =
           NamedFile{kNames[backing % kNames.size()], backing < 128 ? "raw" : "vhd"};
     const auto inode = files_.Find(kAddCow);
-    const auto before = DiskByTheRules::Read(files_, kAddCow, false);
+    const auto before =
+        DiskByTheRules::Read(files_, kAddCow, DiskByTheRules::Backing::kNotWanted);
     const auto result = RebaseUnsafely(files_, options);
     created_ = true;
     if (!result) {

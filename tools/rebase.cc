@@ -81,7 +81,8 @@ int RunRebase(const CLI::App& app, const Arguments& arguments) {
 }  // namespace
 
 Verb AddRebase(CLI::App& tool) {
-  CLI::App* app = AddVerb(tool, "rebase", kUsage, "Give an image another backing file or image file");
+  CLI::App* app =
+      AddVerb(tool, "rebase", kUsage, "Give an image another backing file or image file");
   auto arguments = std::make_shared<Arguments>();
   AddFileArgument(*app, arguments->file);
   app->add_flag("-u,--unsafe", arguments->unsafe,
@@ -96,7 +97,8 @@ Verb AddRebase(CLI::App& tool) {
   AddLockOption(*app, arguments->access.lock);
   arguments->wait.AddOption(*app);
   app->add_option_function<std::string>(
-         "--confine", [arguments](const std::string& value) { arguments->access.confine = value; },
+         "--confine",
+         [arguments](const std::string& value) { arguments->access.confine = value; },
          "Refuse files that the header names outside of DIR")
       ->type_name("DIR")
       ->option_text("DIR");
