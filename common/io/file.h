@@ -49,7 +49,7 @@ struct FileInfo {
   std::optional<uint64_t> free_bytes = std::nullopt;
   // No byte at or past it can be written by this process (RLIMIT_FSIZE).
   uint64_t size_limit = UINT64_MAX;
-  uint32_t permissions = 0600;   // the mode's lowest nine bits
+  uint32_t permissions = 0600;  // the mode's lowest nine bits
   uint32_t owner = 0;
   uint32_t group = 0;
   FileTime modified = {};  // for a block device it says nothing of its contents

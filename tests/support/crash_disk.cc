@@ -69,10 +69,6 @@ class CrashFile final : public File {
     return Change({OpKind::kZeroRange, name(), offset, length},
                   [&] { return inode_->ZeroRange(offset, length); });
   }
-  SysResult<void> DoReserve(uint64_t offset, uint64_t length) override {
-    return Change({OpKind::kReserve, name(), offset, length},
-                  [&] { return inode_->Reserve(offset, length); });
-  }
   SysResult<void> DoTruncate(uint64_t size) override {
     return Change({OpKind::kTruncate, name(), size}, [&] { return inode_->Truncate(size); });
   }

@@ -66,7 +66,6 @@ constexpr bool IsChange(OpKind kind) {
     case OpKind::kClone:
     case OpKind::kPunchHole:
     case OpKind::kZeroRange:
-    case OpKind::kReserve:
     case OpKind::kTruncate:
     case OpKind::kCreate:
     case OpKind::kRename:
