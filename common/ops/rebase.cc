@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "common/image/bitmap_storage.h"
 #include "common/image/raw_file.h"
 #include "common/io/durable_create.h"
 #include "common/ops/named_files.h"
@@ -126,7 +127,9 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
   ADDCOW_TRY_ASSIGN(const FileInfo old, files.add_cow->Info());
   const auto fill = [&](File& file) -> Status {
     ADDCOW_TRY(file.Write(header, 0));
-    return CopyBitmap(*files.add_cow, file);
+    ADDCOW_TRY(CopyBitmap(*files.add_cow, file));
+    if (files.header.all_allocated) return {};
+    return BitmapStorage(file, Layout(files.virtual_size)).TakeAll();
   };
   ADDCOW_TRY(DurableCreate(file_system, files.add_cow_path, RenameMode::kReplace, fill, nullptr,
                            {.kind = NewRights::Kind::kSame, .model = old}));
