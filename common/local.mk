@@ -5,7 +5,7 @@
 noinst_LTLIBRARIES += common/libengine.la
 
 common_libengine_la_LIBADD = $(FMT_LIBS)
-common_libengine_la_SOURCES = \
+engine_sources = \
 	common/base/error.cc common/base/error.h \
 	common/base/file_time.cc common/base/file_time.h \
 	common/base/little_endian.h \
@@ -39,3 +39,12 @@ common_libengine_la_SOURCES = \
 	common/image/image_files.cc common/image/image_files.h \
 	common/image/partial_clusters.cc common/image/partial_clusters.h \
 	common/image/raw_file.cc common/image/raw_file.h
+
+if UNITY
+common_libengine_la_SOURCES =
+nodist_common_libengine_la_SOURCES = unity/engine-1of2.cpp unity/engine-2of2.cpp
+else
+common_libengine_la_SOURCES = $(engine_sources)
+endif
+unity/engine-%.cpp: Makefile
+	$(call unity,$(engine_sources))

@@ -8,13 +8,13 @@
 #include <cstring>
 #include <set>
 
+#include "fuzz/format_rules.h"
 #include "fuzz/scene.h"
 
 namespace addcow::fuzz {
 
 namespace {
 
-constexpr uint64_t kHeaderBytes = 4096;
 constexpr uint64_t kSmallDisk = 32;  // clusters
 constexpr size_t kLargestSample = 96;
 

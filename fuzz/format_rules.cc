@@ -10,7 +10,6 @@ namespace addcow::fuzz {
 
 namespace {
 
-constexpr size_t kHeaderBytes = 4096;
 constexpr size_t kFirstNameByte = 80;
 constexpr size_t kFormatBytes = 16;
 

@@ -15,6 +15,9 @@
 
 namespace addcow::fuzz {
 
+// What comes before the bitmap.
+inline constexpr uint64_t kHeaderBytes = 4096;
+
 struct HeaderFields {
   std::string image_name;
   bool has_backing = false;

@@ -4,7 +4,7 @@
 
 # The harness, and the doubles that it needs, which know nothing of GoogleTest.
 check_LTLIBRARIES += fuzz/libharness.la
-fuzz_libharness_la_SOURCES = \
+harness_sources = \
 	fuzz/disk_model.h \
 	fuzz/disk_rules.cc fuzz/disk_rules.h \
 	fuzz/format_rules.cc fuzz/format_rules.h \
@@ -18,6 +18,14 @@ fuzz_libharness_la_SOURCES = \
 	tests/support/operation.cc tests/support/operation.h \
 	tests/support/random.h \
 	tests/support/test_image.cc tests/support/test_image.h
+if UNITY_TESTS
+fuzz_libharness_la_SOURCES =
+nodist_fuzz_libharness_la_SOURCES = unity/harness-1of1.cpp
+else
+fuzz_libharness_la_SOURCES = $(harness_sources)
+endif
+unity/harness-%.cpp: Makefile
+	$(call unity,$(harness_sources))
 # A name of its own for the objects, which libsupport.la has as well.
 fuzz_libharness_la_CPPFLAGS = $(AM_CPPFLAGS)
 

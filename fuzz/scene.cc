@@ -8,6 +8,7 @@
 #include <cstring>
 #include <vector>
 
+#include "fuzz/format_rules.h"
 #include "fuzz/must.h"
 #include "tests/support/random.h"
 #include "tests/support/test_image.h"
@@ -16,7 +17,6 @@ namespace addcow::fuzz {
 
 namespace {
 
-constexpr uint64_t kHeaderBytes = 4096;
 constexpr uint64_t kBlock = FakeInode::kBlockSize;
 
 // Of a larger file only the beginning and the end may have storage.

@@ -44,11 +44,17 @@ install_packages() {
 }
 
 # configure_tree [CONFIGURE-ARGUMENT...]: this folder, which is the top of the
-# tree. One that is configured keeps its configuration.
+# tree. One that is configured keeps its configuration, unless it lacks what
+# --enable-developer brings and that is wanted: then all is made anew.
 configure_tree() {
     if [ ! -x configure ]; then
         say "Making ./configure"
         autoreconf -fi >autoreconf.log 2>&1 || { cat autoreconf.log >&2; die "autoreconf failed"; }
+    fi
+    if [ -f Makefile ] && [ "${1:-}" = --enable-developer ] &&
+        ! ./config.status --config | grep -e "--enable-developer" >/dev/null; then
+        say "Configured for use, not for tests: starting afresh"
+        make -s distclean
     fi
     if [ ! -f Makefile ]; then
         say "Configuring"

@@ -81,11 +81,25 @@ cxx_valgrind_tests =
 
 if HAVE_GTEST
 check_LTLIBRARIES += tests/support/libsupport.la
+if UNITY_TESTS
+tests_support_libsupport_la_SOURCES = tests/support/main.cc
+nodist_tests_support_libsupport_la_SOURCES = unity/support-1of1.cpp
+else
 tests_support_libsupport_la_SOURCES = $(support_sources)
+endif
+unity/support-%.cpp: Makefile
+	$(call unity,$(filter-out tests/support/main.cc,$(support_sources)))
 tests_support_libsupport_la_CPPFLAGS = $(test_cppflags)
 
 cxx_tests = tests/unit/unit-tests
+if UNITY_TESTS
+tests_unit_unit_tests_SOURCES =
+nodist_tests_unit_unit_tests_SOURCES = unity/unit-1of4.cpp unity/unit-2of4.cpp unity/unit-3of4.cpp unity/unit-4of4.cpp
+else
 tests_unit_unit_tests_SOURCES = $(unit_sources)
+endif
+unity/unit-%.cpp: Makefile
+	$(call unity,$(unit_sources))
 tests_unit_unit_tests_CPPFLAGS = $(test_cppflags) $(NBDKIT_CFLAGS)
 tests_unit_unit_tests_LDADD = common/libops.la $(test_ldadd)
 

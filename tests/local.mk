@@ -14,7 +14,7 @@ AM_TESTS_ENVIRONMENT = \
 	srcdir='$(abs_top_srcdir)'; export srcdir; \
 	ADDCOW_RUN='$(abs_top_builddir)/run'; export ADDCOW_RUN; \
 	ADDCOW_BUILDDIR='$(abs_top_builddir)'; export ADDCOW_BUILDDIR; \
-	ASAN_OPTIONS=allocator_may_return_null=1; export ASAN_OPTIONS; \
+	ASAN_OPTIONS=allocator_may_return_null=1:quarantine_size_mb=32; export ASAN_OPTIONS; \
 	TSAN_OPTIONS=allocator_may_return_null=1; export TSAN_OPTIONS;
 
 shell_tests = \
@@ -106,7 +106,7 @@ run_sanitizer_build = \
 	  name="$$1"; shift; \
 	  $(MKDIR_P) sanitize && $(MAKE) $(AM_MAKEFLAGS) distdir distdir=$(sanitizer_source) && \
 	  $(MKDIR_P) "sanitize/$$name" && cd "sanitize/$$name" && \
-	  { test -f config.status || ../src/configure --enable-developer --enable-shared-fmt --quiet "$$@"; }; \
+	  { test -f config.status || ../src/configure --enable-developer --enable-shared-fmt --enable-unity=all --quiet "$$@"; }; \
 	}; \
 	run_sanitizer_build () { \
 	  name="$$1"; programs="$$2"; tests="$$3"; shift 3; \
@@ -115,13 +115,23 @@ run_sanitizer_build = \
 	  $(MAKE) $(AM_MAKEFLAGS) check check_PROGRAMS="$$programs" TESTS="$$tests"; \
 	}
 
-# The tests under AddressSanitizer and UndefinedBehaviorSanitizer, but for the
-# long search for mutants. nbdkit is not built with them, so ./run preloads the
-# run-time into it.
-no_mutants = $(filter-out tests/crash/mutant-tests$(EXEEXT),$(1))
+# The tests under AddressSanitizer and UndefinedBehaviorSanitizer, but for those
+# that a sanitizer can find nothing in: they look at texts, at an installation, at
+# instructions. nbdkit is not built with them, so ./run preloads the run-time into it.
+tests_of_no_code = \
+	tests/shell/test-bench.sh \
+	tests/shell/test-completion.sh \
+	tests/shell/test-install.sh \
+	tests/shell/test-layers.sh \
+	tests/shell/test-man-pages.sh \
+	tests/shell/test-mutants.sh \
+	tests/shell/test-request-cost.sh \
+	tests/shell/test-style.sh \
+	tests/shell/test-symbols.sh
 check-asan:
 	+$(run_sanitizer_build); \
-	run_sanitizer_build asan '$(call no_mutants,$(check_PROGRAMS))' '$(call no_mutants,$(TESTS))' \
+	run_sanitizer_build asan '$(filter-out %/mutant-tests$(EXEEXT) %/request-cost$(EXEEXT),$(check_PROGRAMS))' \
+	  '$(filter-out %/mutant-tests$(EXEEXT) $(tests_of_no_code),$(TESTS))' \
 	  CXX='$(CXX)' \
 	  CXXFLAGS='$(sanitizer_flags) -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
 	  SANITIZER_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"

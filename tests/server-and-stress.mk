@@ -9,13 +9,21 @@ cxx_thread_tests += tests/stress/stress-tests
 cxx_stress_tests += tests/stress/stress-tests
 cxx_valgrind_tests += tests/fault/fault-tests
 
-tests_fault_fault_tests_SOURCES = \
+fault_sources = \
 	tests/fault/create_fault_test.cc \
 	tests/fault/engine_fault_test.cc \
 	tests/fault/engine_script.cc tests/fault/engine_script.h \
 	tests/fault/real_files_fault_test.cc \
 	tests/fault/sweep.h \
 	tests/fault/verb_fault_test.cc
+if UNITY_TESTS
+tests_fault_fault_tests_SOURCES =
+nodist_tests_fault_fault_tests_SOURCES = unity/fault-1of1.cpp
+else
+tests_fault_fault_tests_SOURCES = $(fault_sources)
+endif
+unity/fault-%.cpp: Makefile
+	$(call unity,$(fault_sources))
 tests_fault_fault_tests_CPPFLAGS = $(test_cppflags)
 tests_fault_fault_tests_LDADD = common/libops.la $(test_ldadd)
 

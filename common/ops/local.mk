@@ -4,7 +4,7 @@
 
 noinst_LTLIBRARIES += common/libops.la
 
-common_libops_la_SOURCES = \
+ops_sources = \
 	common/ops/check.cc common/ops/check.h \
 	common/ops/create.cc common/ops/create.h \
 	common/ops/flatten.cc common/ops/flatten.h \
@@ -16,3 +16,12 @@ common_libops_la_SOURCES = \
 	common/ops/raw_bitmap.cc common/ops/raw_bitmap.h \
 	common/ops/rebase.cc common/ops/rebase.h
 common_libops_la_LIBADD = common/libengine.la
+
+if UNITY
+common_libops_la_SOURCES =
+nodist_common_libops_la_SOURCES = unity/ops-1of1.cpp
+else
+common_libops_la_SOURCES = $(ops_sources)
+endif
+unity/ops-%.cpp: Makefile
+	$(call unity,$(ops_sources))

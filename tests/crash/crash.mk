@@ -26,16 +26,33 @@ EXTRA_DIST += tests/crash/mutants.list tests/crash/mutate.sh
 
 if HAVE_GTEST
 check_LTLIBRARIES += tests/crash/libcrash.la
+if UNITY_TESTS
+tests_crash_libcrash_la_SOURCES =
+nodist_tests_crash_libcrash_la_SOURCES = unity/crash-harness-1of1.cpp
+else
 tests_crash_libcrash_la_SOURCES = $(crash_harness_sources)
+endif
+unity/crash-harness-%.cpp: Makefile
+	$(call unity,$(crash_harness_sources))
 tests_crash_libcrash_la_CPPFLAGS = $(test_cppflags)
 
 check_PROGRAMS += tests/crash/crash-tests
 TESTS += tests/crash/crash-tests
 cxx_thread_tests += tests/crash/crash-tests
+if UNITY_TESTS
+tests_crash_crash_tests_SOURCES =
+nodist_tests_crash_crash_tests_SOURCES = unity/crash-tests-1of1.cpp
+else
 tests_crash_crash_tests_SOURCES = $(crash_sources)
+endif
+unity/crash-tests-%.cpp: Makefile
+	$(call unity,$(crash_sources))
 tests_crash_crash_tests_CPPFLAGS = $(test_cppflags)
 tests_crash_crash_tests_LDADD = tests/crash/libcrash.la common/libops.la $(test_ldadd)
 
+# Each mutated source takes the place of one object of the libraries, so not where
+# these are one object.
+if !UNITY
 # The engine's sources with the bugs of mutants.list in them, each of which a
 # switch turns on. Linked before the libraries, so that these take the place
 # of the right ones. ".cpp": tests that look at all sources look at "*.cc".
@@ -80,6 +97,7 @@ tests_crash_mutant_tests_SOURCES = tests/crash/mutant.h tests/crash/mutant_test.
 nodist_tests_crash_mutant_tests_SOURCES = $(mutated_sources)
 tests_crash_mutant_tests_CPPFLAGS = $(test_cppflags)
 tests_crash_mutant_tests_LDADD = tests/crash/libcrash.la common/libops.la $(test_ldadd)
+endif
 
 EXTRA_PROGRAMS += tests/crash/crash-search
 CLEANFILES += tests/crash/crash-search

@@ -11,8 +11,6 @@
 namespace addcow {
 namespace {
 
-constexpr uint64_t kC = kClusterSize;
-
 class EngineCrash : public testing::Test {
  protected:
   static constexpr CrashDisk::Effort kEffort{.exhaustive = 12, .samples = 256};

@@ -17,8 +17,6 @@
 namespace addcow {
 namespace {
 
-constexpr uint64_t kC = kClusterSize;
-
 class OpsCrash : public testing::Test {
  protected:
   OpsCrash() { files_.MakeDirectory(kDirectory); }

@@ -11,8 +11,6 @@ namespace addcow {
 
 namespace {
 
-constexpr uint64_t kC = kClusterSize;
-
 // Every subset of up to twelve changes that no sync has covered.
 constexpr CrashDisk::Effort kEffort{.exhaustive = 12, .samples = 24};
 

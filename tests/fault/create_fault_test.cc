@@ -65,9 +65,9 @@ const Variant kVariants[] = {
     {"ReplaceKeepingTheImage", PutAll, Options("disk.raw", kBase, true)},
 };
 
-using Case = std::tuple<Variant, Sweep>;
+using CreateCase = std::tuple<Variant, Sweep>;
 
-class CreateFault : public testing::TestWithParam<Case> {
+class CreateFault : public testing::TestWithParam<CreateCase> {
  protected:
   using Snapshot = std::map<std::string, std::pair<uint64_t, std::vector<std::byte>>>;
 
@@ -157,7 +157,7 @@ TEST_P(CreateFault, NeverLeavesAnAddCowFileThatCannotBeOpened) {
 INSTANTIATE_TEST_SUITE_P(Sweeps, CreateFault,
                          testing::Combine(testing::ValuesIn(kVariants),
                                           testing::ValuesIn(kSweeps)),
-                         [](const testing::TestParamInfo<Case>& one) {
+                         [](const testing::TestParamInfo<CreateCase>& one) {
                            return std::string(std::get<0>(one.param).name) +
                                   std::get<1>(one.param).name;
                          });

@@ -28,9 +28,9 @@ enum class Until {
   kScriptRan,  // before later requests
 };
 
-using Case = std::tuple<Sweep, Until>;
+using EngineCase = std::tuple<Sweep, Until>;
 
-class EngineFault : public testing::TestWithParam<Case> {
+class EngineFault : public testing::TestWithParam<EngineCase> {
  protected:
   // What the next process finds in the files.
   static void ExpectSound(FakeFileSystem& files, const EngineScript& script) {
@@ -109,7 +109,7 @@ TEST_P(EngineFault, NothingAcknowledgedIsLost) {
 INSTANTIATE_TEST_SUITE_P(Sweeps, EngineFault,
                          testing::Combine(testing::ValuesIn(kSweeps),
                                           testing::Values(Until::kClosed, Until::kScriptRan)),
-                         [](const testing::TestParamInfo<Case>& one) {
+                         [](const testing::TestParamInfo<EngineCase>& one) {
                            return std::string(std::get<0>(one.param).name) +
                                   (std::get<1>(one.param) == Until::kClosed ? "UntilClosed"
                                                                             : "ThenMore");

@@ -5,6 +5,7 @@
 #include "tests/fault/engine_script.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <set>
@@ -194,13 +195,15 @@ std::vector<EngineScript::Segment> EngineScript::Segments(bool reopened) const {
 uint64_t EngineScript::FirstWrong(const Segment& segment, std::span<const std::byte> bytes,
                                   uint64_t offset) const {
   const uint64_t end = std::min(segment.end, offset + bytes.size());
+  const bool as_it_was = (segment.origins & 1) != 0;
+  std::array<bool, 256> changed_to{};
+  for (uint64_t rest = segment.origins & ~uint64_t{1}; rest != 0; rest &= rest - 1)
+    changed_to[std::to_integer<size_t>(
+        changes_[static_cast<size_t>(std::countr_zero(rest)) - 1].value)] = true;
   for (uint64_t i = std::max(segment.start, offset); i < end; i++) {
-    bool found = false;
-    for (uint64_t rest = segment.origins; rest != 0 && !found; rest &= rest - 1) {
-      const auto bit = static_cast<size_t>(std::countr_zero(rest));
-      found = bytes[i - offset] == (bit == 0 ? contents_[i] : changes_[bit - 1].value);
-    }
-    if (!found) return i;
+    const std::byte byte = bytes[i - offset];
+    if (!changed_to[std::to_integer<size_t>(byte)] && !(as_it_was && byte == contents_[i]))
+      return i;
   }
   return end;
 }

@@ -23,8 +23,6 @@ size_t OpenDescriptors() {
   return static_cast<size_t>(std::distance(begin(listed), end(listed)));
 }
 
-void NoLog(LogLevel, const std::string&) {}
-
 // In a folder that has an image with a leak and an unallocated cluster.
 void UseEverything(FileSystem& files, const std::string& folder) {
   if (auto image = OpenTestImage(files, folder)) {

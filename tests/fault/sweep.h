@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <string>
 
+#include "common/base/log.h"
 #include "tests/support/fault_file.h"
 #include "tests/support/forwarding_file.h"
 
@@ -49,6 +50,8 @@ inline constexpr Sweep kSweeps[] = {
 inline std::string SweepName(const testing::TestParamInfo<Sweep>& sweep) {
   return sweep.param.name;
 }
+
+inline void NoLog(LogLevel, const std::string&) {}
 
 // How many faults a sweep tried, as a comment in TAP.
 inline void PrintCount(uint64_t faults) { std::printf("# %" PRIu64 " faults\n", faults); }

@@ -27,8 +27,6 @@
 namespace addcow {
 namespace {
 
-void NoLog(LogLevel, const std::string&) {}
-
 Result<std::string> Info(FileSystem& files) {
   ADDCOW_TRY_ASSIGN(const ImageInfo info, GetInfo(files, kAddCowPath));
   return fmt::format("{} {} {} {} {}", info.image_path, info.backing_path, info.virtual_size,
@@ -108,9 +106,9 @@ const Verb kVerbs[] = {
      [](FileSystem& files) { return Rebase(files, nullptr, "../vm/disk.raw"); }},
 };
 
-using Case = std::tuple<Verb, Sweep>;
+using VerbCase = std::tuple<Verb, Sweep>;
 
-class VerbFault : public testing::TestWithParam<Case> {
+class VerbFault : public testing::TestWithParam<VerbCase> {
  protected:
   static std::string AllBytes(const FakeFileSystem& files) {
     std::string all;
@@ -183,7 +181,7 @@ TEST_P(VerbFault, FailsCleanlyOrDoesItsWork) {
 
 INSTANTIATE_TEST_SUITE_P(
     Sweeps, VerbFault, testing::Combine(testing::ValuesIn(kVerbs), testing::ValuesIn(kSweeps)),
-    [](const testing::TestParamInfo<Case>& one) {
+    [](const testing::TestParamInfo<VerbCase>& one) {
       return std::string(std::get<0>(one.param).name) + std::get<1>(one.param).name;
     });
 

@@ -25,7 +25,14 @@ replay_sources = \
 	tests/replay/recording.cc tests/replay/recording.h
 
 check_LTLIBRARIES += tests/replay/libreplay.la
+if UNITY_TESTS
+tests_replay_libreplay_la_SOURCES =
+nodist_tests_replay_libreplay_la_SOURCES = unity/replay-1of1.cpp
+else
 tests_replay_libreplay_la_SOURCES = $(replay_sources)
+endif
+unity/replay-%.cpp: Makefile
+	$(call unity,$(replay_sources))
 tests_replay_libreplay_la_CPPFLAGS = $(test_cppflags) $(LIBNBD_CFLAGS)
 
 replay_cppflags = $(test_cppflags) $(LIBNBD_CFLAGS)

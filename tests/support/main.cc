@@ -10,6 +10,7 @@
 // both. GoogleTest's options (--gtest_filter and so on) work as ever.
 
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <cstdio>
 #include <sstream>
@@ -65,6 +66,12 @@ class TapPrinter final : public testing::EmptyTestEventListener {
 }  // namespace addcow
 
 int main(int argc, char** argv) {
+#ifdef __GLIBC__
+  // Tests make and drop disks of megabytes by the thousand. Memory that is kept is not
+  // given by the system, page by page, each time anew.
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
   testing::InitGoogleTest(&argc, argv);
   testing::TestEventListeners& listeners = testing::UnitTest::GetInstance()->listeners();
   delete listeners.Release(listeners.default_result_printer());

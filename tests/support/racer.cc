@@ -16,7 +16,7 @@ namespace addcow {
 
 namespace {
 
-constexpr int kLooks = 100;
+constexpr int kLooksWithoutChange = 100;
 
 struct State {
   bool sleeps = false;
@@ -49,7 +49,7 @@ bool Racer::done() const {
 void Racer::WaitUntilBlockedOrDone() const {
   const int id = id_.get();
   State before;
-  for (int looks = 0; looks < kLooks && !done(); looks++) {
+  for (int looks = 0; looks < kLooksWithoutChange && !done(); looks++) {
     State now = StateOf(id);
     if (!now.sleeps || now.switches != before.switches) looks = 0;
     before = std::move(now);

@@ -20,6 +20,9 @@
 
 namespace addcow {
 
+// For tables of offsets.
+inline constexpr uint64_t kC = kClusterSize;
+
 // Where tests keep an image on a FakeFileSystem.
 inline constexpr const char* kDirectory = "/vm";
 inline constexpr const char* kAddCowPath = "/vm/x.add-cow";

@@ -10,8 +10,6 @@
 namespace addcow {
 namespace {
 
-constexpr uint64_t kC = kClusterSize;
-
 class FoundState : public ImageFixture {
  protected:
   size_t SyncsOfAddCowFile() const {

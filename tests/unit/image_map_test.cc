@@ -22,7 +22,6 @@ using Extents = std::vector<Extent>;
 constexpr auto kImage = Extent::Source::kImage;
 constexpr auto kBacking = Extent::Source::kBacking;
 constexpr auto kNone = Extent::Source::kNone;
-constexpr uint64_t kC = kClusterSize;
 
 class ImageMap : public ImageFixture {
  protected:

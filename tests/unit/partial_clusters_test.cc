@@ -10,11 +10,11 @@
 #include <utility>
 
 #include "tests/support/expect.h"
+#include "tests/support/test_image.h"
 
 namespace addcow {
 namespace {
 
-constexpr uint64_t kC = kClusterSize;
 constexpr uint64_t kS = kSectorSize;
 constexpr uint64_t kSectors = SectorSet::kSectors;
 
