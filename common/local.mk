@@ -19,6 +19,7 @@ engine_sources = \
 	common/io/file.cc common/io/file.h \
 	common/io/file_lock.cc common/io/file_lock.h \
 	common/io/file_system.cc common/io/file_system.h \
+	common/io/holes.cc common/io/holes.h \
 	common/io/posix_file.cc common/io/posix_file.h \
 	common/io/zeroer.cc common/io/zeroer.h \
 	common/format/backing_identity.cc common/format/backing_identity.h \
@@ -37,6 +38,7 @@ engine_sources = \
 	common/image/extents.cc \
 	common/image/image.cc common/image/image.h \
 	common/image/image_files.cc common/image/image_files.h \
+	common/image/image_store.cc common/image/image_store.h \
 	common/image/partial_clusters.cc common/image/partial_clusters.h \
 	common/image/raw_file.cc common/image/raw_file.h
 

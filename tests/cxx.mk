@@ -42,6 +42,7 @@ unit_sources = \
 	tests/unit/fake_file_test.cc \
 	tests/unit/file_test.cc \
 	tests/unit/header_test.cc \
+	tests/unit/holes_test.cc \
 	tests/unit/image_access_test.cc \
 	tests/unit/hostile_open_test.cc \
 	tests/unit/image_deferred_flush_test.cc \
@@ -56,7 +57,9 @@ unit_sources = \
 	tests/unit/image_no_room_test.cc \
 	tests/unit/image_race_test.cc \
 	tests/unit/image_read_write_test.cc \
+	tests/unit/image_removed_test.cc \
 	tests/unit/image_truncated_test.cc \
+	tests/unit/image_write_back_test.cc \
 	tests/unit/image_zero_test.cc \
 	tests/unit/layout_test.cc \
 	tests/unit/ops_check_test.cc \

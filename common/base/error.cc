@@ -47,6 +47,13 @@ Error Error::WithNote(const std::string& note) const {
   return error;
 }
 
+Error Error::WithCode(int code) const {
+  Error error = *this;
+  if (error.reason_.empty()) error.reason_ = ErrnoText(code_);
+  error.code_ = code;
+  return error;
+}
+
 std::string ErrnoText(int code) {
   const char* text = strerrordesc_np(code);
   return text != nullptr ? text : fmt::format("error {}", code);

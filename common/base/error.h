@@ -36,6 +36,8 @@ class Error {
 
   // The same of another file: of what the user knows, not what stands in for it.
   Error OfFile(const std::string& file) const;
+  // The same words with another code.
+  Error WithCode(int code) const;
 
   // The same with more to say at its end: "; " and the note.
   Error WithNote(const std::string& note) const;

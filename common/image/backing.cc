@@ -8,6 +8,13 @@
 
 namespace addcow {
 
+Backing::Backing(File* file, uint64_t size) : file_(file), size_(file != nullptr ? size : 0) {
+  if (file_ == nullptr) return;
+  holes_.emplace(*file_);
+  // Where it cannot be synced, all is data.
+  (void)holes_->Settle(*file_);
+}
+
 Status Backing::Read(std::span<std::byte> buffer, uint64_t offset) const {
   const uint64_t there = offset < size_ ? std::min<uint64_t>(size_ - offset, buffer.size()) : 0;
   const auto from_file = buffer.first(static_cast<size_t>(there));
@@ -20,7 +27,7 @@ Result<uint64_t> Backing::FindData(uint64_t offset, uint64_t end) const {
   const uint64_t limit = std::min(end, size_);
   if (offset >= limit) return end;
   if (KnownDataEnd(offset) > 0) return offset;
-  ADDCOW_TRY_ASSIGN(const uint64_t data, file_->FindData(offset));
+  ADDCOW_TRY_ASSIGN(const uint64_t data, holes_->FindData(offset));
   return data < limit ? data : end;
 }
 
@@ -28,7 +35,7 @@ Result<uint64_t> Backing::FindHole(uint64_t offset, uint64_t end) const {
   const uint64_t limit = std::min(end, size_);
   if (offset >= limit) return offset;
   if (const uint64_t known = KnownDataEnd(offset); known > 0) return std::min(known, limit);
-  ADDCOW_TRY_ASSIGN(const uint64_t hole, file_->FindHole(offset));
+  ADDCOW_TRY_ASSIGN(const uint64_t hole, holes_->FindHole(offset));
   // Storage may be found again at `offset` itself only if the file shrank.
   if (hole <= offset) return limit;
   MutexLock lock(mutex_);

@@ -7,11 +7,13 @@
 #define ADDCOW_COMMON_IMAGE_BACKING_H
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "common/base/error.h"
 #include "common/base/mutex.h"
 #include "common/io/file.h"
+#include "common/io/holes.h"
 
 namespace addcow {
 
@@ -22,7 +24,7 @@ class Backing {
   // `file` is null where there is none, and must outlive this object. `size`
   // is the file's, taken once: a file that ends before it was truncated under
   // us, and reading there fails with EIO.
-  Backing(File* file, uint64_t size) : file_(file), size_(file != nullptr ? size : 0) {}
+  Backing(File* file, uint64_t size);
 
   uint64_t size() const { return size_; }
 
@@ -36,6 +38,9 @@ class Backing {
   // `end` where there is none before. `offset` came from FindData.
   Result<uint64_t> FindHole(uint64_t offset, uint64_t end) const;
 
+  // Null where there is no file.
+  const Holes* holes() const { return holes_ ? &*holes_ : nullptr; }
+
   Status Prefetch(uint64_t offset, uint64_t length) const;
 
  private:
@@ -45,6 +50,7 @@ class Backing {
   // Constant after construction.
   File* const file_;
   const uint64_t size_;
+  std::optional<Holes> holes_;
 
   // Innermost.
   mutable Mutex mutex_;

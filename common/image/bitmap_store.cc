@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/base/little_endian.h"
+#include "common/io/holes.h"
 
 namespace addcow {
 
@@ -21,10 +22,12 @@ constexpr uint64_t kClustersPerPage = BitmapStore::kPageBytes * 8;
 
 Status BitmapStore::Load() {
   const uint64_t end = kBitmapOffset + layout_.bitmap_bytes();
+  Holes holes(file_);
+  ADDCOW_TRY(holes.Settle(file_));
   for (uint64_t position = kBitmapOffset; position < end;) {
-    ADDCOW_TRY_ASSIGN(const uint64_t data, file_.FindData(position));
+    ADDCOW_TRY_ASSIGN(const uint64_t data, holes.FindData(position));
     if (data >= end) break;
-    ADDCOW_TRY_ASSIGN(const uint64_t hole, file_.FindHole(data));
+    ADDCOW_TRY_ASSIGN(const uint64_t hole, holes.FindHole(data));
     const uint64_t stop = std::min(std::max(hole, data + 1), end);
     ADDCOW_TRY(LoadRange(data, stop));
     position = RoundUp(stop - kBitmapOffset, sizeof(uint64_t)) + kBitmapOffset;

@@ -40,10 +40,6 @@ uint64_t LockablePart(uint64_t offset, uint64_t length, uint64_t clusters) {
   return std::min(length, limit - offset);
 }
 
-bool IsUnsupported(const Error& error) {
-  return error.code() == EOPNOTSUPP || error.code() == EINVAL;
-}
-
 // A call that is counted while it is under way.
 class InFlight {
  public:
@@ -66,13 +62,7 @@ class InFlight {
 Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t length) const {
   if (files_.mode == OpenMode::kReadOnly)
     return Fail(Error::Io(EROFS, operation, files_.image_path, offset, length));
-  if (sync_failed_.load(std::memory_order_acquire))
-    return Fail(
-        Error::Because(EIO, files_.image_path,
-                       std::string(operation) +
-                           " refused: an earlier sync failed, or a file was truncated, so "
-                           "what is on the disk is not known; read only until it is "
-                           "opened again"));
+  if (image_store_.stopped()) return Fail(image_store_.Stopped(operation));
   if (!RangeFits(offset, length, virtual_size()))
     return Fail(Error::Io(ENOSPC, operation, files_.image_path, offset, length));
   return {};
@@ -85,7 +75,7 @@ Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t len
     const ClusterRun run = RunAt(offset, data.size());
     auto part = data.first(BytesOf(run, offset, data.size()));
     if (run.allocated) {
-      ADDCOW_TRY(files_.image->Write(part, offset));
+      ADDCOW_TRY(image_store_.Write(part, offset));
     } else {
       part = part.first(
           static_cast<size_t>(LockablePart(offset, part.size(), kMaxLockedClusters)));
@@ -112,31 +102,22 @@ Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
 // flushes, which is faster.
 Status Image::WriteDurably(std::span<const std::byte> data, uint64_t offset) {
   const InFlight fua_write(fua_writes_);
-  const bool own_bytes_suffice = !data.empty() &&
-                                 can_write_durably_.load(std::memory_order_relaxed) &&
+  const bool own_bytes_suffice = !data.empty() && image_store_.can_write_durably() &&
                                  store_.IsDurable(Layout::Touched(offset, data.size()));
-  if (own_bytes_suffice) ADDCOW_TRY(StopIfShorter(*files_.image, layout_.virtual_size()));
-  ADDCOW_TRY(WriteRuns(data, offset));
-  if (own_bytes_suffice) {
-    // What keeps other writes from the disk is not this one's failure.
-    if (!fua_write.alone() && Flush()) return {};
-    ADDCOW_TRY(WriteAgainDurably(data, offset));
-    if (can_write_durably_.load(std::memory_order_relaxed)) return {};
-    // It has just turned out that this file cannot: a flush does it.
+  if (own_bytes_suffice && fua_write.alone()) {
+    ADDCOW_TRY(StopIfFilesAreLost());
+    Status written = image_store_.WriteDurably(data, offset);
+    if (written) return written;
+    unflushed_.store(true, std::memory_order_relaxed);  // a part of it may be there
+    if (written.error().code() != EOPNOTSUPP) return written;
+    // It has just turned out that this file cannot.
   }
+  ADDCOW_TRY(WriteRuns(data, offset));
   unflushed_.store(true, std::memory_order_relaxed);
-  return Flush();
-}
-
-// A second time, so that it is known which half failed: no room for the bytes,
-// say, is that write's own failure, and one of a sync is everybody's.
-Status Image::WriteAgainDurably(std::span<const std::byte> data, uint64_t offset) {
-  return OrStop("write", [&]() -> Status {
-    Status written = files_.image->WriteDurably(data, offset);
-    if (written || !IsUnsupported(written.error())) return written;
-    can_write_durably_.store(false, std::memory_order_relaxed);
-    return {};
-  });
+  Status flushed = Flush();
+  if (flushed || !own_bytes_suffice) return flushed;
+  // What keeps other writes from the disk is not this one's failure.
+  return image_store_.Sync();
 }
 
 // Whether a write to unallocated clusters can do without any copy-up for now.
@@ -159,7 +140,7 @@ Status Image::DeferringWrite(std::span<const std::byte> data, uint64_t offset) {
   {
     const ClusterRangeLock lock(cluster_locks_, Layout::Touched(offset, data.size()),
                                 ClusterLocks::Kind::kShared);
-    ADDCOW_TRY(files_.image->Write(data, offset));
+    ADDCOW_TRY(image_store_.Write(data, offset));
     NoteWritten(offset, data.size());
   }
   CallIfCrowded();
@@ -198,7 +179,7 @@ Status Image::AllocatingWrite(std::span<const std::byte> data, uint64_t offset) 
     const ClusterRun run = RunAt(offset, data.size());
     const auto part = data.first(BytesOf(run, offset, data.size()));
     if (!run.allocated) ADDCOW_TRY(FillAround(offset, part.size()));
-    ADDCOW_TRY(files_.image->Write(part, offset));
+    ADDCOW_TRY(image_store_.Write(part, offset));
     if (!run.allocated) SetAllocated(run.range);
     offset += part.size();
     data = data.subspan(part.size());
@@ -212,7 +193,7 @@ Status Image::Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fu
     const ClusterRun run = RunAt(offset, length);
     uint64_t part = BytesOf(run, offset, length);
     if (run.allocated) {
-      ADDCOW_TRY(zeroer_.Zero(offset, part, options));
+      ADDCOW_TRY(image_store_.Zero(offset, part, options));
     } else {
       part = LockablePart(offset, part, kMaxLockedClusters);
       ADDCOW_TRY(AllocatingZero(offset, part, options));
@@ -234,7 +215,7 @@ Status Image::AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions optio
     if (!run.allocated) run.range = partials.range;
     const uint64_t part = BytesOf(run, offset, length);
     if (run.allocated)
-      ADDCOW_TRY(zeroer_.Zero(offset, part, options));
+      ADDCOW_TRY(image_store_.Zero(offset, part, options));
     else if (options.may_punch && !partials.partial)
       ADDCOW_TRY(ZeroWhatBackingFills(offset, part, options));
     else
@@ -249,7 +230,7 @@ Status Image::AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions optio
 // the bits are set; the other way round, a reader would see old bytes.
 Status Image::ZeroAndAllocate(uint64_t offset, uint64_t length, ZeroOptions options) {
   ADDCOW_TRY(storage_.Take(Layout::Touched(offset, length)));
-  ADDCOW_TRY(zeroer_.Zero(offset, length, options));
+  ADDCOW_TRY(image_store_.Zero(offset, length, options));
   ADDCOW_TRY(FillAround(offset, length));
   SetAllocated(Layout::Touched(offset, length));
   return {};

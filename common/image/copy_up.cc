@@ -56,7 +56,7 @@ Status Image::CopyFromBacking(uint64_t offset, uint64_t length) {
   const uint64_t end = offset + length;
   while (offset < end) {
     ADDCOW_TRY_ASSIGN(const uint64_t data, backing_.FindData(offset, end));
-    if (data > offset) ADDCOW_TRY(zeroer_.ZeroUnlessHole(offset, data - offset));
+    if (data > offset) ADDCOW_TRY(image_store_.ZeroUnlessHole(offset, data - offset));
     if (data == end) break;
     ADDCOW_TRY_ASSIGN(offset, backing_.FindHole(data, end));
     ADDCOW_TRY(CopyData(data, offset));
@@ -69,10 +69,10 @@ Status Image::CopyData(uint64_t offset, uint64_t end) {
   while (offset < end) {
     const uint64_t first = RoundUp(offset, File::kCloneAlignment);
     const uint64_t last = RoundDown(end, File::kCloneAlignment);
-    if (first >= last || !cloner_.able()) break;
+    if (first >= last || !image_store_.can_clone()) break;
     const StorageRun run = CopyableRun(first, last - first);
     uint64_t stop = first + run.length;
-    if (!run.present && cloner_.Clone(first, run.length)) {
+    if (!run.present && image_store_.Clone(first, run.length)) {
       ADDCOW_TRY(CopyBytes(offset, first));
     } else {
       if (stop == last) stop = end;
@@ -127,8 +127,8 @@ Status Image::CopyNonZero(std::span<const std::byte> data, uint64_t offset) {
     size_t stop = start;
     while (stop < data.size() && is_hole(block_at(stop)) == hole) stop += block_at(stop).size();
     const auto part = data.subspan(start, stop - start);
-    ADDCOW_TRY(hole ? zeroer_.ZeroUnlessHole(offset + start, part.size())
-                    : files_.image->Write(part, offset + start));
+    ADDCOW_TRY(hole ? image_store_.ZeroUnlessHole(offset + start, part.size())
+                    : image_store_.Write(part, offset + start));
     start = stop;
   }
   return {};
@@ -153,10 +153,7 @@ Status Image::CopyUp(ClusterRange range) {
 // Has the disk write the range while the caller goes on.
 Status Image::StartWriteback(ClusterRange range) {
   const uint64_t start = Layout::Start(range.first);
-  // It is as a sync: a failure may be told once only.
-  return OrStop("copy up", [&] {
-    return files_.image->StartWriteback(start, layout_.End(range.end()) - start);
-  });
+  return image_store_.StartWriteback(start, layout_.End(range.end()) - start);
 }
 
 // Copies up what the range lacks in clusters that are not allocated.

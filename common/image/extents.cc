@@ -16,8 +16,8 @@ namespace {
 // Walks through the data and holes of one file towards its end.
 class HoleCursor {
  public:
-  // `file` may be null: all hole. What lies past `size` is a hole.
-  HoleCursor(File* file, uint64_t size) : file_(file), size_(size) {}
+  // `holes` may be null: all hole. What lies past `size` is a hole.
+  HoleCursor(const Holes* holes, uint64_t size) : holes_(holes), size_(size) {}
 
   struct Piece {
     bool data;
@@ -35,22 +35,22 @@ class HoleCursor {
   Status Advance(uint64_t offset) {
     data_ = false;
     end_ = UINT64_MAX;
-    if (file_ == nullptr || offset >= size_) return {};
-    ADDCOW_TRY_ASSIGN(const uint64_t data, file_->FindData(offset));
+    if (holes_ == nullptr || offset >= size_) return {};
+    ADDCOW_TRY_ASSIGN(const uint64_t data, holes_->FindData(offset));
     if (data >= size_) return {};
     if (data > offset) {
       end_ = data;
       return {};
     }
     data_ = true;
-    ADDCOW_TRY_ASSIGN(const uint64_t hole, file_->FindHole(offset));
+    ADDCOW_TRY_ASSIGN(const uint64_t hole, holes_->FindHole(offset));
     end_ = hole > offset ? hole : size_;
     // Data is rounded outwards: a file may end inside a sector.
     if (end_ >= size_) end_ = RoundUp(size_, kSectorSize);
     return {};
   }
 
-  File* const file_;
+  const Holes* const holes_;
   const uint64_t size_;
   bool data_ = false;
   uint64_t end_ = 0;
@@ -85,7 +85,7 @@ Status Image::Map(uint64_t offset, uint64_t length,
                   const std::function<bool(const Extent&)>& visit) {
   if (!RangeFits(offset, length, virtual_size()))
     return Fail(Error::Io(EINVAL, "map past the end", files_.image_path, offset, length));
-  HoleCursor backing(files_.backing.get(), backing_.size());
+  HoleCursor backing(backing_.holes(), backing_.size());
   // Up to where the backing file supplies bytes, its last sector whole.
   const uint64_t backing_end = RoundUp(backing_.size(), kSectorSize);
   Joiner joiner(visit);
@@ -97,7 +97,7 @@ Status Image::Map(uint64_t offset, uint64_t length,
     // A new one for each run: what it learns of the image file must come after
     // the bits. A hole that it remembered from before may since have become
     // the data of a cluster whose bit is set by now.
-    HoleCursor image(files_.image.get(), virtual_size());
+    HoleCursor image(&image_store_.holes(), virtual_size());
     while (offset < end) {
       Extent extent{offset, 0, Extent::Source::kImage, false};
       uint64_t limit = end;

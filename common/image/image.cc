@@ -12,9 +12,10 @@
 
 namespace addcow {
 
-Image::Image(ImageFiles files, std::unique_ptr<AllocationBitmap> bitmap, LogSink log,
-             const ImageSource& source)
-    : files_(std::move(files)),
+Image::Image(FileSystem& file_system, ImageFiles files,
+             std::unique_ptr<AllocationBitmap> bitmap, LogSink log, const ImageSource& source)
+    : file_system_(file_system),
+      files_(std::move(files)),
       layout_(files_.virtual_size),
       backing_(files_.backing.get(), files_.backing_size),
       log_(log ? std::move(log) : [](LogLevel, const std::string&) {}),
@@ -24,8 +25,7 @@ Image::Image(ImageFiles files, std::unique_ptr<AllocationBitmap> bitmap, LogSink
       partials_(layout_, *bitmap_,
                 source.max_partial_clusters.value_or(PartialClusters::kMost)),
       deferral_room_(*files_.image),
-      zeroer_(*files_.image),
-      cloner_(source.reflink ? files_.backing.get() : nullptr, *files_.image),
+      image_store_(files_, source.reflink, log_),
       flag_written_(files_.header.all_allocated) {}
 
 Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageSource& source,
@@ -38,7 +38,8 @@ Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageS
   for (const std::string& note : files.notes)
     if (log) log(LogLevel::kNote, note);
   std::unique_ptr<Image> image(
-      new Image(std::move(files), std::move(bitmap), std::move(log), source));
+      new Image(file_system, std::move(files), std::move(bitmap), std::move(log), source));
+  ADDCOW_TRY(image->image_store_.Open());
   if (all_allocated)
     image->bitmap_->SetAll();
   else
@@ -54,7 +55,7 @@ Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageS
 }
 
 bool Image::writable() const {
-  return files_.mode == OpenMode::kReadWrite && !sync_failed_.load(std::memory_order_acquire);
+  return files_.mode == OpenMode::kReadWrite && !image_store_.stopped();
 }
 
 // The run of clusters in one state at `offset`, no further than the request.
@@ -84,8 +85,7 @@ Status Image::ReadMerged(std::span<std::byte> buffer, uint64_t offset, ValidSect
   while (!buffer.empty()) {
     const auto piece = valid.At(offset, offset + buffer.size());
     const auto part = buffer.first(static_cast<size_t>(piece.end - offset));
-    ADDCOW_TRY(piece.valid ? files_.image->ReadExactly(part, offset)
-                           : backing_.Read(part, offset));
+    ADDCOW_TRY(piece.valid ? image_store_.Read(part, offset) : backing_.Read(part, offset));
     buffer = buffer.subspan(part.size());
     offset = piece.end;
   }
@@ -102,7 +102,7 @@ Status Image::Read(std::span<std::byte> buffer, uint64_t offset) {
     // No lock: what gets into the image file meanwhile does so by a write that
     // is in flight together with this read, so either content will do.
     if (view.run.allocated)
-      ADDCOW_TRY(files_.image->ReadExactly(part, offset));
+      ADDCOW_TRY(image_store_.Read(part, offset));
     else if (view.valid.none())
       ADDCOW_TRY(backing_.Read(part, offset));
     else
@@ -121,7 +121,7 @@ Status Image::Prefetch(uint64_t offset, uint64_t length) {
   while (length > 0) {
     const ClusterRun run = RunAt(offset, length);
     const uint64_t part = BytesOf(run, offset, length);
-    ADDCOW_TRY(run.allocated ? files_.image->Prefetch(offset, part)
+    ADDCOW_TRY(run.allocated ? image_store_.Prefetch(offset, part)
                              : backing_.Prefetch(offset, part));
     offset += part;
     length -= part;
@@ -144,39 +144,56 @@ void Image::CallForFlush() {
   if (crowded_handler_) crowded_handler_();
 }
 
-Error Image::StopWriting(const Error& cause) {
-  if (!sync_failed_.exchange(true, std::memory_order_acq_rel))
-    log_(LogLevel::kError,
-         fmt::format("{}; read only from here on: writes that were not flushed may be lost",
-                     cause.Message()));
-  return Error::Because(EIO, "", cause.Message());  // which names the file
+// Its writes are repeated until a sync has covered them, so it does not matter
+// if one of them is told what a sync before it should have been.
+Status Image::SyncAddCow() {
+  return image_store_.OrStop([&] { return files_.add_cow->SyncData(); });
 }
 
-// After a failed sync the kernel may have dropped the pages that it could not
-// write, and a later sync would succeed without them: nothing that was
-// written since the last good sync can be vouched for any more.
-Status Image::SyncOrStop(File& file) {
-  return OrStop("flush", [&] { return file.SyncData(); });
+Status Image::StopIfFilesAreLost() {
+  ADDCOW_TRY(StopIfLost(*files_.image, layout_.virtual_size(), image_moved_));
+  return StopIfLost(*files_.add_cow, kBitmapOffset + layout_.bitmap_bytes(), add_cow_moved_);
 }
 
 // A file that somebody truncated has lost what was flushed before. Writing on
 // would make it longer again and hide that: lost data would read as zeroes, and
-// bits written behind a lost header would make a file that nobody can open.
-Status Image::StopIfShorter(File& file, uint64_t size) {
+// bits written behind a lost header would make a file that nobody can open. One
+// that was removed, or replaced by another under its name, goes with this
+// process. One that has another name by now can still be found.
+Status Image::StopIfLost(File& file, uint64_t size, std::atomic<bool>& moved) {
+  const auto stop = [&](const std::string& why) {
+    return Fail(image_store_.Stop(Error::Because(EIO, file.name(), why)));
+  };
   ADDCOW_TRY_ASSIGN(const uint64_t now, file.Size());
-  if (now >= size) return {};
-  return Fail(StopWriting(Error::Because(
-      EIO, file.name(),
-      fmt::format("was truncated while in use: {} bytes, must be at least {}", now, size))));
+  if (now < size)
+    return stop(
+        fmt::format("was truncated while in use: {} bytes, must be at least {}", now, size));
+  ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
+  if (info.is_block_device) return {};
+  const auto there = file_system_.Identify(file.name());
+  if (there && there->SameFile(info)) return {};
+  if (info.names == 0 || info.hidden)
+    return stop(
+        fmt::format("was {} while in use, so that nobody can open it again (copy the "
+                    "disk from this server before it ends)",
+                    there ? "replaced" : "removed"));
+  const bool can_tell = there || there.error().code() == ENOENT ||
+                        there.error().code() == ENOTDIR || there.error().code() == ELOOP;
+  if (can_tell && !moved.exchange(true))
+    log_(LogLevel::kError,
+         fmt::format("{}: leads to {} by now: the file that was opened has another name, and "
+                     "goes on being served",
+                     file.name(), there ? "another file" : "nothing"));
+  return {};
 }
 
 // Steps (a) to (d) of bitmap_store.h, and the flag.
-Status Image::PublishBits() {
+Status Image::PublishBits(FlushFor whom) {
   // Looked at before (a): if every bit was set by then, all of them are
   // durable after (d).
   const bool all_set = bitmap_->all();
   BitmapStore::PageMap taken = store_.Take();
-  if (Status synced = SyncOrStop(*files_.image); !synced) return synced;
+  if (Status synced = image_store_.Sync(); !synced) return synced;
   if (!taken.empty()) {
     if (Status written = store_.Write(taken); !written) {
       // Not a sync: it can be tried again, for example when space is freed.
@@ -184,32 +201,32 @@ Status Image::PublishBits() {
       return written;
     }
   }
-  if (!taken.empty() || !store_.OldBitsDurable()) ADDCOW_TRY(SyncOrStop(*files_.add_cow));
+  if (!taken.empty() || !store_.OldBitsDurable()) ADDCOW_TRY(SyncAddCow());
   store_.Published();
-  if (all_set && !flag_written_) {
+  if (all_set && !flag_written_ && whom == FlushFor::kWriter) {
     Header header = files_.header;
     header.all_allocated = true;
     ADDCOW_TRY(files_.add_cow->Write(SerializeFeatures(header.features()), kFeaturesOffset));
-    ADDCOW_TRY(SyncOrStop(*files_.add_cow));
+    ADDCOW_TRY(SyncAddCow());
     flag_written_ = true;
   }
   return {};
 }
 
-Status Image::Flush() {
+Status Image::Flush(FlushFor whom) {
   if (files_.mode == OpenMode::kReadOnly) return {};
   // What this flush has to cover had returned before. So did its writes to the
   // files, and any flush that begins from here on syncs them.
   const uint64_t begun = flushes_begun_.load();
   MutexLock lock(flush_mutex_);
   if (last_flushed_ > begun) return {};
-  return FlushLocked();
+  return FlushLocked(whom);
 }
 
 Status Image::FlushNewBits() {
   if (files_.mode == OpenMode::kReadOnly) return {};
   MutexLock lock(flush_mutex_);
-  return HasNewBits() ? FlushLocked() : Status();
+  return HasNewBits() ? FlushLocked(FlushFor::kWriter) : Status();
 }
 
 // The flag alone, for bits that were found in the file, waits for a write:
@@ -219,21 +236,23 @@ bool Image::HasNewBits() {
          (bitmap_->all() && !flag_written_ && unflushed_.load(std::memory_order_relaxed));
 }
 
-Status Image::FlushLocked() {
+Status Image::FlushLocked(FlushFor whom) {
   ADDCOW_TRY(CheckWritable("flush", 0, 0));
   const uint64_t number = flushes_begun_.fetch_add(1) + 1;
-  ADDCOW_TRY(StopIfShorter(*files_.image, layout_.virtual_size()));
-  ADDCOW_TRY(StopIfShorter(*files_.add_cow, kBitmapOffset + layout_.bitmap_bytes()));
+  ADDCOW_TRY(StopIfFilesAreLost());
   const auto begun = std::chrono::steady_clock::now();
   const uint64_t partial = partials_.count();
   // Where a cluster cannot be filled, the others become durable all the same.
   const Status filled = FillPartialClusters();
   // Not where some stay: each write would call for another flush.
   if (filled) crowded_called_.store(false);
-  unflushed_.store(false, std::memory_order_relaxed);
+  const bool written = unflushed_.exchange(false, std::memory_order_relaxed);
   try {
-    Status published = PublishBits();
+    Status published = PublishBits(whom);
     if (published) published = filled;
+    // What is left to do is the next one's.
+    if (written && bitmap_->all() && !flag_written_)
+      unflushed_.store(true, std::memory_order_relaxed);
     // What is written out counts: that is most of it.
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
     if (published) partials_.Filled(partial, took.count());
@@ -245,7 +264,7 @@ Status Image::FlushLocked() {
   } catch (...) {
     // Out of memory on the way: bits that were taken may be forgotten, or a
     // sync's failure. Nothing can be vouched for any more.
-    sync_failed_.store(true, std::memory_order_release);
+    image_store_.StopSilently();
     throw;
   }
 }
@@ -253,9 +272,11 @@ Status Image::FlushLocked() {
 Status Image::Close() {
   // Bits may wait without a write that succeeded: one that failed half way has
   // allocated clusters before.
-  if (!unflushed_.load(std::memory_order_relaxed) && !partials_.any() && !store_.HasPending())
-    return {};
-  return Flush();
+  if (unflushed_.load(std::memory_order_relaxed) || partials_.any() || store_.HasPending())
+    return Flush();
+  // What was flushed may have gone since.
+  const bool flushed = flushes_begun_.load() > 0 && !image_store_.stopped();
+  return flushed ? StopIfFilesAreLost() : Status();
 }
 
 }  // namespace addcow

@@ -14,8 +14,8 @@
 // except Close. Requests that overlap in time and in place give, byte by
 // byte, the result of either order; bytes outside of them are never touched.
 //
-// Lock order: flush_mutex_, then cluster_locks_ or sync_mutex_, then one of those
-// of storage_, store_, partials_ and backing_. crowded_mutex_ is taken while none
+// Lock order: flush_mutex_, then cluster_locks_, then one of those of storage_,
+// store_, partials_, backing_ and image_store_. crowded_mutex_ is taken while none
 // is held.
 
 #ifndef ADDCOW_COMMON_IMAGE_IMAGE_H
@@ -37,13 +37,15 @@
 #include "common/image/cluster_locks.h"
 #include "common/image/deferral_room.h"
 #include "common/image/image_files.h"
+#include "common/image/image_store.h"
 #include "common/image/partial_clusters.h"
-#include "common/io/cloner.h"
-#include "common/io/zeroer.h"
 
 namespace addcow {
 
 enum class Fua : bool { kNo, kYes };  // kYes: durable before the function returns
+
+// Whose flush it is. That of one who may not write does not set ALL_ALLOCATED.
+enum class FlushFor { kWriter, kReader };
 
 // Neighbouring bytes that come from the same place.
 struct Extent {
@@ -59,7 +61,8 @@ struct Extent {
 
 class Image {
  public:
-  // `log` may be empty: what it would be told is dropped.
+  // `log` may be empty: what it would be told is dropped. `file_system` must
+  // outlive the image.
   static Result<std::unique_ptr<Image>> Open(FileSystem& file_system, const ImageSource& source,
                                              LogSink log);
   // Does not write anything: what matters must have been flushed, or closed.
@@ -83,9 +86,9 @@ class Image {
   // All writes and zeroes that had returned before the call are durable once
   // it succeeds. When every cluster is allocated, ALL_ALLOCATED gets set. A
   // sync that fails is final: this and every later write and flush fail with
-  // EIO, reads go on. So is a file that somebody has truncated meanwhile. Calls
-  // that wait for a flush under way share the next one.
-  Status Flush() ADDCOW_EXCLUDES(flush_mutex_);
+  // EIO, reads go on. So is a file that somebody has truncated or removed
+  // meanwhile. Calls that wait for a flush under way share the next one.
+  Status Flush(FlushFor whom = FlushFor::kWriter) ADDCOW_EXCLUDES(flush_mutex_);
 
   // Flush, but only where a process that is killed would take something with
   // it: where bits wait, or ALL_ALLOCATED after a write. Else no system call.
@@ -129,8 +132,8 @@ class Image {
     ValidSectors valid;  // where the run is not allocated
   };
 
-  Image(ImageFiles files, std::unique_ptr<AllocationBitmap> bitmap, LogSink log,
-        const ImageSource& source);
+  Image(FileSystem& file_system, ImageFiles files, std::unique_ptr<AllocationBitmap> bitmap,
+        LogSink log, const ImageSource& source);
 
   Status CheckWritable(const char* operation, uint64_t offset, uint64_t length) const;
   Status ReadMerged(std::span<std::byte> buffer, uint64_t offset, ValidSectors valid);
@@ -142,7 +145,6 @@ class Image {
   void CallForFlush() ADDCOW_EXCLUDES(crowded_mutex_);
   Status WriteRuns(std::span<const std::byte> data, uint64_t offset);
   Status WriteDurably(std::span<const std::byte> data, uint64_t offset);
-  Status WriteAgainDurably(std::span<const std::byte> data, uint64_t offset);
   Status AllocatingWrite(std::span<const std::byte> data, uint64_t offset);
   Status AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions options);
   Status ZeroAndAllocate(uint64_t offset, uint64_t length, ZeroOptions options);
@@ -161,16 +163,15 @@ class Image {
   ClusterRun RunAt(uint64_t offset, uint64_t length) const;
   View ViewAt(uint64_t offset, uint64_t length) const;
   uint64_t BytesOf(ClusterRun run, uint64_t offset, uint64_t length) const;
-  Status FlushLocked() ADDCOW_REQUIRES(flush_mutex_);
+  Status FlushLocked(FlushFor whom) ADDCOW_REQUIRES(flush_mutex_);
   bool HasNewBits() ADDCOW_REQUIRES(flush_mutex_);
-  Status PublishBits() ADDCOW_REQUIRES(flush_mutex_);
-  Status SyncOrStop(File& file) ADDCOW_REQUIRES(flush_mutex_);
-  Status StopIfShorter(File& file, uint64_t size);
-  template <typename Sync>
-  Status OrStop(const char* operation, Sync sync) ADDCOW_EXCLUDES(sync_mutex_);
-  Error StopWriting(const Error& cause);
+  Status PublishBits(FlushFor whom) ADDCOW_REQUIRES(flush_mutex_);
+  Status SyncAddCow() ADDCOW_REQUIRES(flush_mutex_);
+  Status StopIfFilesAreLost();
+  Status StopIfLost(File& file, uint64_t size, std::atomic<bool>& moved);
 
-  // Constant after construction; the files are internally synchronised.
+  // Constant after construction; what they name is internally synchronised.
+  FileSystem& file_system_;
   const ImageFiles files_;
   const Layout layout_;
   const Backing backing_;
@@ -183,16 +184,12 @@ class Image {
   PartialClusters partials_;
   DeferralRoom deferral_room_;
   ClusterLocks cluster_locks_;
-  Zeroer zeroer_;
-  Cloner cloner_;
-  std::atomic<bool> can_write_durably_ = true;  // until it turns out that it cannot
-  std::atomic<uint64_t> fua_writes_ = 0;        // under way
-  // Held by syncs, durable writes, and whatever starts writeback. The kernel
-  // reports a failure once: a sync beside a durable write that fails could
-  // succeed without what was lost.
-  Mutex sync_mutex_;
-  std::atomic<bool> sync_failed_ = false;  // or the like; false to true only
-  std::atomic<bool> unflushed_ = false;    // something was written since the last flush
+  ImageStore image_store_;
+  std::atomic<uint64_t> fua_writes_ = 0;  // under way
+  std::atomic<bool> unflushed_ = false;   // something was written since the last flush
+  // Whose name was found to lead elsewhere, which was logged; false to true only.
+  std::atomic<bool> image_moved_ = false;
+  std::atomic<bool> add_cow_moved_ = false;
 
   // Not again before a flush has filled all of them.
   std::atomic<bool> crowded_called_ = false;
@@ -208,23 +205,6 @@ class Image {
   uint64_t last_flushed_ ADDCOW_GUARDED_BY(flush_mutex_) = 0;  // the last that succeeded
   bool flag_written_ ADDCOW_GUARDED_BY(flush_mutex_);          // ALL_ALLOCATED is on the disk
 };
-
-// Runs `sync`, which brings data to the disk or begins to, alone. If it fails,
-// nothing is written any more.
-template <typename Sync>
-Status Image::OrStop(const char* operation, Sync sync) {
-  MutexLock lock(sync_mutex_);
-  ADDCOW_TRY(CheckWritable(operation, 0, 0));  // one may have failed meanwhile
-  try {
-    Status synced = sync();
-    if (synced) return synced;
-    return Fail(StopWriting(synced.error()));
-  } catch (...) {
-    // No memory for the error's message: it is one all the same.
-    sync_failed_.store(true, std::memory_order_release);
-    throw;
-  }
-}
 
 }  // namespace addcow
 

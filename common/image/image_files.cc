@@ -160,6 +160,20 @@ Status OpenBacking(FileSystem& file_system, const ImageSource& source, ImageFile
   return {};
 }
 
+// The same file once more. Where the system cannot do that, `open` opens it by
+// its name, which may lead elsewhere by now.
+template <typename Open>
+Result<std::unique_ptr<File>> OpenAgain(File& file, Open open) {
+  if (auto again = file.Reopen()) return again;
+  ADDCOW_TRY_ASSIGN(auto again, open(OpenMode::kReadWrite));
+  ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
+  ADDCOW_TRY_ASSIGN(const FileInfo info_again, again->Info());
+  if (info.SameFile(info_again)) return again;
+  return Fail(
+      Error::Because(EAGAIN, file.name(),
+                     "was replaced by another program while it was being opened (try again)"));
+}
+
 Status OpenImage(FileSystem& file_system, const ImageSource& source, ImageFiles& files) {
   files.image_path = source.image_path.value_or(
       ResolveName(DirectoryOf(files.add_cow_path), files.header.image.name));
@@ -184,6 +198,10 @@ Status OpenImage(FileSystem& file_system, const ImageSource& source, ImageFiles&
   if (files.virtual_size == 0)
     return Fail(Error::Because(kErrCorrupt, files.image_path,
                                "the image file is empty, its size must be 1 byte or more"));
+  if (files.mode == OpenMode::kReadOnly) return {};
+  const auto again = [&]() { return OpenAgain(*files.image, open); };
+  ADDCOW_TRY_ASSIGN(files.image_durable, again());
+  ADDCOW_TRY_ASSIGN(files.image_sync, again());
   return {};
 }
 

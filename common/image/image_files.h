@@ -60,7 +60,11 @@ struct ImageFiles {
   // Why `mode` is kReadOnly although kReadWrite was asked for.
   std::optional<Error> not_writable;
   std::unique_ptr<File> add_cow;
-  std::unique_ptr<File> image;
+  std::unique_ptr<File> image;  // the one that is locked
+  // The same file twice more, where it may be written (image_store.h): for
+  // durable writes, and for syncs only.
+  std::unique_ptr<File> image_durable;
+  std::unique_ptr<File> image_sync;
   std::unique_ptr<File> backing;  // none: no backing file, or not to be opened
   std::string add_cow_path;       // absolute, without symbolic links
   std::string image_path;

@@ -202,6 +202,12 @@ Result<FileUse> File::UseByOthers() {
   return *use;
 }
 
+Result<std::unique_ptr<File>> File::Reopen() {
+  auto file = RetryInterrupted([&] { return DoReopen(); });
+  if (!file) return Fail(Failure(file.error(), "open again"));
+  return std::move(*file);
+}
+
 Result<FileInfo> File::Info() {
   auto info = RetryInterrupted([&] { return DoInfo(); });
   if (!info) return Fail(Failure(info.error(), "fstat"));

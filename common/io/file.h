@@ -18,12 +18,18 @@
 // of this and of other files. A failed sync says nothing of what is on the
 // disk, and a later one that succeeds proves nothing about earlier writes
 // (the kernel may have dropped them): a sync's failure is final.
+//
+// The system tells each File once that data was lost on its way to the disk, in
+// whichever call comes first: mostly a sync, but a durable write as well and on
+// NFS even a plain one. So a sync proves something only through a File that
+// nothing else is done with (Reopen).
 
 #ifndef ADDCOW_COMMON_IO_FILE_H
 #define ADDCOW_COMMON_IO_FILE_H
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -53,6 +59,12 @@ struct FileInfo {
   uint32_t owner = 0;
   uint32_t group = 0;
   FileTime modified = {};  // for a block device it says nothing of its contents
+  uint64_t names = 1;            // how many lead to it; 0 for some file systems always
+  // Removed, but kept by its file system (NFS, FUSE) until it is closed.
+  bool hidden = false;
+  // On ext4, XFS, btrfs or tmpfs, or a block device: durable writes are durable
+  // there, and FindData and FindHole know of what no sync has covered yet.
+  bool well_known = false;
 
   bool SameFile(const FileInfo& other) const {
     return is_block_device == other.is_block_device && device == other.device &&
@@ -94,9 +106,11 @@ class File {
   Status Write(std::span<const std::byte> data, uint64_t offset);
 
   // As Write, and durable when it returns: the same as a Write and a SyncData
-  // that covers no more than that. EOPNOTSUPP: cannot be done here; nothing was
-  // written. ENOSPC and the like may come from either half; after any other
-  // error nothing is known of what is on the disk, as after a failed sync.
+  // that covers no more than that. Only where FileInfo::well_known; through one
+  // File one at a time, since of two one alone would be told of a failure.
+  // EOPNOTSUPP: cannot be done here; nothing was written. ENOSPC and the like
+  // may come from either half; after any other error nothing is known of what is
+  // on the disk, as after a failed sync.
   Status WriteDurably(std::span<const std::byte> data, uint64_t offset);
 
   // Makes the range the same as in `source`, at the same place there, by sharing
@@ -140,7 +154,8 @@ class File {
   // The first byte at or after `offset` that has storage, or is in a hole;
   // the end of the file counts as a hole. FindData gives the file's size
   // when only holes follow, or `offset` where the file ends before it. Where
-  // the file system cannot tell, all is data.
+  // the file system cannot tell, all is data. What a sync has not covered yet may
+  // be told as a hole where not FileInfo::well_known (holes.h).
   Result<uint64_t> FindData(uint64_t offset);
   Result<uint64_t> FindHole(uint64_t offset);
 
@@ -148,6 +163,11 @@ class File {
   Status Prefetch(uint64_t offset, uint64_t length);
 
   Result<FileInfo> Info();
+
+  // The same file once more, opened in the same way, by no name that could lead
+  // elsewhere by now. It has no lock and shares none. Any error: it has to be
+  // opened by its name.
+  Result<std::unique_ptr<File>> Reopen();
 
   // Tells other programs that the file is being read, or written as well, and
   // that nobody else may write to it meanwhile: any number of readers, or one
@@ -185,6 +205,7 @@ class File {
   virtual SysResult<uint64_t> DoSeekHole(uint64_t offset) = 0;
   virtual SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) = 0;
   virtual SysResult<FileInfo> DoInfo() = 0;
+  virtual SysResult<std::unique_ptr<File>> DoReopen() = 0;
   // EAGAIN: somebody else's lock stands against it. Any other error: this
   // file cannot be locked.
   virtual SysResult<void> DoLock(LockKind kind) = 0;

@@ -67,6 +67,10 @@ class FileSystem {
 
   virtual Result<bool> Exists(const std::string& path) = 0;
 
+  // Which file the path leads to, links followed, without opening it: by its
+  // device and inode; no more of the information need be right.
+  virtual Result<FileInfo> Identify(const std::string& path) = 0;
+
   // The absolute path without symbolic links. The file must be there.
   virtual Result<std::string> RealPath(const std::string& path) = 0;
 };

@@ -8,6 +8,7 @@
 #include <linux/falloc.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -16,6 +17,7 @@
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,6 +27,8 @@
 #include <cstring>
 #include <initializer_list>
 #include <new>
+#include <string>
+#include <string_view>
 
 #include "common/base/units.h"
 #include "common/io/file_lock.h"
@@ -185,15 +189,27 @@ SysResult<void> PosixFile::DoPrefetch(uint64_t offset, uint64_t length) {
   return {};
 }
 
-SysResult<FileInfo> PosixFile::DoInfo() {
-  struct stat st;
-  if (::fstat(fd_.get(), &st) != 0) return LastErrno();
+namespace {
+
+FileInfo InfoFrom(const struct stat& st) {
   FileInfo info;
   info.is_block_device = S_ISBLK(st.st_mode);
   info.device = info.is_block_device ? st.st_rdev : st.st_dev;
   info.inode = info.is_block_device ? 0 : st.st_ino;
   info.allocated_bytes =
       info.is_block_device ? 0 : static_cast<uint64_t>(st.st_blocks) * kSectorSize;
+  info.names = st.st_nlink;
+  return info;
+}
+
+std::string OwnDescriptor(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
+
+}  // namespace
+
+SysResult<FileInfo> PosixFile::DoInfo() {
+  struct stat st;
+  if (::fstat(fd_.get(), &st) != 0) return LastErrno();
+  FileInfo info = InfoFrom(st);
   info.size_limit = info.is_block_device ? UINT64_MAX : SizeLimit();
   struct statvfs space;
   // No blocks at all: a file system (FUSE) that does not count them.
@@ -203,7 +219,46 @@ SysResult<FileInfo> PosixFile::DoInfo() {
   info.owner = st.st_uid;
   info.group = st.st_gid;
   info.modified = {st.st_mtim.tv_sec, static_cast<uint32_t>(st.st_mtim.tv_nsec)};
+  info.well_known = info.is_block_device || IsWellKnown();
+  info.hidden = !info.well_known && IsHidden();
   return info;
+}
+
+// ext2 and ext3 have the number of ext4, and go by the same code.
+bool PosixFile::IsWellKnown() {
+  if (kind_.load(std::memory_order_relaxed) == Kind::kNotAsked) {
+    constexpr std::array<uint32_t, 4> kWellKnown = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC,
+                                                    BTRFS_SUPER_MAGIC, TMPFS_MAGIC};
+    struct statfs st;
+    const bool known =
+        ::fstatfs(fd_.get(), &st) == 0 &&
+        std::ranges::find(kWellKnown, static_cast<uint32_t>(st.f_type)) != kWellKnown.end();
+    kind_.store(known ? Kind::kWellKnown : Kind::kOther, std::memory_order_relaxed);
+  }
+  return kind_.load(std::memory_order_relaxed) == Kind::kWellKnown;
+}
+
+// By the names that the kernel's NFS and libfuse give.
+bool PosixFile::IsHidden() const {
+  std::array<char, PATH_MAX> path;
+  const ssize_t length = ::readlink(OwnDescriptor(fd_.get()).c_str(), path.data(), path.size());
+  if (length <= 0) return false;
+  std::string_view name(path.data(), static_cast<size_t>(length));
+  name.remove_prefix(name.rfind('/') + 1);
+  return name.starts_with(".nfs0") || name.starts_with(".fuse_hidden");
+}
+
+// The link of /proc leads to the file itself, whatever has become of its names.
+SysResult<std::unique_ptr<File>> PosixFile::DoReopen() {
+  const int flags = ::fcntl(fd_.get(), F_GETFL);
+  if (flags < 0) return LastErrno();
+  UniqueFd fd(::open(OwnDescriptor(fd_.get()).c_str(), (flags & O_ACCMODE) | O_CLOEXEC));
+  if (!fd.valid()) return LastErrno();
+  struct stat mine, other;
+  if (::fstat(fd_.get(), &mine) != 0 || ::fstat(fd.get(), &other) != 0) return LastErrno();
+  // Something that only looks like /proc could be there.
+  if (!InfoFrom(mine).SameFile(InfoFrom(other))) return tl::unexpected<int>(ESTALE);
+  return std::make_unique<PosixFile>(name(), std::move(fd));
 }
 
 SysResult<void> PosixFile::DoLock(LockKind kind) { return LockDescriptor(fd_.get(), kind); }
@@ -288,6 +343,12 @@ class PosixFileSystemImpl final : public FileSystem {
     if (::lstat(path.c_str(), &st) == 0) return true;
     if (errno == ENOENT) return false;
     return Fail(Error::System(errno, "lstat", path));
+  }
+
+  Result<FileInfo> Identify(const std::string& path) override {
+    struct stat st;
+    if (::stat(path.c_str(), &st) != 0) return Fail(Error::System(errno, "stat", path));
+    return InfoFrom(st);
   }
 
   Result<std::string> RealPath(const std::string& path) override {

@@ -5,6 +5,7 @@
 #ifndef ADDCOW_COMMON_IO_POSIX_FILE_H
 #define ADDCOW_COMMON_IO_POSIX_FILE_H
 
+#include <atomic>
 #include <cstdint>
 
 #include "common/base/unique_fd.h"
@@ -34,13 +35,19 @@ class PosixFile final : public File {
   SysResult<uint64_t> DoSeekHole(uint64_t offset) override;
   SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) override;
   SysResult<FileInfo> DoInfo() override;
+  SysResult<std::unique_ptr<File>> DoReopen() override;
   SysResult<void> DoLock(LockKind kind) override;
   SysResult<FileUse> DoUseByOthers() override;
 
   SysResult<void> Fallocate(int mode, uint64_t offset, uint64_t length);
   SysResult<uint64_t> Seek(int whence, uint64_t offset);
+  bool IsWellKnown();
+  bool IsHidden() const;
 
   const UniqueFd fd_;
+  // Asked once: over a network it takes its time.
+  enum class Kind { kNotAsked, kWellKnown, kOther };
+  std::atomic<Kind> kind_ = Kind::kNotAsked;
 };
 
 }  // namespace addcow

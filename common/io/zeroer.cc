@@ -44,9 +44,9 @@ Status Zeroer::Zero(uint64_t offset, uint64_t length, ZeroOptions options) {
 Status Zeroer::ZeroUnlessHole(uint64_t offset, uint64_t length) {
   const uint64_t end = offset + length;
   while (offset < end) {
-    ADDCOW_TRY_ASSIGN(const uint64_t data, file_.FindData(offset));
+    ADDCOW_TRY_ASSIGN(const uint64_t data, holes_.FindData(offset));
     if (data >= end) break;
-    ADDCOW_TRY_ASSIGN(const uint64_t hole, file_.FindHole(data));
+    ADDCOW_TRY_ASSIGN(const uint64_t hole, holes_.FindHole(data));
     // FindHole may not move on where the file was truncated underneath.
     const uint64_t stop = hole > data ? std::min(hole, end) : end;
     // Storage that is there was reserved, perhaps, so that it would be.

@@ -12,6 +12,7 @@
 
 #include "common/base/error.h"
 #include "common/io/file.h"
+#include "common/io/holes.h"
 
 namespace addcow {
 
@@ -22,8 +23,8 @@ struct ZeroOptions {
 
 class Zeroer {
  public:
-  // `file` must outlive this object.
-  explicit Zeroer(File& file) : file_(file) {}
+  // Both must outlive this object; `holes` are those of `file`.
+  Zeroer(File& file, const Holes& holes) : file_(file), holes_(holes) {}
 
   // Any thread. The range must lie within the file.
   Status Zero(uint64_t offset, uint64_t length, ZeroOptions options);
@@ -39,6 +40,7 @@ class Zeroer {
   Status WriteZeroes(uint64_t offset, uint64_t length);
 
   File& file_;
+  const Holes& holes_;
   std::atomic<bool> can_punch_ = true;
   std::atomic<bool> can_zero_range_ = true;
 };

@@ -25,6 +25,7 @@
 
 #include "common/base/zero_bytes.h"
 #include "common/image/image_files.h"
+#include "common/io/holes.h"
 #include "common/io/zeroer.h"
 #include "common/ops/info.h"
 #include "common/ops/raw_bitmap.h"
@@ -36,8 +37,14 @@ namespace {
 // Finds the data that the image file has under bits that are 0.
 class LeakFinder {
  public:
-  LeakFinder(File& image, const Layout& layout, const Interrupted& interrupted)
-      : image_(image), layout_(layout), interrupted_(interrupted), buffer_(kClusterSize) {}
+  // `holes` are those of `image`.
+  LeakFinder(File& image, const Holes& holes, const Layout& layout,
+             const Interrupted& interrupted)
+      : image_(image),
+        holes_(holes),
+        layout_(layout),
+        interrupted_(interrupted),
+        buffer_(kClusterSize) {}
 
   // Calls `found` with the clusters of `range` that have data, as many at a
   // time as follow each other, up to kMost. Ranges must come in ascending order.
@@ -79,16 +86,17 @@ class LeakFinder {
   }
 
   Status FindNext(uint64_t offset) {
-    ADDCOW_TRY_ASSIGN(data_, image_.FindData(offset));
+    ADDCOW_TRY_ASSIGN(data_, holes_.FindData(offset));
     hole_ = layout_.virtual_size();
     if (data_ >= hole_) return {};
-    ADDCOW_TRY_ASSIGN(const uint64_t hole, image_.FindHole(data_));
+    ADDCOW_TRY_ASSIGN(const uint64_t hole, holes_.FindHole(data_));
     // It may not move on where the file was truncated underneath.
     if (hole > data_) hole_ = hole;
     return {};
   }
 
   File& image_;
+  const Holes& holes_;
   const Layout layout_;
   const Interrupted& interrupted_;
   std::vector<std::byte> buffer_;
@@ -104,17 +112,19 @@ class Checker {
         repair_(repair),
         interrupted_(interrupted),
         layout_(files.virtual_size),
-        leaks_(*files.image, layout_, interrupted),
-        zeroer_(*files.image) {}
+        holes_(*files.image),
+        leaks_(*files.image, holes_, layout_, interrupted),
+        zeroer_(*files.image, holes_) {}
 
   // Fills `report` but for the repair's own figures.
   Status Run(CheckReport& report) {
     report.total_clusters = layout_.clusters();
     if (files_.header.all_allocated) report.allocated_clusters = layout_.clusters();
+    ADDCOW_TRY(holes_.Settle(ImageSync()));
     ADDCOW_TRY_ASSIGN(can_tell_, CanTellHoles());
     ADDCOW_TRY_ASSIGN(const uint64_t bytes, RawBitmapBytes(*files_.add_cow));
     // The bits to be set vouch for data: it goes first.
-    if (repair_ == Repair::kAll) ADDCOW_TRY(files_.image->SyncData());
+    if (repair_ == Repair::kAll) ADDCOW_TRY(ImageSync().SyncData());
     Status visited = VisitRawBits(*files_.add_cow, bytes,
                                   [&](const ClusterRun& run) { return Visit(run, report); });
     if (!visited && visited.error().code() != kErrInterrupted) return visited;
@@ -122,11 +132,16 @@ class Checker {
     // A bitmap that lacks other bits too is broken.
     if (report.missing_bits > 0) report.missing_bits += std::exchange(report.grown_clusters, 0);
     if (repair_ == Repair::kNone) return {};
-    ADDCOW_TRY(files_.image->SyncData());
+    ADDCOW_TRY(ImageSync().SyncData());
     return files_.add_cow->SyncData();
   }
 
  private:
+  // The one that nothing else is done with, where there is one.
+  File& ImageSync() const {
+    return files_.image_sync != nullptr ? *files_.image_sync : *files_.image;
+  }
+
   Status Visit(const ClusterRun& run, CheckReport& report) {
     ADDCOW_TRY(CheckInterrupted(interrupted_, files_.add_cow_path));
     const uint64_t border = std::clamp(layout_.clusters(), run.range.first, run.range.end());
@@ -155,8 +170,8 @@ class Checker {
   // nor where all of it passes for data though it has not that much storage.
   Result<bool> CanTellHoles() {
     ADDCOW_TRY_ASSIGN(const FileInfo info, files_.image->Info());
-    ADDCOW_TRY_ASSIGN(const uint64_t data, files_.image->FindData(0));
-    ADDCOW_TRY_ASSIGN(const uint64_t hole, files_.image->FindHole(0));
+    ADDCOW_TRY_ASSIGN(const uint64_t data, holes_.FindData(0));
+    ADDCOW_TRY_ASSIGN(const uint64_t hole, holes_.FindHole(0));
     const bool all_data = data == 0 && hole >= layout_.virtual_size();
     return !info.is_block_device &&
            !(all_data && info.allocated_bytes < layout_.virtual_size());
@@ -189,6 +204,7 @@ class Checker {
   const Repair repair_;
   const Interrupted& interrupted_;
   const Layout layout_;
+  Holes holes_;
   LeakFinder leaks_;
   Zeroer zeroer_;
   bool can_tell_ = false;

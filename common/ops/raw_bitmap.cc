@@ -11,6 +11,7 @@
 
 #include "common/base/little_endian.h"
 #include "common/base/zero_bytes.h"
+#include "common/io/holes.h"
 
 namespace addcow {
 
@@ -75,10 +76,12 @@ Result<uint64_t> RawBitmapBytes(File& add_cow) {
 Status VisitRawBits(File& add_cow, uint64_t bytes,
                     const std::function<Status(const ClusterRun&)>& visit) {
   RunBuilder builder(visit);
+  Holes holes(add_cow);
+  ADDCOW_TRY(holes.Settle(add_cow));
   std::vector<std::byte> buffer(
       static_cast<size_t>(std::min(kBufferSize, RoundUp(bytes, kWordBytes))));
   for (uint64_t position = 0; position < bytes;) {
-    ADDCOW_TRY_ASSIGN(const uint64_t data, add_cow.FindData(kBitmapOffset + position));
+    ADDCOW_TRY_ASSIGN(const uint64_t data, holes.FindData(kBitmapOffset + position));
     // Whole words: the one in which the data begins is read from its start.
     const uint64_t skip =
         RoundDown(std::min(data - kBitmapOffset, bytes) - position, kWordBytes);

@@ -62,6 +62,7 @@ mutated_files = \
 	common/image/copy_on_write.cc \
 	common/image/copy_up.cc \
 	common/image/image.cc \
+	common/image/image_store.cc \
 	common/image/partial_clusters.cc \
 	common/io/durable_create.cc \
 	common/io/zeroer.cc \
@@ -73,6 +74,7 @@ mutated_sources = \
 	tests/crash/mutated/common/image/copy_on_write.cpp \
 	tests/crash/mutated/common/image/copy_up.cpp \
 	tests/crash/mutated/common/image/image.cpp \
+	tests/crash/mutated/common/image/image_store.cpp \
 	tests/crash/mutated/common/image/partial_clusters.cpp \
 	tests/crash/mutated/common/io/durable_create.cpp \
 	tests/crash/mutated/common/io/zeroer.cpp \

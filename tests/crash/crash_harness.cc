@@ -67,6 +67,7 @@ void CrashHarness::Start(const FakeFileSystem& files) {
   faulty_.reset();
   look_.reset();
   disk_ = std::make_unique<CrashDisk>(files);
+  sync_failed_ = false;
   disk_->SetHook([this](const Operation& operation) { return OnOperation(operation); });
   faulty_ = std::make_unique<ForwardingFileSystem>(*disk_, faults_);
   seam_ = std::make_unique<ForwardingFileSystem>(*faulty_, schedule_);
@@ -121,8 +122,9 @@ int CrashHarness::OnOperation(const Operation& operation) {
   }
   if (IsSync(operation.kind) && operation.path == failing_sync_) {
     failing_sync_.clear();
-    Begin("(sync of " + operation.path + " failed)");
-    return EIO;
+    Begin(fmt::format("(sync of {} failed: {})", operation.path, sync_error_));
+    sync_failed_ = true;
+    return sync_error_;
   }
   return 0;
 }
@@ -188,6 +190,7 @@ void CrashHarness::FailChange(uint64_t n, FaultPlan::Effect effect, const std::s
 void CrashHarness::Kill() {
   Begin("open");
   faults_.Clear();
+  image_.reset();
   auto image = OpenTestImage(*seam_);
   if (!image) return Wrong(image.error().Message());
   image_ = std::move(*image);

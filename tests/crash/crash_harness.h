@@ -86,7 +86,13 @@ class CrashHarness {
   // steps, where that thread may be. Must not flush.
   void SetMeanwhile(std::function<void()> meanwhile) { meanwhile_ = std::move(meanwhile); }
   // The next sync of `path` fails in the kernel, which loses what it covers.
-  void FailNextSync(const std::string& path) { failing_sync_ = path; }
+  void FailNextSync(const std::string& path, int error = EIO) {
+    failing_sync_ = path;
+    sync_error_ = error;
+  }
+  // Whether one has failed since the power did: the kernel has lost what it covered,
+  // and no process that is started from now on will be told.
+  bool sync_failed() const { return sync_failed_; }
   // The N-th change from now on, of that file if one is given, fails for lack
   // of space, perhaps half done.
   void FailChange(uint64_t n, FaultPlan::Effect effect, const std::string& path = "");
@@ -147,6 +153,8 @@ class CrashHarness {
   std::function<void()> meanwhile_;
   bool in_meanwhile_ = false;
   std::string failing_sync_;
+  int sync_error_ = EIO;
+  bool sync_failed_ = false;
   bool created_ = true;                // the add-cow file must be there
   bool wrote_ = false;                 // by this process and not flushed: Close must
   std::vector<std::string> requests_;  // all so far, for messages

@@ -48,6 +48,7 @@ TEST(RandomCrash, EverySectorReadsAVersionThatMayBeThere) {
                            "copy-up",
                            "FUA",
                            "FUA beside a flush",
+                           "FUA without room",
                            "flush",
                            "flatten",
                            "flatten killed",

@@ -54,6 +54,9 @@ FakeInode::Abilities RandomAbilities(Random& random) {
   abilities.clone = random.OneIn(3);
   abilities.reserve = random.OneIn(2);
   abilities.storage_at = !random.OneIn(4);
+  abilities.writes_tell_losses = random.OneIn(3);
+  abilities.well_known = !random.OneIn(4);
+  abilities.seek_knows_unsynced = abilities.well_known || random.OneIn(2);
   return abilities;
 }
 
@@ -91,12 +94,8 @@ RandomRun::RandomRun(uint64_t seed)
     : random_(seed),
       harness_(RandomSpec(random_), RandomAbilities(random_), seed, kEffort,
                RandomOrigin(random_)) {
-  // Not a copy-up, which has the disk write, and so waits for a sync under way.
   harness_.SetMeanwhile([this] {
-    if (!random_.OneIn(3)) return;
-    CrashRequest request = RandomChange(Fua::kNo);
-    if (request.kind == CrashRequest::Kind::kCopyUp) request.kind = CrashRequest::Kind::kWrite;
-    Do(request);
+    if (random_.OneIn(3)) Do(RandomChange(Fua::kNo));
   });
 }
 
@@ -140,7 +139,7 @@ void RandomRun::Step() {
     case 12:
       return KillInFlush();
     case 13:
-      return FailSync();
+      return random_.OneIn(2) ? FailSync() : FailFua();
     case 14:
       return FailChange();
     case 16:
@@ -225,7 +224,9 @@ void RandomRun::Flatten() {
 }
 
 void RandomRun::Race() {
-  if (random_.OneIn(10)) harness_.FailNextSync(random_.OneIn(2) ? kImagePath : kAddCowPath);
+  if (random_.OneIn(10))
+    harness_.FailNextSync(random_.OneIn(2) ? kImagePath : kAddCowPath,
+                          random_.OneIn(2) ? EIO : ENOSPC);
   if (random_.OneIn(10)) harness_.FailChange(random_.Between(1, 10), FaultPlan::Effect::kError);
   harness_.Count("race");
   harness_.Race(random_.Between(2, 8), [this] {
@@ -234,7 +235,7 @@ void RandomRun::Race() {
     return RandomChange(random_.OneIn(6) ? Fua::kYes : Fua::kNo);
   });
   harness_.FailNextSync("");
-  if (Fine() && !harness_.image().writable()) harness_.CrashAndGoOn();
+  if (Fine() && harness_.sync_failed()) harness_.CrashAndGoOn();
 }
 
 // It must not rely on what the flush is about to make durable.
@@ -272,8 +273,25 @@ void RandomRun::FailSync() {
   Change(Fua::kYes);
   (void)harness_.Flush();
   (void)harness_.Close();
-  if (Fine()) harness_.CrashAndGoOn();
   harness_.FailNextSync("");
+  if (Fine()) harness_.CrashAndGoOn();
+}
+
+// For want of room, so that it is that write's own failure; but it may have cost
+// others their data, and a plain write may be told so before the flush is.
+void RandomRun::FailFua() {
+  harness_.Count("FUA without room");
+  Flush();  // else the bits that were found are not durable, and FUA is a flush
+  Change(Fua::kNo);
+  harness_.FailNextSync(kImagePath, ENOSPC);
+  Do(FuaOverLast());
+  Change(Fua::kNo);
+  Change(Fua::kNo);
+  (void)harness_.Flush();
+  (void)harness_.Flush();
+  (void)harness_.Close();
+  harness_.FailNextSync("");
+  if (Fine()) harness_.CrashAndGoOn();
 }
 
 // It happens in one of the next requests, or in a flush, which leaves its

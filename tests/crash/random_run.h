@@ -40,6 +40,7 @@ class RandomRun {
   void FuaBesideFlush();
   void KillInFlush();
   void FailSync();
+  void FailFua();
   void FailChange();
 
   Random random_;

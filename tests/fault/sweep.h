@@ -58,7 +58,7 @@ inline void PrintCount(uint64_t faults) { std::printf("# %" PRIu64 " faults\n", 
 
 // Remembers whether a sync has failed: from then on the engine must refuse to
 // write, and only then. A sync that a signal interrupted is tried again. A
-// durable write is a sync: the same bytes were written before. So is a start of
+// durable write is a sync, but where it only finds no room. So is a start of
 // writeback, for what it finds out.
 class SyncWatch final : public Interceptor {
  public:
@@ -66,7 +66,8 @@ class SyncWatch final : public Interceptor {
     const bool sync = operation.kind == OpKind::kSyncData ||
                       operation.kind == OpKind::kWriteDurably ||
                       operation.kind == OpKind::kStartWriteback;
-    if (sync && error != 0 && error != EINTR) failed_ = true;
+    const bool no_room = operation.kind == OpKind::kWriteDurably && error == ENOSPC;
+    if (sync && error != 0 && error != EINTR && !no_room) failed_ = true;
   }
   bool failed() const { return failed_; }
 

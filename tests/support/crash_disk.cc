@@ -17,7 +17,11 @@ namespace addcow {
 class CrashFile final : public File {
  public:
   CrashFile(std::string name, std::shared_ptr<FakeInode> inode, OpenMode mode, CrashDisk& disk)
-      : File(std::move(name)), inode_(std::move(inode)), mode_(mode), disk_(disk) {}
+      : File(std::move(name)),
+        inode_(std::move(inode)),
+        mode_(mode),
+        disk_(disk),
+        told_(inode_->losses()) {}
 
  private:
   SysResult<size_t> DoRead(std::span<std::byte> buffer, uint64_t offset) override {
@@ -37,11 +41,17 @@ class CrashFile final : public File {
   SysResult<void> DoStartWriteback(uint64_t, uint64_t) override { return {}; }
   SysResult<void> DoPrefetch(uint64_t, uint64_t) override { return {}; }
   SysResult<FileInfo> DoInfo() override { return inode_->Info(); }
+  SysResult<std::unique_ptr<File>> DoReopen() override {
+    return std::make_unique<CrashFile>(name(), inode_, mode_, disk_);
+  }
   // A crash takes all locks with it, and here nobody else has the files.
   SysResult<void> DoLock(LockKind) override { return {}; }
   SysResult<FileUse> DoUseByOthers() override { return FileUse::kNone; }
 
   SysResult<size_t> DoWrite(std::span<const std::byte> data, uint64_t offset) override {
+    if (inode_->writes_tell_losses())
+      if (const int loss = CrashDisk::TellLoss(0, *inode_, told_); loss != 0)
+        return tl::unexpected<int>(loss);
     return Change({OpKind::kWrite, name(), offset, data.size(), data},
                   [&] { return inode_->Write(data, offset); });
   }
@@ -51,7 +61,7 @@ class CrashFile final : public File {
     auto written = Change(operation, [&] { return inode_->WriteDurably(data, offset); });
     if (!written) return written;
     const int error =
-        disk_.SyncRange({OpKind::kSyncData, name(), offset, data.size()}, *inode_);
+        disk_.SyncRange({OpKind::kSyncData, name(), offset, data.size()}, *inode_, told_);
     if (error != 0) return tl::unexpected<int>(error);
     return written;
   }
@@ -76,7 +86,7 @@ class CrashFile final : public File {
   SysResult<void> DoSync() override { return DoAnySync(OpKind::kSync); }
 
   SysResult<void> DoAnySync(OpKind kind) {
-    const int error = disk_.SyncFile({kind, name()}, inode_->number());
+    const int error = disk_.SyncFile({kind, name()}, *inode_, told_);
     if (error != 0) return tl::unexpected<int>(error);
     return {};
   }
@@ -99,6 +109,7 @@ class CrashFile final : public File {
   const std::shared_ptr<FakeInode> inode_;
   const OpenMode mode_;
   CrashDisk& disk_;
+  CrashDisk::Told told_;
 };
 
 CrashDisk::CrashDisk(const FakeFileSystem& initial)
@@ -182,23 +193,34 @@ Status CrashDisk::SyncDirectory(const std::string& directory) {
 
 Result<bool> CrashDisk::Exists(const std::string& path) { return live_->Exists(path); }
 
+Result<FileInfo> CrashDisk::Identify(const std::string& path) { return live_->Identify(path); }
+
 Result<std::string> CrashDisk::RealPath(const std::string& path) {
   return live_->RealPath(path);
 }
 
-int CrashDisk::SyncFile(const Operation& operation, uint64_t inode) {
+// What a sync or durable write of the handle gives that itself ended with `error`.
+int CrashDisk::TellLoss(int error, FakeInode& inode, Told& told) {
+  if (error != 0) inode.Lose(error);
+  const uint64_t losses = inode.losses();
+  const bool untold = told.exchange(losses) != losses;
+  return untold ? inode.last_loss() : 0;
+}
+
+int CrashDisk::SyncFile(const Operation& operation, FakeInode& inode, Told& told) {
   const size_t covered = pending();
+  inode.Synced();  // as far as it has been written by now
   const int error = CallHook(operation);
   MutexLock lock(mutex_);
   Retire(covered, error != 0, [&](const Entry& entry) {
-    return entry.inode == inode && entry.name.empty() && entry.gone.empty();
+    return entry.inode == inode.number() && entry.name.empty() && entry.gone.empty();
   });
-  return error;
+  return TellLoss(error, inode, told);
 }
 
 // The page cache has one copy of each sector, and that is what is durable
 // afterwards, whichever entries it came from; their other sectors stay pending.
-int CrashDisk::SyncRange(const Operation& operation, const FakeInode& inode) {
+int CrashDisk::SyncRange(const Operation& operation, FakeInode& inode, Told& told) {
   const size_t covered = pending();
   const uint64_t start = RoundDown(operation.offset, kSectorSize);
   const uint64_t end =
@@ -211,7 +233,7 @@ int CrashDisk::SyncRange(const Operation& operation, const FakeInode& inode) {
   };
   if (error != 0) {
     Retire(covered, true, touches);
-    return error;
+    return TellLoss(error, inode, told);
   }
   (void)durable_inodes_.at(inode.number())->Write(inode.Bytes(start, end - start), start);
   for (Entry& entry : log_) {
@@ -223,7 +245,7 @@ int CrashDisk::SyncRange(const Operation& operation, const FakeInode& inode) {
     }
   }
   retired_++;
-  return 0;
+  return TellLoss(0, inode, told);
 }
 
 void CrashDisk::LogContents(const Operation& operation, const FakeInode& inode, uint64_t offset,
@@ -379,6 +401,7 @@ std::unique_ptr<FakeFileSystem> CrashDisk::Crash(const Choice& choice) const {
     if (!inodes.contains(number)) inodes[number] = inode->Clone();
   const Keep keep = KeepOf(choice);
   for (size_t i = 0; i < log_.size(); i++) Apply(log_[i], i, keep, *result, inodes);
+  for (const auto& [number, inode] : inodes) inode->Synced();
   return result;
 }
 

@@ -16,7 +16,9 @@
 // - A sync covers what was complete when it began. What is written while it
 //   runs stays in the log.
 // - A sync that fails retires nothing, and what it should have covered will
-//   never be: later syncs pass over it, since the kernel dropped the pages.
+//   never be: later syncs pass over it, since the kernel dropped the pages. Each
+//   other handle that was open is told once, by its next sync or durable write,
+//   or by a plain write where the file's abilities say so.
 // - A file's new size is kept or lost apart from its data. Names are kept or
 //   lost one by one, until their directory is synced; a rename is kept whole
 //   or not at all. The sync of a file does not keep its name.
@@ -30,6 +32,7 @@
 #ifndef ADDCOW_TESTS_SUPPORT_CRASH_DISK_H
 #define ADDCOW_TESTS_SUPPORT_CRASH_DISK_H
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -60,6 +63,7 @@ class CrashDisk final : public FileSystem {
   Status Remove(const std::string& path) override;
   Status SyncDirectory(const std::string& directory) override;
   Result<bool> Exists(const std::string& path) override;
+  Result<FileInfo> Identify(const std::string& path) override;
   Result<std::string> RealPath(const std::string& path) override;
 
   // Called before each change, and inside of each sync, between what it will
@@ -132,8 +136,13 @@ class CrashDisk final : public FileSystem {
   // them as lost where `failed`.
   void Retire(size_t count, bool failed, const std::function<bool(const Entry&)>& covers)
       ADDCOW_REQUIRES(mutex_);
-  int SyncRange(const Operation& operation, const FakeInode& inode) ADDCOW_EXCLUDES(mutex_);
-  int SyncFile(const Operation& operation, uint64_t inode) ADDCOW_EXCLUDES(mutex_);
+  // `told`: how many losses the handle knows of.
+  using Told = std::atomic<uint64_t>;
+  int SyncRange(const Operation& operation, FakeInode& inode, Told& told)
+      ADDCOW_EXCLUDES(mutex_);
+  int SyncFile(const Operation& operation, FakeInode& inode, Told& told)
+      ADDCOW_EXCLUDES(mutex_);
+  static int TellLoss(int error, FakeInode& inode, Told& told);
   static void ReplaceLost(Entry& lost, const Entry& durable);
   static void Apply(const Entry& entry, size_t index, const Keep& keep,
                     FakeFileSystem& file_system, Inodes& inodes);

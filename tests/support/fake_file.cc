@@ -132,6 +132,9 @@ SysResult<size_t> FakeInode::Write(std::span<const std::byte> data, uint64_t off
   if (offset >= abilities_.size_limit && !data.empty()) return tl::unexpected<int>(EFBIG);
   data = data.first(std::min<uint64_t>(data.size(), abilities_.size_limit - offset));
   if (!HasRoomFor(offset, data.size())) return tl::unexpected<int>(ENOSPC);
+  if (!abilities_.seek_knows_unsynced)
+    for (BlockWalk at(offset, data.size()); at.Next();)
+      if (KindOf(at.block) != Kind::kData) unsynced_holes_.insert(at.block);
   CopyIn(data.data(), offset, data.size());
   size_ = std::max(size_, offset + data.size());
   return data.size();
@@ -239,11 +242,13 @@ SysResult<uint64_t> FakeInode::Seek(uint64_t offset, bool data) const {
   uint64_t block = offset / kBlock;
   if (data) {
     auto found = blocks_.lower_bound(block);
-    while (found != blocks_.end() && found->second == nullptr) ++found;
+    while (found != blocks_.end() &&
+           (found->second == nullptr || unsynced_holes_.contains(found->first)))
+      ++found;
     if (found == blocks_.end()) return tl::unexpected<int>(ENXIO);
     block = found->first;
   } else {
-    while (KindOf(block) == Kind::kData) block++;
+    while (KindOf(block) == Kind::kData && !unsynced_holes_.contains(block)) block++;
   }
   const uint64_t position = std::max(offset, block * kBlock);
   if (position < size_) return position;
@@ -274,6 +279,8 @@ SysResult<FileInfo> FakeInode::Info() const {
     info.free_bytes =
         (abilities_.most_blocks - std::min<uint64_t>(abilities_.most_blocks, blocks_.size())) *
         kBlock;
+  info.names = abilities_.counts_names ? names_ : 0;
+  info.well_known = abilities_.well_known;
   return info;
 }
 
@@ -300,6 +307,42 @@ SysResult<FileUse> FakeInode::UseByOthers(const void* holder) const {
 void FakeInode::Unlock(const void* holder) {
   MutexLock lock(mutex_);
   locks_.erase(holder);
+}
+
+void FakeInode::Synced() {
+  MutexLock lock(mutex_);
+  unsynced_holes_.clear();
+}
+
+void FakeInode::Lose(int error) {
+  MutexLock lock(mutex_);
+  losses_++;
+  last_loss_ = error;
+}
+
+uint64_t FakeInode::losses() const {
+  MutexLock lock(mutex_);
+  return losses_;
+}
+
+int FakeInode::last_loss() const {
+  MutexLock lock(mutex_);
+  return last_loss_;
+}
+
+bool FakeInode::writes_tell_losses() const {
+  MutexLock lock(mutex_);
+  return abilities_.writes_tell_losses;
+}
+
+void FakeInode::AddName() {
+  MutexLock lock(mutex_);
+  names_++;
+}
+
+void FakeInode::RemoveName() {
+  MutexLock lock(mutex_);
+  names_--;
 }
 
 void FakeInode::SetAbilities(const Abilities& abilities) {
@@ -348,12 +391,28 @@ SysResult<size_t> FakeFile::DoRead(std::span<std::byte> buffer, uint64_t offset)
 
 SysResult<size_t> FakeFile::DoWrite(std::span<const std::byte> data, uint64_t offset) {
   if (access_ == Access::kReadOnly) return tl::unexpected<int>(EBADF);
+  if (inode_->writes_tell_losses())
+    if (auto loss = TellLoss(); !loss) return tl::unexpected<int>(loss.error());
   return inode_->Write(data, offset);
 }
 
 SysResult<size_t> FakeFile::DoWriteDurably(std::span<const std::byte> data, uint64_t offset) {
   if (access_ == Access::kReadOnly) return tl::unexpected<int>(EBADF);
-  return inode_->WriteDurably(data, offset);
+  auto written = inode_->WriteDurably(data, offset);
+  if (!written) return written;
+  if (auto loss = TellLoss(); !loss) return tl::unexpected<int>(loss.error());
+  return written;
+}
+
+SysResult<void> FakeFile::DoSyncData() {
+  inode_->Synced();
+  return TellLoss();
+}
+
+SysResult<void> FakeFile::TellLoss() {
+  const uint64_t losses = inode_->losses();
+  if (told_.exchange(losses) == losses) return {};
+  return tl::unexpected<int>(inode_->last_loss());
 }
 
 SysResult<void> FakeFile::DoCloneFrom(const File& source, uint64_t offset, uint64_t length) {

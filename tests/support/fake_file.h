@@ -9,7 +9,8 @@
 // blocks as holes, as ext4 and XFS do. Punching frees whole blocks and zeroes
 // the rest. What a file system may lack can be switched off (Abilities), and
 // its errors are those of the system calls. Locks are by handle, as those of
-// open file descriptions are.
+// open file descriptions are; and so are reports that data was lost on its way to
+// the disk (Lose), which each handle gives once, in whichever call comes first.
 //
 // Threads: every function of both may be called from any thread. Calls on one
 // inode happen one after the other.
@@ -20,10 +21,12 @@
 #define ADDCOW_TESTS_SUPPORT_FAKE_FILE_H
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -52,6 +55,13 @@ class FakeInode {
     // them are left is told.
     uint64_t most_blocks = UINT64_MAX;
     uint64_t size_limit = UINT64_MAX;  // EFBIG: writing at or past it
+    bool well_known = true;     // FileInfo's
+    // Holes are told without what no sync has covered, as by FUSE with a
+    // write-back cache.
+    bool seek_knows_unsynced = true;
+    // Plain writes too are told that data was lost, as on NFS.
+    bool writes_tell_losses = false;
+    bool counts_names = true;  // else FileInfo::names is 0
   };
 
   // Inode numbers are unique in the process.
@@ -74,6 +84,19 @@ class FakeInode {
   SysResult<void> Lock(const void* holder, LockKind kind);
   SysResult<FileUse> UseByOthers(const void* holder) const;
   void Unlock(const void* holder);
+  // All that was written counts for Seek from here on.
+  void Synced();
+
+  // Data was lost on its way to the disk: each handle that is open is told once.
+  void Lose(int error);
+  // How often that was; the errno of the last; whether plain writes are told.
+  uint64_t losses() const;
+  int last_loss() const;
+  bool writes_tell_losses() const;
+
+  // Names, which a FakeFileSystem gives and takes.
+  void AddName();
+  void RemoveName();
 
   // For tests.
   uint64_t number() const { return number_; }
@@ -83,7 +106,7 @@ class FakeInode {
   void SetModified(const FileTime& time);
   uint64_t size() const;
   std::vector<std::byte> Bytes(uint64_t offset, uint64_t length) const;  // zeroes past the end
-  std::shared_ptr<FakeInode> Clone() const;  // same number, same abilities
+  std::shared_ptr<FakeInode> Clone() const;  // same number, same abilities, no name
 
  private:
   using Block = std::array<std::byte, kBlockSize>;
@@ -108,6 +131,10 @@ class FakeInode {
   Abilities abilities_ ADDCOW_GUARDED_BY(mutex_);
   uint64_t size_ ADDCOW_GUARDED_BY(mutex_) = 0;
   FileInfo rights_ ADDCOW_GUARDED_BY(mutex_);  // of which only rights and time count
+  uint64_t names_ ADDCOW_GUARDED_BY(mutex_) = 0;
+  uint64_t losses_ ADDCOW_GUARDED_BY(mutex_) = 0;
+  int last_loss_ ADDCOW_GUARDED_BY(mutex_) = 0;
+  std::set<uint64_t> unsynced_holes_ ADDCOW_GUARDED_BY(mutex_);  // blocks, written since
   std::map<const void*, LockKind> locks_ ADDCOW_GUARDED_BY(mutex_);
   // Not there: a hole. Null: unwritten. The bytes past the end are zero.
   std::map<uint64_t, std::shared_ptr<Block>> blocks_ ADDCOW_GUARDED_BY(mutex_);
@@ -123,7 +150,8 @@ class FakeFile final : public File {
       : File(std::move(name)),
         inode_(std::move(inode)),
         access_(access),
-        ticket_(std::move(ticket)) {}
+        ticket_(std::move(ticket)),
+        told_(inode_->losses()) {}
   ~FakeFile() override { inode_->Unlock(this); }
 
   const FakeInode& inode() const { return *inode_; }
@@ -139,8 +167,8 @@ class FakeFile final : public File {
   SysResult<StorageRun> DoStorageAt(uint64_t offset, uint64_t length) override {
     return inode_->StorageAt(offset, length);
   }
-  SysResult<void> DoSyncData() override { return {}; }
-  SysResult<void> DoSync() override { return {}; }
+  SysResult<void> DoSyncData() override;
+  SysResult<void> DoSync() override { return DoSyncData(); }
   SysResult<uint64_t> DoSize() override { return inode_->Size(); }
   SysResult<void> DoTruncate(uint64_t size) override;
   SysResult<uint64_t> DoSeekData(uint64_t offset) override { return inode_->SeekData(offset); }
@@ -148,12 +176,19 @@ class FakeFile final : public File {
   SysResult<void> DoStartWriteback(uint64_t, uint64_t) override { return {}; }
   SysResult<void> DoPrefetch(uint64_t, uint64_t) override { return {}; }
   SysResult<FileInfo> DoInfo() override { return inode_->Info(); }
+  SysResult<std::unique_ptr<File>> DoReopen() override {
+    return std::make_unique<FakeFile>(name(), inode_, access_, ticket_);
+  }
   SysResult<void> DoLock(LockKind kind) override { return inode_->Lock(this, kind); }
   SysResult<FileUse> DoUseByOthers() override { return inode_->UseByOthers(this); }
 
   const std::shared_ptr<FakeInode> inode_;
   const Access access_;
   const std::shared_ptr<void> ticket_;
+  std::atomic<uint64_t> told_;  // losses that this handle knows of
+
+  // The errno of a loss that it has not told yet.
+  SysResult<void> TellLoss();
 };
 
 }  // namespace addcow

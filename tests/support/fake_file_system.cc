@@ -88,6 +88,7 @@ Result<std::unique_ptr<File>> FakeFileSystem::Create(const std::string& path,
       inode->SetRights(model.permissions, model.owner, model.group);
       break;
   }
+  inode->AddName();
   files_[absolute] = inode;
   return std::make_unique<FakeFile>(path, inode, FakeFile::Access::kReadWrite, open_files_);
 }
@@ -105,8 +106,11 @@ Status FakeFileSystem::Rename(const std::string& from, const std::string& to, Re
   if (mode == RenameMode::kKeepExisting && !can_keep_existing_)
     return Fail(Error::System(EOPNOTSUPP, "link", to));
   if (source == target) return {};
-  files_[target] = found->second;
-  files_.erase(source);
+  const auto inode = found->second;
+  files_.erase(found);
+  if (const auto replaced = files_.find(target); replaced != files_.end())
+    replaced->second->RemoveName();
+  files_[target] = inode;
   return {};
 }
 
@@ -114,7 +118,10 @@ Status FakeFileSystem::Remove(const std::string& path) {
   MutexLock lock(mutex_);
   const std::string absolute = Absolute(path);
   if (directories_.contains(absolute)) return Fail(Error::System(EISDIR, "unlink", path));
-  if (files_.erase(absolute) == 0) return Fail(Error::System(ENOENT, "unlink", path));
+  const auto found = files_.find(absolute);
+  if (found == files_.end()) return Fail(Error::System(ENOENT, "unlink", path));
+  found->second->RemoveName();
+  files_.erase(found);
   return {};
 }
 
@@ -130,6 +137,15 @@ Result<bool> FakeFileSystem::Exists(const std::string& path) {
   MutexLock lock(mutex_);
   const std::string absolute = Absolute(path);
   return files_.contains(absolute) || directories_.contains(absolute);
+}
+
+Result<FileInfo> FakeFileSystem::Identify(const std::string& path) {
+  MutexLock lock(mutex_);
+  const auto found = files_.find(Absolute(path));
+  if (found == files_.end()) return Fail(Error::System(ENOENT, "stat", path));
+  auto info = found->second->Info();
+  if (!info) return Fail(Error::System(info.error(), "stat", path));
+  return *info;
 }
 
 Result<std::string> FakeFileSystem::RealPath(const std::string& path) {
@@ -149,7 +165,10 @@ void FakeFileSystem::MakeDirectory(const std::string& path) {
 void FakeFileSystem::PutName(const std::string& path, std::shared_ptr<FakeInode> inode) {
   MakeDirectory(DirectoryOf(path));
   MutexLock lock(mutex_);
-  files_[Absolute(path)] = std::move(inode);
+  inode->AddName();
+  auto& place = files_[Absolute(path)];
+  if (place != nullptr) place->RemoveName();
+  place = std::move(inode);
 }
 
 std::shared_ptr<FakeInode> FakeFileSystem::Put(const std::string& path, uint64_t size) {
@@ -204,6 +223,7 @@ std::unique_ptr<FakeFileSystem> FakeFileSystem::Clone() const {
   for (const auto& [name, inode] : files_) {
     auto& copy = clones[inode.get()];
     if (copy == nullptr) copy = inode->Clone();
+    copy->AddName();
     clone->files_[name] = copy;
   }
   clone->links_ = links_;

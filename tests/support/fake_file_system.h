@@ -43,6 +43,7 @@ class FakeFileSystem final : public FileSystem {
   Status Remove(const std::string& path) override;
   Status SyncDirectory(const std::string& directory) override;
   Result<bool> Exists(const std::string& path) override;
+  Result<FileInfo> Identify(const std::string& path) override;
   Result<std::string> RealPath(const std::string& path) override;
 
   // For tests. Put and MakeDirectory make the directories above as well.

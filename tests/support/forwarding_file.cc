@@ -113,6 +113,15 @@ SysResult<FileInfo> ForwardingFile::DoInfo() {
   return Pass({OpKind::kInfo, name()}, [&](const Verdict&) { return inner_->DoInfo(); });
 }
 
+SysResult<std::unique_ptr<File>> ForwardingFile::DoReopen() {
+  return Pass({OpKind::kReopen, name()},
+              [&](const Verdict&) -> SysResult<std::unique_ptr<File>> {
+                auto file = inner_->DoReopen();
+                if (!file) return file;
+                return std::make_unique<ForwardingFile>(std::move(*file), interceptor_);
+              });
+}
+
 SysResult<void> ForwardingFile::DoLock(LockKind kind) {
   return Pass({OpKind::kLock, name()}, [&](const Verdict&) { return inner_->DoLock(kind); });
 }
@@ -173,6 +182,10 @@ Status ForwardingFileSystem::SyncDirectory(const std::string& directory) {
 
 Result<bool> ForwardingFileSystem::Exists(const std::string& path) {
   return Pass({OpKind::kExists, path}, [&] { return inner_.Exists(path); });
+}
+
+Result<FileInfo> ForwardingFileSystem::Identify(const std::string& path) {
+  return Pass({OpKind::kIdentify, path}, [&] { return inner_.Identify(path); });
 }
 
 Result<std::string> ForwardingFileSystem::RealPath(const std::string& path) {

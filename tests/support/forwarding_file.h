@@ -62,6 +62,7 @@ class ForwardingFile final : public File {
   SysResult<void> DoStartWriteback(uint64_t offset, uint64_t length) override;
   SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) override;
   SysResult<FileInfo> DoInfo() override;
+  SysResult<std::unique_ptr<File>> DoReopen() override;
   SysResult<void> DoLock(LockKind kind) override;
   SysResult<FileUse> DoUseByOthers() override;
 
@@ -91,6 +92,7 @@ class ForwardingFileSystem final : public FileSystem {
   Status Remove(const std::string& path) override;
   Status SyncDirectory(const std::string& directory) override;
   Result<bool> Exists(const std::string& path) override;
+  Result<FileInfo> Identify(const std::string& path) override;
   Result<std::string> RealPath(const std::string& path) override;
 
  private:

@@ -44,6 +44,8 @@ const char* Name(OpKind kind) {
       return "prefetch";
     case OpKind::kInfo:
       return "info";
+    case OpKind::kReopen:
+      return "open again";
     case OpKind::kLock:
       return "lock";
     case OpKind::kOpen:
@@ -58,6 +60,8 @@ const char* Name(OpKind kind) {
       return "sync directory";
     case OpKind::kExists:
       return "exists";
+    case OpKind::kIdentify:
+      return "identify";
     case OpKind::kRealPath:
       return "real path";
   }

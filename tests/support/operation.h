@@ -34,6 +34,7 @@ enum class OpKind {
   kSeekHole,
   kPrefetch,
   kInfo,
+  kReopen,
   kLock,
   // Of a FileSystem.
   kOpen,  // OpenBeneath too
@@ -42,6 +43,7 @@ enum class OpKind {
   kRemove,
   kSyncDirectory,
   kExists,
+  kIdentify,
   kRealPath,
 };
 

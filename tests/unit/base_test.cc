@@ -123,6 +123,13 @@ TEST(Error, CorruptFileSystemIsNotACorruptImage) {
   EXPECT_EQ(Error::Because(kErrCorrupt, "x", "bad").code(), kErrCorrupt);
 }
 
+TEST(Error, AnotherCodeLeavesTheWords) {
+  const Error error = Error::System(ENOSPC, "fdatasync", "f").WithCode(EIO);
+  EXPECT_EQ(error.code(), EIO);
+  EXPECT_EQ(error.Message(), Error::System(ENOSPC, "fdatasync", "f").Message());
+  EXPECT_EQ(Error::Because(EINVAL, "f", "is odd").WithCode(EIO).Message(), "f: is odd");
+}
+
 TEST(Error, KeepsWhatItWasMadeOf) {
   const Error error = Error::Io(ENOSPC, "pwrite", "test.raw", 512, 1);
   EXPECT_EQ(error.code(), ENOSPC);

@@ -26,19 +26,20 @@ class ImageFua : public DeferredFixture {
     Write(offset, random_.Bytes(length), Fua::kYes);
     return Done();
   }
-  // The bytes are written twice: which half failed must be known.
   static Lines Durably(const std::string& range) {
-    return {"write /vm/disk.raw " + range, "write durably /vm/disk.raw " + range};
+    return {"write durably /vm/disk.raw " + range};
   }
-  void FailWrites(int error, bool durable_only) {
+  void FailDurableWrites(int error) {
     faults_.Set({.at = 1,
                  .error = error,
                  .lasting = FaultPlan::Lasting::kPersistent,
-                 .where = [durable_only](const Operation& operation) {
-                   return operation.kind == OpKind::kWriteDurably ||
-                          (!durable_only && operation.kind == OpKind::kWrite);
+                 .where = [](const Operation& operation) {
+                   return operation.kind == OpKind::kWriteDurably;
                  }});
   }
+  // Data of the image file does not get to the disk; the kernel tells each open
+  // file description once.
+  void Lose(int error) { Inode(kImagePath).Lose(error); }
 };
 
 // One write.
@@ -46,8 +47,9 @@ class ImageFua : public DeferredFixture {
 TEST_F(ImageFua, WriteToADurableClusterSyncsNothingElse) {
   MakeDurable();
   Write(100, Repeat(1, 10), Fua::kYes);
-  // The size: was the file truncated meanwhile?
-  EXPECT_EQ(All(), (Lines{"size /vm/disk.raw", "write /vm/disk.raw 100+10",
+  // Were the files truncated or removed meanwhile?
+  EXPECT_EQ(All(), (Lines{"size /vm/disk.raw", "info /vm/disk.raw", "identify /vm/disk.raw",
+                          "size /vm/x.add-cow", "info /vm/x.add-cow", "identify /vm/x.add-cow",
                           "write durably /vm/disk.raw 100+10"}));
   ExpectAsReference();
   Reopen();
@@ -97,8 +99,8 @@ TEST_F(ImageFua, OtherClustersMayBePending) {
 TEST_F(ImageFua, ShortDurableWriteGoesOn) {
   MakeDurable();
   faults_.Set({.at = 1, .effect = FaultPlan::Effect::kShort});
-  EXPECT_EQ(FuaWrite(0, 512), (Lines{"write /vm/disk.raw 0+512", "write /vm/disk.raw 256+256",
-                                     "write durably /vm/disk.raw 0+512"}));
+  EXPECT_EQ(FuaWrite(0, 512),
+            (Lines{"write durably /vm/disk.raw 0+512", "write durably /vm/disk.raw 256+256"}));
   ExpectAsReference();
 }
 
@@ -186,62 +188,73 @@ TEST_F(ImageFua, WriteToADurableClusterWaitsForASyncOnly) {
   publishing.Release();
 }
 
-// The kernel tells of a failure once: here the durable write hears of it, and
-// what it cost may be the flush's.
-TEST_F(ImageFua, FailureBesideAFlushFailsTheFlushToo) {
+// A durable write is told of what was lost, and so is the flush beside it: each has
+// a description of its own. Nobody waits.
+TEST_F(ImageFua, LossThatADurableWriteIsToldOfFailsTheFlushBesideIt) {
+  MakeDurable();
+  Write(kC, kC);
+  Gate::Stop syncing = gate_.ParkBefore(OpKind::kSyncData, kImagePath);
+  Racer flusher([&] { EXPECT_TRUE(FailsWith(image_->Flush(), EIO)); });
+  syncing.WaitUntilParked();
+  Lose(EIO);
+  EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), EIO));
+  EXPECT_FALSE(image_->writable());
+  syncing.Release();
+  flusher.Join();
+  EXPECT_FALSE(BitOnDisk(1));
+}
+
+TEST_F(ImageFua, LossThatAFlushIsToldOfFailsTheDurableWriteBesideIt) {
   MakeDurable();
   Write(kC, kC);
   Gate::Stop writing = gate_.ParkBefore(OpKind::kWriteDurably, kImagePath);
-  faults_.Set({.at = 1, .error = EIO, .where = [](const Operation& operation) {
-                 return operation.kind == OpKind::kWriteDurably;
-               }});
   Racer writer(
       [&] { EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), EIO)); });
   writing.WaitUntilParked();
-  Racer flusher([&] { EXPECT_TRUE(FailsWith(image_->Flush(), EIO)); });
-  flusher.WaitUntilBlockedOrDone();
-  EXPECT_FALSE(flusher.done());
+  Lose(EIO);
+  EXPECT_TRUE(FailsWith(image_->Flush(), EIO));
   writing.Release();
   writer.Join();
-  flusher.Join();
-  EXPECT_EQ(log_.Count(OpKind::kSyncData), 0u);
 }
 
-TEST_F(ImageFua, WriteBesideASyncWaitsAndThenSyncsItsOwnBytes) {
+// A plain write is told, as on NFS; its client has an error for it, and writes
+// once more. That proves nothing to a flush.
+TEST_F(ImageFua, LossThatAPlainWriteIsToldOfFailsTheNextFlush) {
+  MakeDurable();
+  Inode(kImagePath).SetAbilities({.writes_tell_losses = true});
+  Write(kC, kC);
+  Lose(EIO);
+  EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 2 * kC), EIO));
+  EXPECT_TRUE(image_->writable());
+  EXPECT_OK(image_->Write(Repeat(1, 512), 2 * kC));
+  EXPECT_TRUE(FailsWith(image_->Flush(), EIO));
+  EXPECT_FALSE(image_->writable());
+  EXPECT_FALSE(BitOnDisk(1));
+}
+
+// ENOSPC of its second half: data was lost, and perhaps that of others.
+TEST_F(ImageFua, LossForWantOfRoomThatADurableWriteIsToldOfFailsTheNextFlush) {
+  for (const int error : {ENOSPC, EDQUOT, EFBIG}) {
+    MakeDurable();
+    Write(kC, kC);
+    Lose(error);
+    EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), error));
+    EXPECT_TRUE(image_->writable());
+    EXPECT_TRUE(FailsWith(image_->Flush(), EIO));
+    EXPECT_FALSE(image_->writable());
+    EXPECT_FALSE(BitOnDisk(1));
+  }
+}
+
+TEST_F(ImageFua, WriteBesideASyncDoesNotWaitForIt) {
   MakeDurable();
   Write(kC, kC);
   Gate::Stop syncing = gate_.ParkBefore(OpKind::kSyncData, kImagePath);
   Racer flusher([&] { EXPECT_OK(image_->Flush()); });
   syncing.WaitUntilParked();
-  Racer writer([&] { EXPECT_OK(image_->Write(Repeat(1, 512), 0, Fua::kYes)); });
-  writer.WaitUntilBlockedOrDone();
-  EXPECT_FALSE(writer.done());
-  EXPECT_EQ(log_.Count(OpKind::kWriteDurably), 0u);
-  syncing.Release();
-  writer.Join();
-  flusher.Join();
+  EXPECT_OK(image_->Write(Repeat(1, 512), 0, Fua::kYes));
   EXPECT_EQ(log_.Count(OpKind::kWriteDurably), 1u);
-  EXPECT_EQ(log_.Count(OpKind::kSyncData), 2u);
-}
-
-// The flush is told of the failure, and it may have been this write's.
-TEST_F(ImageFua, WriteBesideASyncThatFailsFailsToo) {
-  MakeDurable();
-  Write(kC, kC);
-  Gate::Stop syncing = gate_.ParkBefore(OpKind::kSyncData, kImagePath);
-  faults_.Set({.at = 1, .error = EIO, .where = [](const Operation& operation) {
-                 return operation.kind == OpKind::kSyncData;
-               }});
-  Racer flusher([&] { EXPECT_TRUE(FailsWith(image_->Flush(), EIO)); });
-  syncing.WaitUntilParked();
-  Racer writer(
-      [&] { EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), EIO)); });
-  writer.WaitUntilBlockedOrDone();
-  EXPECT_FALSE(writer.done());
   syncing.Release();
-  writer.Join();
-  flusher.Join();
-  EXPECT_EQ(log_.Count(OpKind::kWriteDurably), 0u);
 }
 
 // So that those beside each other share one: a sync for each would cost more.
@@ -250,12 +263,9 @@ TEST_F(ImageFua, WriteBesideAnotherFlushes) {
   Gate::Stop first_syncs = gate_.ParkBefore(OpKind::kWriteDurably, kImagePath);
   Racer first([&] { EXPECT_OK(image_->Write(Repeat(1, 512), 0, Fua::kYes)); });
   first_syncs.WaitUntilParked();
-  Racer second([&] { EXPECT_OK(image_->Write(Repeat(2, 512), 512, Fua::kYes)); });
-  second.WaitUntilBlockedOrDone();
-  EXPECT_FALSE(second.done());
+  EXPECT_OK(image_->Write(Repeat(2, 512), 512, Fua::kYes));
   first_syncs.Release();
   first.Join();
-  second.Join();
   EXPECT_EQ(log_.Count(OpKind::kWriteDurably), 1u);
   EXPECT_EQ(log_.Count(OpKind::kSyncData), 1u);
   EXPECT_EQ(FuaWrite(0, 512), Durably("0+512"));  // alone again
@@ -274,7 +284,14 @@ TEST_F(ImageFua, WriteBesideAnotherDoesNotFailForWhatKeepsOthersFromTheDisk) {
   first_syncs.Release();
   first.Join();
   second.Join();
-  EXPECT_EQ(log_.Count(OpKind::kWriteDurably), 2u);
+  // Its own bytes are synced, and written once.
+  EXPECT_EQ(log_.Count(OpKind::kWriteDurably), 1u);
+  EXPECT_EQ(log_.Records([](const Operation& operation) {
+                  return operation.kind == OpKind::kWrite && operation.offset == 512;
+                })
+                .size(),
+            1u);
+  EXPECT_EQ(Done().back(), kSyncImage);
 }
 
 TEST_F(ImageFua, EmptyWriteFlushes) {
@@ -288,24 +305,24 @@ TEST_F(ImageFua, EmptyWriteFlushes) {
 TEST_F(ImageFua, WhatTheFileSystemCannotDoIsNotTriedAgain) {
   MakeDurable();
   Inode(kImagePath).SetAbilities({.write_durably = false});
-  EXPECT_EQ(FuaWrite(0, 512), (Lines{"write /vm/disk.raw 0+512",
-                                     "write durably /vm/disk.raw 0+512", kSyncImage}));
+  EXPECT_EQ(FuaWrite(0, 512), (Lines{"write durably /vm/disk.raw 0+512",
+                                     "write /vm/disk.raw 0+512", kSyncImage}));
   EXPECT_EQ(FuaWrite(512, 512), (Lines{"write /vm/disk.raw 512+512", kSyncImage}));
   ExpectAsReference();
 }
 
 TEST_F(ImageFua, RefusedFlagIsTakenForCannot) {
   MakeDurable();
-  FailWrites(EINVAL, true);
-  EXPECT_EQ(FuaWrite(0, 512), (Lines{"write /vm/disk.raw 0+512",
-                                     "write durably /vm/disk.raw 0+512", kSyncImage}));
+  FailDurableWrites(EINVAL);
+  EXPECT_EQ(FuaWrite(0, 512), (Lines{"write durably /vm/disk.raw 0+512",
+                                     "write /vm/disk.raw 0+512", kSyncImage}));
   faults_.Clear();
   EXPECT_EQ(FuaWrite(0, 512), (Lines{"write /vm/disk.raw 0+512", kSyncImage}));
 }
 
 TEST_F(ImageFua, FailureIsAFailedSync) {
   MakeDurable();
-  FailWrites(EIO, true);
+  FailDurableWrites(EIO);
   EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), EIO));
   faults_.Clear();
   log_.Clear();
@@ -315,53 +332,57 @@ TEST_F(ImageFua, FailureIsAFailedSync) {
   EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), kC), EIO));
   EXPECT_EQ(Done(), Lines{});
   EXPECT_EQ(messages_.size(), 1u);
-  reference_->Write(Repeat(1, 512), 0);  // it is in the file, perhaps not on the disk
   ExpectAsReference();
 }
 
-TEST_F(ImageFua, NoRoomForTheDataIsTheWritesOwnFailure) {
+// Some file systems take RWF_DSYNC and do not keep it.
+TEST_F(ImageFua, WhereTheFileSystemIsNotWellKnownAFlushDoesIt) {
+  MakeDurable();
+  image_.reset();
+  Inode(kImagePath).SetAbilities({.well_known = false});
+  Reopen();
+  Flush();  // what was found is durable
+  EXPECT_EQ(FuaWrite(0, 512), (Lines{"write /vm/disk.raw 0+512", kSyncImage}));
+  ExpectAsReference();
+}
+
+TEST_F(ImageFua, NoRoomIsTheWritesOwnFailure) {
   for (const int error : {ENOSPC, EDQUOT, EFBIG}) {
     MakeDurable();
-    FailWrites(error, false);
+    Write(kC, kC);
+    FailDurableWrites(error);
     EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), error));
     EXPECT_TRUE(image_->writable());
+    EXPECT_EQ(messages_, Lines{});
     faults_.Clear();
+    EXPECT_OK(image_->Flush());
+    EXPECT_TRUE(BitOnDisk(1));
     EXPECT_EQ(FuaWrite(0, 512), Durably("0+512"));
     ExpectAsReference();
   }
 }
 
-// The data found room; so it was the sync that did not.
-TEST_F(ImageFua, NoRoomAlthoughTheDataHasSomeIsAFailedSync) {
-  for (const int error : {ENOSPC, EDQUOT, EFBIG}) {
-    MakeDurable();
-    messages_.clear();
-    FailWrites(error, true);
-    EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), EIO)) << error;
-    EXPECT_FALSE(image_->writable()) << error;
-    EXPECT_EQ(messages_.size(), 1u) << error;
-  }
+// A part of it may be there.
+TEST_F(ImageFua, CloseFlushesWhatAFailedWriteLeft) {
+  MakeDurable();
+  FailDurableWrites(ENOSPC);
+  EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), ENOSPC));
+  log_.Clear();
+  EXPECT_OK(image_->Close());
+  EXPECT_EQ(Done(), Lines{kSyncImage});
 }
 
-// The kernel tells one of two of a failure that may have cost both.
-TEST_F(ImageFua, FailureOfAnotherOneBesideItIsItsOwnToo) {
+// The one beside it has its own bytes synced, by the description that is told.
+TEST_F(ImageFua, LossOfAnotherOneBesideItIsItsOwnToo) {
   MakeDurable();
-  Gate::Stop failing = gate_.ParkBefore([](const Operation& operation) {
-    return operation.kind == OpKind::kWriteDurably && operation.offset == 0;
-  });
-  faults_.Set({.at = 1, .error = EIO, .where = [](const Operation& operation) {
-                 return operation.kind == OpKind::kWriteDurably && operation.offset == 0;
-               }});
+  Gate::Stop failing = gate_.ParkBefore(OpKind::kWriteDurably, kImagePath);
   Racer first(
       [&] { EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), EIO)); });
   failing.WaitUntilParked();
-  Racer second(
-      [&] { EXPECT_TRUE(FailsWith(image_->Write(Repeat(2, 512), 512, Fua::kYes), EIO)); });
-  second.WaitUntilBlockedOrDone();
-  EXPECT_FALSE(second.done());
+  Lose(EIO);
+  EXPECT_TRUE(FailsWith(image_->Write(Repeat(2, 512), 512, Fua::kYes), EIO));
   failing.Release();
   first.Join();
-  second.Join();
 }
 
 }  // namespace

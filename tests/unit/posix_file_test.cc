@@ -410,6 +410,49 @@ TEST_F(PosixFileSystemTest, OpensBeneathAFolderAndNowhereElse) {
   EXPECT_TRUE(FailsWith(open("sub"), EISDIR));
 }
 
+// By no name: the file is renamed, and another has its name.
+TEST_F(PosixFileSystemTest, OpensTheSameFileAgain) {
+  const auto file = Create("f");
+  ASSERT_OK(file->Write(Repeat(1, 10), 0));
+  ASSERT_EQ(::rename((directory_ / "f").c_str(), (directory_ / "g").c_str()), 0);
+  (void)Create("f");
+  ASSERT_OK_AND_ASSIGN(const auto again, file->Reopen());
+  ASSERT_OK(again->Write(Repeat(2, 5), 0));
+  std::vector<std::byte> bytes(10);
+  ASSERT_OK(file->ReadExactly(bytes, 0));
+  EXPECT_EQ(bytes[0], std::byte{2});
+  ASSERT_OK_AND_ASSIGN(const auto reader, posix_.Open(directory_ / "g", OpenMode::kReadOnly));
+  ASSERT_OK_AND_ASSIGN(const auto reads_only, reader->Reopen());
+  EXPECT_TRUE(FailsWith(reads_only->Write(Repeat(3, 5), 0), EBADF));
+}
+
+TEST_F(PosixFileSystemTest, FileOpenedAgainHasNoPartInTheLock) {
+  const auto file = Create("f");
+  ASSERT_OK(file->Lock(LockKind::kWrite));
+  {
+    ASSERT_OK_AND_ASSIGN(const auto again, file->Reopen());
+    EXPECT_TRUE(FailsWith(again->Lock(LockKind::kRead), EBUSY));
+  }
+  // Closing it has not taken the lock away.
+  ASSERT_OK_AND_ASSIGN(const auto other, posix_.Open(directory_ / "f", OpenMode::kReadWrite));
+  EXPECT_TRUE(FailsWith(other->Lock(LockKind::kRead), EBUSY));
+}
+
+TEST_F(PosixFileSystemTest, TellsWhichFileANameLeadsToAndHowManyNamesItHas) {
+  const auto file = Create("f");
+  ASSERT_EQ(::link((directory_ / "f").c_str(), (directory_ / "g").c_str()), 0);
+  ASSERT_EQ(::symlink("g", (directory_ / "link").c_str()), 0);
+  ASSERT_OK_AND_ASSIGN(FileInfo info, file->Info());
+  EXPECT_EQ(info.names, 2u);
+  ASSERT_OK_AND_ASSIGN(const FileInfo there, posix_.Identify(directory_ / "link"));
+  EXPECT_TRUE(there.SameFile(info));
+  ASSERT_OK(posix_.Remove(directory_ / "f"));
+  ASSERT_OK(posix_.Remove(directory_ / "g"));
+  EXPECT_TRUE(FailsWith(posix_.Identify(directory_ / "f"), ENOENT));
+  ASSERT_OK_AND_ASSIGN(info, file->Info());
+  EXPECT_EQ(info.names, 0u);
+}
+
 TEST_F(PosixFileSystemTest, RealPathFollowsLinks) {
   (void)Create("f");
   ASSERT_EQ(::symlink("f", (directory_ / "link").c_str()), 0);

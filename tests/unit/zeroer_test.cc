@@ -20,7 +20,10 @@ namespace {
 // A file of 1 MiB of ones.
 class ZeroerTest : public testing::Test {
  protected:
-  ZeroerTest() { (void)inode_->Write(Repeat(1, kMiB), 0); }
+  ZeroerTest() {
+    (void)inode_->Write(Repeat(1, kMiB), 0);
+    EXPECT_OK(holes_.Settle(file_));
+  }
 
   std::vector<std::string> Tried() {
     auto lines = log_.Changes();
@@ -38,7 +41,8 @@ class ZeroerTest : public testing::Test {
   OperationLog log_;
   ForwardingFile file_{
       std::make_unique<ForwardingFile>(std::make_unique<FakeFile>("f", inode_), faults_), log_};
-  Zeroer zeroer_{file_};
+  Holes holes_{file_};
+  Zeroer zeroer_{file_, holes_};
 };
 
 using Lines = std::vector<std::string>;
