@@ -194,14 +194,16 @@ int addcow_pwrite(void*, const void* buffer, uint32_t count, uint64_t offset, ui
 }
 
 int addcow_flush(void* handle, uint32_t) {
-  // A client that may not write has nothing to flush, and must not make us
-  // set ALL_ALLOCATED.
-  if (static_cast<const Connection*>(handle)->readonly) return 0;
+  // A client that may not write must not make us set ALL_ALLOCATED. But what it
+  // is told must be true: nbdkit's retry filter can open a read-only connection
+  // to ask again after a flush that failed.
+  const FlushFor whom =
+      static_cast<const Connection*>(handle)->readonly ? FlushFor::kReader : FlushFor::kWriter;
   if (addcow_debug_flush)
     nbdkit_debug("flush: %llu of %llu clusters allocated",
                  static_cast<unsigned long long>(image->bitmap().allocated()),
                  static_cast<unsigned long long>(image->bitmap().clusters()));
-  return AtBoundary([] { return image->Flush(); });
+  return AtBoundary([whom] { return image->Flush(whom); });
 }
 
 int addcow_zero(void*, uint32_t count, uint64_t offset, uint32_t flags) {
