@@ -6,7 +6,7 @@
  *
  *   CALL AT ERROR PART
  *
- * CALL is a function's name below, or "any". AT is the number of the first
+ * CALL is a function's name below, "any", or "loss". AT is the number of the first
  * matching call that fails, counted from when the line was written; "3+" means
  * that one and all later ones. ERROR is an errno's number; 0 makes pread and
  * pwrite transfer half, and touches no other call; -2 sends the process signal 2
@@ -14,6 +14,10 @@
  * path has PART in it match; the path of pthread_create is "thread". While there is no such file nothing fails, so a
  * test turns faults on and off under a running server. Each fault adds a line
  * to $ADDCOW_FAULT.hits.
+ *
+ * "loss": data of the file did not get to the disk. As the kernel does on NFS,
+ * each descriptor is told once, by whichever of its pwrite, pwritev2, fdatasync
+ * and fsync comes first. AT is 1.
  *
  * In C, and not built with a sanitizer: it must not need a run-time of its own.
  */
@@ -32,6 +36,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* The function that is stood in for. */
@@ -100,14 +106,58 @@ out:
   return result;
 }
 
+#define MAX_FDS 1024
+
+/* The errno of a loss that this descriptor has not been told of, or -1. */
+static int
+loss (const char *call, int fd, const char *path)
+{
+  static char told_line[sizeof last_line];
+  static bool told[MAX_FDS];
+  const char *control = getenv ("ADDCOW_FAULT");
+  char line[sizeof last_line], part[256];
+  int error, result = -1;
+
+  if (control == NULL || fd >= MAX_FDS ||
+      read_line (control, line, sizeof line) <= 0 ||
+      sscanf (line, "loss 1 %d %255s", &error, part) != 2 ||
+      strstr (path, part) == NULL)
+    return -1;
+  pthread_mutex_lock (&lock);
+  if (strcmp (line, told_line) != 0) {
+    strcpy (told_line, line);
+    memset (told, 0, sizeof told);
+  }
+  if (!told[fd]) {
+    told[fd] = true;
+    note_hit (control, call, path);
+    result = error;
+  }
+  pthread_mutex_unlock (&lock);
+  return result;
+}
+
+static bool
+tells_losses (const char *call)
+{
+  return strcmp (call, "pwrite") == 0 || strcmp (call, "pwritev2") == 0 ||
+    strcmp (call, "fdatasync") == 0 || strcmp (call, "fsync") == 0;
+}
+
 static int
 fault_fd (const char *call, int fd)
 {
   char link[64], path[PATH_MAX] = "";
+  int saved = errno, error = -1;
   snprintf (link, sizeof link, "/proc/self/fd/%d", fd);
-  if (syscall (SYS_readlinkat, AT_FDCWD, link, path, sizeof path - 1) < 0)
+  if (syscall (SYS_readlinkat, AT_FDCWD, link, path, sizeof path - 1) < 0) {
+    errno = saved;
     return -1;
-  return fault (call, path);
+  }
+  if (tells_losses (call))
+    error = loss (call, fd, path);
+  errno = saved;
+  return error > 0 ? error : fault (call, path);
 }
 
 /* Returns from the calling function where the call is to fail. */
@@ -140,6 +190,20 @@ pwrite (int fd, const void *buffer, size_t n, off_t offset)
   int error = fault_fd ("pwrite", fd);
   FAIL_IF (error);
   return REAL (pwrite) (fd, buffer, transfer (n, error), offset);
+}
+
+ssize_t
+pwritev2 (int fd, const struct iovec *parts, int count, off_t offset, int flags)
+{
+  FAIL_IF (fault_fd ("pwritev2", fd));
+  return REAL (pwritev2) (fd, parts, count, offset, flags);
+}
+
+int
+fstatfs (int fd, struct statfs *st)
+{
+  FAIL_IF (fault_fd ("fstatfs", fd));
+  return REAL (fstatfs) (fd, st);
 }
 
 int
@@ -197,6 +261,13 @@ fstat (int fd, struct stat *st)
 {
   FAIL_IF (fault_fd ("fstat", fd));
   return REAL (fstat) (fd, st);
+}
+
+int
+stat (const char *path, struct stat *st)
+{
+  FAIL_IF (fault ("stat", path));
+  return REAL (stat) (path, st);
 }
 
 int
