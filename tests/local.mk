@@ -33,6 +33,7 @@ shell_tests = \
 	tests/shell/test-failed-sync.sh \
 	tests/shell/test-fast-zero.sh \
 	tests/shell/test-fio-verify.sh \
+	tests/shell/test-fuse.sh \
 	tests/shell/test-help-and-dump-plugin.sh \
 	tests/shell/test-hostile-sizes.sh \
 	tests/shell/test-install.sh \
@@ -54,6 +55,7 @@ shell_tests = \
 	tests/shell/test-read-only.sh \
 	tests/shell/test-reflink.sh \
 	tests/shell/test-refusals.sh \
+	tests/shell/test-removed-files.sh \
 	tests/shell/test-request-cost.sh \
 	tests/shell/test-run-script.sh \
 	tests/shell/test-sandbox.sh \
@@ -62,6 +64,7 @@ shell_tests = \
 	tests/shell/test-sparse-random.sh \
 	tests/shell/test-style.sh \
 	tests/shell/test-symbols.sh \
+	tests/shell/test-sync-descriptions.sh \
 	tests/shell/test-sync-interval.sh \
 	tests/shell/test-tool-check.sh \
 	tests/shell/test-tool-create.sh \

@@ -44,6 +44,15 @@ tests_nbd_nbd_tests_LDADD = $(test_ldadd) $(LIBNBD_LIBS)
 endif
 endif
 
+# The file system of tests/shell/test-fuse.sh.
+EXTRA_DIST += tests/fuse/small_fuse.c
+if HAVE_FUSE3
+check_PROGRAMS += tests/fuse/small-fuse
+tests_fuse_small_fuse_SOURCES = tests/fuse/small_fuse.c
+tests_fuse_small_fuse_CPPFLAGS = $(FUSE3_CFLAGS)
+tests_fuse_small_fuse_LDADD = $(FUSE3_LIBS)
+endif
+
 # For LD_PRELOAD, by the shell tests. Not fortified: that would have inline
 # functions of the same names.
 check_LTLIBRARIES += tests/fault/fault-shim.la
