@@ -59,7 +59,7 @@ struct FileInfo {
   uint32_t owner = 0;
   uint32_t group = 0;
   FileTime modified = {};  // for a block device it says nothing of its contents
-  uint64_t names = 1;            // how many lead to it; 0 for some file systems always
+  uint64_t names = 1;      // how many lead to it; 0 for some file systems always
   // Removed, but kept by its file system (NFS, FUSE) until it is closed.
   bool hidden = false;
   // On ext4, XFS, btrfs or tmpfs, or a block device: durable writes are durable

@@ -55,7 +55,7 @@ class FakeInode {
     // them are left is told.
     uint64_t most_blocks = UINT64_MAX;
     uint64_t size_limit = UINT64_MAX;  // EFBIG: writing at or past it
-    bool well_known = true;     // FileInfo's
+    bool well_known = true;            // FileInfo's
     // Holes are told without what no sync has covered, as by FUSE with a
     // write-back cache.
     bool seek_knows_unsynced = true;
