@@ -15,6 +15,7 @@ bench_sources = \
 bench_results = \
 	bench/results/2026-11-27.json bench/results/2026-11-27.md \
 	bench/results/2026-11-27.png bench/results/2026-11-27.svg \
+	bench/results/2026-11-27-short.png bench/results/2026-11-27-short.svg \
 	bench/results/2026-11-27-before.json bench/results/2026-11-27-before.md \
 	bench/results/2026-11-27-btrfs.json bench/results/2026-11-27-btrfs.md \
 	bench/results/2026-11-27-copies.json bench/results/2026-11-27-copies.md \

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""From samples to the table, the JSON and the plot. Does no measuring, so that
+"""From samples to the tables, the JSON and the plots. Does no measuring, so that
 a test can give it samples of its own.
+
+  report.py RESULT.json...   draws the plots of a run that is kept anew, beside it,
+                             and prints the short table, which README.md has
 
 A ratio is taken within one round, against the raw limit measured in the same
 round; what is shown is the median of the rounds' ratios, not the ratio of
@@ -11,8 +14,23 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 
 TOP = os.path.dirname(os.path.abspath(__file__))
+
+# What README.md shows: one row for each thing that a user does, the good and the
+# bad, in words that leave room for all servers in less than a hundred columns.
+SHORT = {
+    "randread-4k": "random read 4k, unallocated",
+    "randwrite-4k-first": "random write 4k, first touch",
+    "randwrite-4k-flush": "random write 4k, first touch, flushed",
+    "write-1M-first": "sequential write 1M, first touch",
+    "randwrite-4k-allocated": "random write 4k, allocated",
+}
+SHORT_SERVERS = {
+    "raw": "MB/s", "cow": "cow", "qcow2-threads": "qcow2", "qcow2-io_uring": "io_uring",
+    "qcow2-subclusters": "subclusters", "qcow2-data_file": "data_file", "raw-sparse": "raw, sparse",
+}
 
 
 def speed(sample):
@@ -60,6 +78,33 @@ def table(result):
                       "" if server["durable"] or not workload["flushed"] else " \\*")
                  for server in servers]
         lines.append("| " + " | ".join([workload["title"], *cells, workload["target"]]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def short(result):
+    """The same result with the workloads of SHORT only, in that order; None where
+    it has none of them."""
+    have = {workload["name"]: workload for workload in result["workloads"]}
+    workloads = [{**have[name], "title": title} for name, title in SHORT.items() if name in have]
+    return {**result, "workloads": workloads} if workloads else None
+
+
+def short_table(result):
+    """The Markdown table of README.md: ratios only."""
+    chosen = short(result)
+    if not chosen:
+        return ""
+    servers = chosen["servers"]
+    heads = ["workload"] + [SHORT_SERVERS.get(server["name"], server["title"])
+                            for server in servers]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    found = medians(chosen["samples"])
+    for workload in chosen["workloads"]:
+        row = found.get(workload["name"], {})
+        cells = [cell(server["name"], row.get(server["name"]), "").split(" ")[0] +
+                 ("" if server["durable"] or not workload["flushed"] else " \\*")
+                 for server in servers]
+        lines.append("| " + " | ".join([workload["title"], *cells]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -132,13 +177,19 @@ def plot_data(result):
 
 
 def plot(result, base):
-    """base.png and base.svg; gives the reason where it cannot."""
+    """base.png and base.svg, and base-short.png and .svg of the workloads of SHORT;
+    gives the reason where it cannot."""
     if result["group"] != "fio":
         return "only the fio group has a plot"
     if len(result["servers"]) < 2:
         return "nothing was compared"
     if not shutil.which("gnuplot"):
         return "gnuplot is not installed"
+    chosen = short(result)
+    return draw(result, base) or (draw(chosen, base + "-short") if chosen else None)
+
+
+def draw(result, base):
     data = base + ".plot-data"
     with open(data, "w", encoding="utf-8") as out:
         out.write(plot_data(result))
@@ -146,7 +197,8 @@ def plot(result, base):
         for terminal, ending in (("pngcairo", "png"), ("svg", "svg")):
             done = subprocess.run(
                 ["gnuplot", "-e", f"data='{data}'; picture='{base}.{ending}'; "
-                 f"kind='{terminal}'; servers={len(result['servers']) - 1}",
+                 f"kind='{terminal}'; servers={len(result['servers']) - 1}; "
+                 f"workloads={len(result['workloads'])}",
                  os.path.join(TOP, "ratios.gp")], capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 return f"gnuplot: {done.stderr.strip().splitlines()[-1:]}"
@@ -156,7 +208,7 @@ def plot(result, base):
 
 
 def write(result, directory, name):
-    """Writes name.json, name.md and the plot; gives the Markdown."""
+    """Writes name.json, name.md and the plots; gives the Markdown."""
     base = os.path.join(directory, name)
     reason = plot(result, base)
     if reason:
@@ -168,3 +220,22 @@ def write(result, directory, name):
     with open(base + ".md", "w", encoding="utf-8") as out:
         out.write(text)
     return text
+
+
+def main():
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        print(__doc__)
+        return 0 if sys.argv[1:2] in (["-h"], ["--help"]) else 2
+    for name in sys.argv[1:]:
+        with open(name, encoding="utf-8") as source:
+            result = json.load(source)
+        reason = plot(result, name.removesuffix(".json"))
+        if reason:
+            print(f"{name}: no plot: {reason}", file=sys.stderr)
+            return 1
+        print(short_table(result), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -69,6 +69,38 @@ diff -u want tasks
 printf 'workload\t"addcow"\t"cow filter"\n"write,\\nflushed"\t0.5000\t1.2500\n"read"\t?\t?\n' >want
 diff -u want plot
 
+# The short table and the short plot have the workloads that README.md shows. What it
+# shows is what the run had that docs/performance.md is about.
+python3 - "$srcdir" <<'END_OF_PYTHON'
+import json, os, re, shutil, sys, report
+result = json.load(open("result.json"))
+assert report.short(result) is None and report.short_table(result) == ""
+result["workloads"][0]["name"] = "randwrite-4k-flush"
+for sample in result["samples"]:
+    sample["workload"] = sample["workload"].replace("w", "randwrite-4k-flush")
+assert report.short_table(result) == (
+    "| workload | MB/s | addcow | cow |\n|---|---|---|---|\n"
+    "| random write 4k, first touch, flushed | 500 | 0.50 | 1.25 \\* |\n"), report.short_table(result)
+top = sys.argv[1]
+readme = open(os.path.join(top, "README.md")).read()
+names = set(re.findall(r"bench/results/([0-9-]+)-short[.]png", readme))
+assert len(names) == 1, names
+kept = json.load(open(os.path.join(top, "bench/results", names.pop() + ".json")))
+assert len(report.short(kept)["workloads"]) == 5
+assert report.short_table(kept) in readme, "README.md has not this table:\n" + report.short_table(kept)
+pages = open(os.path.join(top, "docs/performance.md")).read()
+for line in report.table(kept).splitlines()[2:]: # without the column of targets
+    assert line.rsplit("|", 2)[0] in pages, "docs/performance.md has not this row: " + line
+if shutil.which("gnuplot"):
+    # No bar is cut off: the axis goes up to the highest one.
+    for sample in result["samples"]:
+        if sample["server"] == "cow": sample["seconds"] /= 40
+    assert report.plot(result, "high") is None
+    for name in ("high.svg", "high-short.svg"):
+        labels = [float(each) for each in re.findall(r"<tspan[^>]*> ?([0-9.]+)</tspan>", open(name).read())]
+        assert max(labels) >= 50, (name, labels)
+END_OF_PYTHON
+
 requires fio
 fio --enghelp 2>/dev/null | has -w nbd || skip "the arithmetic is right, but fio has no nbd engine"
 
@@ -114,7 +146,9 @@ assert len({s["bytes"] for s in result["samples"] if s["workload"] == "write-4k-
 assert not result["failed"], result["failed"]
 END_OF_PYTHON
 if command -v gnuplot >/dev/null; then
-    [ -s out/latest.png ] && [ -s out/latest.svg ] || fail "no plot"
+    for picture in latest.png latest.svg latest-short.png latest-short.svg; do
+        [ -s "out/$picture" ] || fail "no $picture"
+    done
 else
     has 'Skipped: plot: gnuplot is not installed' <table || fail "a plot that is missing has no name"
 fi
