@@ -53,6 +53,7 @@ shell_tests = \
 	tests/shell/test-qemu-img.sh \
 	tests/shell/test-qemu-io.sh \
 	tests/shell/test-read-only.sh \
+	tests/shell/test-recipes.sh \
 	tests/shell/test-reflink.sh \
 	tests/shell/test-refusals.sh \
 	tests/shell/test-removed-files.sh \
