@@ -172,7 +172,7 @@ expect_equal "$(sha copy.raw)" "$(disk srv/vm01/x.add-cow)" "the disk after a cl
 # Backup and restore.
 (cd srv/vm01 && run backup)
 mkdir restored
-cp srv/vm01/base.img srv/vm01/backup.tar restored
+cp -p srv/vm01/base.img srv/vm01/backup.tar restored
 (cd restored && run restore >/dev/null)
 expect_equal "$(disk srv/vm01/x.add-cow)" "$(disk restored/x.add-cow)" "the restored disk"
 [ "$(used_bytes restored/disk.raw)" -le 1000000 ] || fail "restored: $(used_bytes restored/disk.raw) bytes"
@@ -193,6 +193,9 @@ expect_equal "$before" "$(disk leak/x.add-cow)" "the disk with reserved storage"
 # To another host; and a base elsewhere.
 (cd srv/vm01 && run move >/dev/null)
 expect_equal "$(disk srv/vm01/x.add-cow)" "$(disk host2/vm01/x.add-cow)" "the disk on the other host"
+for file in x.add-cow disk.raw base.img; do
+    expect_equal "$(stat -c %.9Y "srv/vm01/$file")" "$(stat -c %.9Y "host2/vm01/$file")" "the time of $file"
+done
 mkdir srv/bases
 mv host2/vm01/base.img srv/bases
 (cd host2/vm01 && run moved-base && nbdcopy 'nbd+unix:///?socket=sock' copy.raw &&
