@@ -9,6 +9,13 @@
 
 set -e -u -o pipefail
 
+# What is started in the background, or by Python, ignores some signals, and so would all
+# that a test starts.
+if [ -z "${ADDCOW_TEST_SIGNALS:-}" ]; then
+    export ADDCOW_TEST_SIGNALS=default
+    exec env --default-signal=INT,QUIT,PIPE bash "$0" "$@"
+fi
+
 : "${srcdir:=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)}"
 srcdir="$(cd "$srcdir" && pwd)"
 : "${ADDCOW_RUN:=$srcdir/run}"
