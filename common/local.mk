@@ -21,6 +21,7 @@ engine_sources = \
 	common/io/file_system.cc common/io/file_system.h \
 	common/io/holes.cc common/io/holes.h \
 	common/io/posix_file.cc common/io/posix_file.h \
+	common/io/posix_file_system.cc \
 	common/io/zeroer.cc common/io/zeroer.h \
 	common/format/backing_identity.cc common/format/backing_identity.h \
 	common/format/header.cc common/format/header.h \

@@ -5,8 +5,11 @@
 #ifndef ADDCOW_COMMON_IO_POSIX_FILE_H
 #define ADDCOW_COMMON_IO_POSIX_FILE_H
 
+#include <sys/stat.h>
+
 #include <atomic>
 #include <cstdint>
+#include <string>
 
 #include "common/base/unique_fd.h"
 #include "common/io/file.h"
@@ -49,6 +52,20 @@ class PosixFile final : public File {
   enum class Kind { kNotAsked, kWellKnown, kOther };
   std::atomic<Kind> kind_ = Kind::kNotAsked;
 };
+
+// For the calls on names.
+
+// For a call that there is another way for: whether that has to be taken, since
+// the system does not have this one. The sandbox of a container (seccomp) says
+// EPERM to a call that it does not know; where EPERM is meant, the other way
+// fails as well, and says so.
+bool IsNotThere(int code);
+
+// Who it is; not what has to be asked of more than its inode.
+FileInfo InfoFrom(const struct stat& st);
+
+// The link of /proc that leads to what a descriptor has open.
+std::string OwnDescriptor(int fd);
 
 }  // namespace addcow
 

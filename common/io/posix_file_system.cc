@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// PosixFileSystem: the system calls on names. What is opened is a PosixFile.
+
+#include "common/io/file_system.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <initializer_list>
+#include <new>
+#include <string>
+#include <string_view>
+
+#include "common/io/posix_file.h"
+
+namespace addcow {
+
+namespace {
+
+class PosixFileSystemImpl final : public FileSystem {
+ public:
+  Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override {
+    return OpenChecked(path, mode, [&](int flags) { return OpenFd(path, flags, 0); });
+  }
+
+  Result<std::unique_ptr<File>> OpenBeneath(const std::string& directory,
+                                            const std::string& name, OpenMode mode) override {
+    ADDCOW_TRY_ASSIGN(const UniqueFd root, OpenFd(directory, O_PATH | O_DIRECTORY, 0));
+    const std::string path = ResolveName(directory, name);
+    return OpenChecked(path, mode, [&](int flags) {
+      struct open_how how = {};
+      how.flags = static_cast<unsigned>(flags | O_CLOEXEC);
+      how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
+      // EAGAIN: something was renamed meanwhile, so it could not be sure.
+      auto fd = Retry(path, {EINTR, EAGAIN}, [&] {
+        return static_cast<int>(
+            ::syscall(SYS_openat2, root.get(), name.c_str(), &how, sizeof how));
+      });
+      // Nobody is forbidden to look at a file so; the call itself is.
+      if (!fd && (flags & O_PATH) != 0 && IsNotThere(fd.error().code()))
+        return Result<UniqueFd>(Fail(Error::System(ENOSYS, "openat2", path)));
+      return fd;
+    });
+  }
+
+  Result<std::unique_ptr<File>> Create(const std::string& path,
+                                       const NewRights& rights) override {
+    switch (rights.kind) {
+      case NewRights::Kind::kUsual:
+        return CreateWith(path, 0666);
+      case NewRights::Kind::kWithin:
+        return CreateWithin(path, rights.model);
+      case NewRights::Kind::kSame:
+        return CreateSame(path, rights.model);
+    }
+    return Fail(Error::System(EINVAL, "open", path));
+  }
+
+  Status Rename(const std::string& from, const std::string& to, RenameMode mode) override {
+    if (mode == RenameMode::kKeepExisting) {
+      if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) == 0)
+        return {};
+      if (errno != EINVAL && !IsNotThere(errno))
+        return Fail(Error::System(errno, "rename", to));
+      // A file system without RENAME_NOREPLACE: a second name, which never
+      // replaces one, and then without the first.
+      if (::link(from.c_str(), to.c_str()) == 0) return Remove(from);
+      // Those without hard links have many words for it.
+      if (errno == EPERM || errno == ENOSYS || errno == EOPNOTSUPP || errno == EMLINK)
+        return Fail(Error::System(EOPNOTSUPP, "link", to));
+      return Fail(Error::System(errno, "link", to));
+    }
+    if (::rename(from.c_str(), to.c_str()) != 0)
+      return Fail(Error::System(errno, "rename", to));
+    return {};
+  }
+
+  Status Remove(const std::string& path) override {
+    if (::unlink(path.c_str()) != 0) return Fail(Error::System(errno, "unlink", path));
+    return {};
+  }
+
+  Status SyncDirectory(const std::string& directory) override {
+    auto fd = OpenFd(directory, O_RDONLY | O_DIRECTORY, 0);
+    if (!fd) return Fail(std::move(fd).error());
+    while (::fsync(fd->get()) != 0)
+      if (errno != EINTR) return Fail(Error::System(errno, "fsync", directory));
+    return {};
+  }
+
+  Result<bool> Exists(const std::string& path) override {
+    struct stat st;
+    if (::lstat(path.c_str(), &st) == 0) return true;
+    if (errno == ENOENT) return false;
+    return Fail(Error::System(errno, "lstat", path));
+  }
+
+  Result<FileInfo> Identify(const std::string& path) override {
+    struct stat st;
+    if (::stat(path.c_str(), &st) != 0) return Fail(Error::System(errno, "stat", path));
+    return InfoFrom(st);
+  }
+
+  Result<std::string> RealPath(const std::string& path) override {
+    std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr),
+                                                     &std::free);
+    if (real == nullptr) return Fail(Error::System(errno, "open", path.empty() ? "''" : path));
+    return std::string(real.get());
+  }
+
+ private:
+  // Calls `open` until it gives a descriptor or an errno not in `again`, or it
+  // has tried often enough.
+  template <typename Call>
+  static Result<UniqueFd> Retry(const std::string& path, std::initializer_list<int> again,
+                                Call open) {
+    constexpr int kTries = 1000;
+    for (int tries = 1;; tries++) {
+      UniqueFd fd(open());
+      if (fd.valid()) return fd;
+      const int code = errno;
+      if (tries == kTries || std::ranges::find(again, code) == again.end())
+        return Fail(Error::System(code, "open", path));
+    }
+  }
+
+  static Result<UniqueFd> OpenFd(const std::string& path, int flags, mode_t mode) {
+    return Retry(path, {EINTR}, [&] { return ::open(path.c_str(), flags | O_CLOEXEC, mode); });
+  }
+
+  static Result<std::unique_ptr<File>> CreateWith(const std::string& path, mode_t mode) {
+    ADDCOW_TRY_ASSIGN(UniqueFd fd, OpenFd(path, O_RDWR | O_CREAT | O_EXCL, mode));
+    return MakeFile(path, std::move(fd));
+  }
+
+  // The group that a new file gets is known when it is there. Not narrowed then:
+  // who opened it before would keep it.
+  Result<std::unique_ptr<File>> CreateWithin(const std::string& path, const FileInfo& model) {
+    ADDCOW_TRY_ASSIGN(auto file, CreateWith(path, RightsWithin(model, true)));
+    const mode_t narrow = RightsWithin(model, false);
+    const auto info = file->Info();
+    if (info && (info->group == model.group || (info->permissions & ~narrow & 077) == 0))
+      return file;
+    ADDCOW_TRY(Remove(path));
+    if (!info) return Fail(info.error());
+    return CreateWith(path, narrow);
+  }
+
+  // Nobody else may open it before it has its owner.
+  Result<std::unique_ptr<File>> CreateSame(const std::string& path, const FileInfo& model) {
+    ADDCOW_TRY_ASSIGN(UniqueFd fd, OpenFd(path, O_RDWR | O_CREAT | O_EXCL, 0600));
+    const auto fail = [&](int code) {
+      (void)Remove(path);
+      return Fail(Error::Because(code, path,
+                                 "cannot be given the owner, group and permissions of the file "
+                                 "that it is to replace: " +
+                                     ErrnoText(code)));
+    };
+    struct stat st;
+    if (::fstat(fd.get(), &st) != 0) return fail(errno);
+    const bool same_owner = st.st_uid == model.owner && st.st_gid == model.group;
+    if (!same_owner && ::fchown(fd.get(), model.owner, model.group) != 0) return fail(errno);
+    if ((st.st_mode & 0777) != model.permissions && ::fchmod(fd.get(), model.permissions) != 0)
+      return fail(errno);
+    return MakeFile(path, std::move(fd));
+  }
+
+  static Result<struct stat> CheckKind(const UniqueFd& fd, const std::string& path) {
+    struct stat st;
+    if (::fstat(fd.get(), &st) != 0) return Fail(Error::System(errno, "fstat", path));
+    if (S_ISDIR(st.st_mode)) return Fail(Error::System(EISDIR, "open", path));
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+      return Fail(Error::Because(EINVAL, path, "not a regular file or a block device"));
+    return st;
+  }
+
+  // Opens what `probe`, an O_PATH descriptor, leads to. EXDEV where there is no
+  // /proc, or one that is not the system's.
+  static Result<UniqueFd> OpenAgain(const UniqueFd& probe, const std::string& path, int access,
+                                    const struct stat& seen) {
+    const std::string link = "/proc/self/fd/" + std::to_string(probe.get());
+    auto fd = Retry(path, {EINTR},
+                    [&] { return ::open(link.c_str(), access | O_NOCTTY | O_CLOEXEC); });
+    const auto no_proc = [&] { return Fail(Error::System(EXDEV, "open", path)); };
+    if (!fd) {
+      switch (fd.error().code()) {
+        case ENOENT:
+        case ENOTDIR:
+        case ELOOP:
+        case EACCES:  // /proc itself, perhaps: the file's own name will tell
+        case EPERM:
+          return no_proc();
+        default:
+          return fd;
+      }
+    }
+    struct stat st;
+    if (::fstat(fd->get(), &st) != 0) return Fail(Error::System(errno, "fstat", path));
+    if (st.st_dev != seen.st_dev || st.st_ino != seen.st_ino) return no_proc();
+    return fd;
+  }
+
+  // A read-only device is opened for writing all the same; only writes would fail.
+  static Status CheckWritable(const UniqueFd& fd, const std::string& path,
+                              const struct stat& seen) {
+    int read_only = 0;
+    if (S_ISBLK(seen.st_mode) && ::ioctl(fd.get(), BLKROGET, &read_only) == 0 && read_only != 0)
+      return Fail(Error::System(EROFS, "open", path));
+    return {};
+  }
+
+  // `open(flags)` opens the file at `path`.
+  template <typename Call>
+  static Result<std::unique_ptr<File>> OpenChecked(const std::string& path, OpenMode mode,
+                                                   Call open) {
+    // What it is is looked at first: opening a device can set it in motion.
+    ADDCOW_TRY_ASSIGN(const UniqueFd probe, open(O_PATH));
+    ADDCOW_TRY_ASSIGN(struct stat seen, CheckKind(probe, path));
+    // By now another file may be there under this name. So it is the one that
+    // was looked at that is opened, without O_NONBLOCK: that would give EAGAIN
+    // where somebody has a lease on the file (Samba, an NFS server's delegation),
+    // who has to be waited for.
+    const int access = mode == OpenMode::kReadOnly ? O_RDONLY : O_RDWR;
+    auto fd = OpenAgain(probe, path, access, seen);
+    if (!fd && fd.error().code() == EXDEV) {
+      // By its name, then. O_NONBLOCK: a FIFO or a terminal that is there now must
+      // be refused, not waited for.
+      fd = open(access | O_NONBLOCK | O_NOCTTY);
+      if (fd) {
+        ADDCOW_TRY_ASSIGN(seen, CheckKind(*fd, path));
+      }
+    }
+    if (!fd) return Fail(std::move(fd).error());
+    if (mode == OpenMode::kReadWrite) ADDCOW_TRY(CheckWritable(*fd, path, seen));
+    return MakeFile(path, std::move(*fd));
+  }
+
+  static std::unique_ptr<File> MakeFile(const std::string& path, UniqueFd fd) {
+    return std::make_unique<PosixFile>(path, std::move(fd));
+  }
+};
+
+}  // namespace
+
+FileSystem& PosixFileSystem() {
+  static PosixFileSystemImpl file_system;
+  return file_system;
+}
+
+}  // namespace addcow
