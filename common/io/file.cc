@@ -24,9 +24,9 @@ auto RetryInterrupted(Call call) {
 
 // The system does not have the call: so an old kernel says it, and so the
 // sandbox of a container, which answers EPERM to what it does not know.
-bool IsNotThere(int code) { return code == ENOSYS || code == EPERM || code == EOPNOTSUPP; }
+bool IsNotOffered(int code) { return code == ENOSYS || code == EPERM || code == EOPNOTSUPP; }
 
-bool CannotTellHoles(int code) { return code == EINVAL || IsNotThere(code); }
+bool CannotTellHoles(int code) { return code == EINVAL || IsNotOffered(code); }
 
 }  // namespace
 
@@ -135,7 +135,7 @@ Status File::StartWriteback(uint64_t offset, uint64_t length) {
     case EOPNOTSUPP:
     case EINVAL:
     case ESPIPE:
-    case EPERM:   // see IsNotThere
+    case EPERM:   // see IsNotOffered
     case ENOMEM:  // nothing is lost, and a sync tries again
     case EAGAIN:
       return {};
@@ -180,7 +180,7 @@ Result<uint64_t> File::FindHole(uint64_t offset) {
 
 Status File::Prefetch(uint64_t offset, uint64_t length) {
   auto done = RetryInterrupted([&] { return DoPrefetch(offset, length); });
-  if (done || IsNotThere(done.error())) return {};
+  if (done || IsNotOffered(done.error())) return {};
   return Fail(Failure(done.error(), "fadvise", offset, length));
 }
 

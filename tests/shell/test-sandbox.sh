@@ -77,7 +77,7 @@ for error in 1 38; do # EPERM, ENOSYS
     for call in "${calls[@]}"; do under "$error" "$call"; done
     under "$error" "${calls[@]}"
     # The one that confine= cannot do without.
-    addcow create -q --force -b base.img -F raw -i disk.raw x.add-cow 2>/dev/null
+    addcow create -q --force --discard -b base.img -F raw -i disk.raw x.add-cow 2>/dev/null
     expect_fails 1 "$forbid" "$error" openat2 -- \
         "$ADDCOW_RUN" nbdkit -U - addcow x.add-cow confine=. --run true
     grep -q 'confine= needs openat2, which this system does not have' stderr || fail "$(cat stderr)"

@@ -24,7 +24,7 @@ ends_with() {
     expect_equal "$1" "$status" "exit status: $(cat err)"
 }
 
-for command in 'map' 'check' 'flatten' 'create --force -i disk.raw'; do
+for command in 'map' 'check' 'flatten' 'create --force --discard -i disk.raw'; do
     start_server sock addcow x.add-cow
     # shellcheck disable=SC2086  # words
     expect_fails 1 addcow $command x.add-cow
