@@ -90,7 +90,7 @@ Verb AddRebase(CLI::App& tool) {
   app->add_option("-b,--backing", arguments->backing, "The new name of the backing file")
       ->type_name("BACKING");
   app->add_option("-F,--backing-format", arguments->backing_format,
-                  "Its format, which is never guessed; only raw can be served")
+                  "Its format, which is never guessed; only raw\ncan be served")
       ->type_name("FORMAT");
   app->add_option("-i,--image", arguments->image, "The new name of the image file")
       ->type_name("IMAGE");

@@ -79,6 +79,10 @@ Status ImageStore::Sync() {
   MutexLock lock(sync_mutex_);
   if (stopped()) return Fail(Stopped("flush"));  // one may have failed meanwhile
   const uint64_t begun = holes_.SyncBegins();
+  // What a file system in user space has lost it may tell only the handle that wrote
+  // (sshfs), so that one is asked as well.
+  if (!holes_.well_known() && &data_ != &sync_)
+    ADDCOW_TRY(OrStop([&] { return data_.SyncData(); }));
   ADDCOW_TRY(OrStop([&] { return sync_.SyncData(); }));
   holes_.SyncSucceeded(begun);
   return {};

@@ -12,6 +12,7 @@
 
 #include "common/base/zero_bytes.h"
 #include "common/image/raw_file.h"
+#include "common/io/holes.h"
 #include "common/ops/raw_bitmap.h"
 
 namespace addcow {
@@ -83,10 +84,12 @@ Result<bool> HoldsData(File& file, uint64_t size) {
   constexpr uint64_t kMost = 16 * kMiB;
   std::vector<std::byte> buffer(kMiB);
   uint64_t looked = 0;
+  Holes holes(file);
+  ADDCOW_TRY(holes.Settle(file));
   for (uint64_t offset = 0; offset < size;) {
-    ADDCOW_TRY_ASSIGN(const uint64_t data, file.FindData(offset));
+    ADDCOW_TRY_ASSIGN(const uint64_t data, holes.FindData(offset));
     if (data >= size) break;
-    ADDCOW_TRY_ASSIGN(const uint64_t hole, file.FindHole(data));
+    ADDCOW_TRY_ASSIGN(const uint64_t hole, holes.FindHole(data));
     const uint64_t end = std::min(std::max(hole, data + 1), size);
     for (uint64_t at = data; at < end; at += buffer.size()) {
       if (looked >= kMost) return true;
@@ -131,10 +134,12 @@ Status CopyBitmap(File& from, File& to) {
   ADDCOW_TRY_ASSIGN(const uint64_t size, from.Size());
   ADDCOW_TRY(to.Truncate(size));
   std::vector<std::byte> buffer(kMiB);
+  Holes holes(from);
+  ADDCOW_TRY(holes.Settle(from));
   for (uint64_t offset = kBitmapOffset; offset < size;) {
-    ADDCOW_TRY_ASSIGN(const uint64_t data, from.FindData(offset));
+    ADDCOW_TRY_ASSIGN(const uint64_t data, holes.FindData(offset));
     if (data >= size) break;
-    ADDCOW_TRY_ASSIGN(const uint64_t hole, from.FindHole(data));
+    ADDCOW_TRY_ASSIGN(const uint64_t hole, holes.FindHole(data));
     const uint64_t end = std::min(std::max(hole, data + 1), size);
     for (uint64_t at = data; at < end; at += buffer.size()) {
       const auto part =

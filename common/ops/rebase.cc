@@ -123,6 +123,11 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
     result.notes.push_back(std::string(kNoRoomForIdentity));
   }
 
+  // The bits vouch for the new file's bytes, as they did for the old one's.
+  if (options.image_name) {
+    ADDCOW_TRY(files.image->Sync());
+    ADDCOW_TRY(file_system.SyncDirectory(DirectoryOf(files.image_path)));
+  }
   ADDCOW_TRY_ASSIGN(const HeaderBytes header, SerializeHeader(result.header, path));
   ADDCOW_TRY_ASSIGN(const FileInfo old, files.add_cow->Info());
   const auto fill = [&](File& file) -> Status {
