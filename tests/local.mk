@@ -120,22 +120,25 @@ run_sanitizer_build = \
 	}
 
 # The tests under AddressSanitizer and UndefinedBehaviorSanitizer, but for those
-# that a sanitizer can find nothing in: they look at texts, at an installation, at
-# instructions. nbdkit is not built with them, so ./run preloads the run-time into it.
-tests_of_no_code = \
+# that a sanitizer can find nothing in, which look at texts, at an installation, at
+# instructions, and those that take away what it needs itself: /proc, system calls. nbdkit is not built with them, so ./run preloads the run-time into it.
+not_under_sanitizers = \
 	tests/shell/test-bench.sh \
 	tests/shell/test-completion.sh \
 	tests/shell/test-install.sh \
 	tests/shell/test-layers.sh \
 	tests/shell/test-man-pages.sh \
 	tests/shell/test-mutants.sh \
+	tests/shell/test-read-only.sh \
 	tests/shell/test-request-cost.sh \
+	tests/shell/test-sandbox.sh \
 	tests/shell/test-style.sh \
-	tests/shell/test-symbols.sh
+	tests/shell/test-symbols.sh \
+	tests/shell/test-sync-descriptions.sh
 check-asan:
 	+$(run_sanitizer_build); \
 	run_sanitizer_build asan '$(filter-out %/mutant-tests$(EXEEXT) %/request-cost$(EXEEXT),$(check_PROGRAMS))' \
-	  '$(filter-out %/mutant-tests$(EXEEXT) $(tests_of_no_code),$(TESTS))' \
+	  '$(filter-out %/mutant-tests$(EXEEXT) $(not_under_sanitizers),$(TESTS))' \
 	  CXX='$(CXX)' \
 	  CXXFLAGS='$(sanitizer_flags) -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
 	  SANITIZER_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"
