@@ -121,9 +121,10 @@ run_sanitizer_build = \
 
 # The tests under AddressSanitizer and UndefinedBehaviorSanitizer, but for those
 # that a sanitizer can find nothing in, which look at texts, at an installation, at
-# instructions, and those that take away what it needs itself: /proc, system calls. nbdkit is not built with them, so ./run preloads the run-time into it.
+# instructions, and those that take away what it needs itself: /proc, system calls, threads. nbdkit is not built with them, so ./run preloads the run-time into it.
 not_under_sanitizers = \
 	tests/shell/test-bench.sh \
+	tests/shell/test-client-view.sh \
 	tests/shell/test-completion.sh \
 	tests/shell/test-install.sh \
 	tests/shell/test-layers.sh \
