@@ -133,7 +133,10 @@ TEST_F(OpsCrash, RebaseLeavesTheOldHeaderOrTheNewAndTheSameDisk) {
       {NamedFile{"copy.img", "raw"}, {}},
       {{}, "copy.raw"},
       {NamedFile{std::string(3000, '/') + "vm/copy.img", "raw"}, "copy.raw"}};
-  for (const auto& [backing, image] : kChanges) {
+  for (const auto& change : kChanges) {
+    // No structured binding: clang before 16 does not capture those.
+    const std::optional<NamedFile>& backing = change.first;
+    const std::optional<std::string>& image = change.second;
     Header now = old;
     Run(
         [&](FileSystem& disk) {
