@@ -20,9 +20,12 @@ class ImageNoRoom : public DeferredFixture {
 
 // A disk of 8 GiB has four pages of bits. None has storage: there was no room.
 TEST_F(ImageNoRoom, WriteThatNeedsAPageOfBitsFailsAndNotTheFlush) {
-  Make({.size = 8 * kGiB, .backing_size = kC, .garbage = false});
+  Make({.size = 2 * kC, .backing_size = kC, .garbage = false});
   image_.reset();
-  (void)Inode(kAddCowPath).PunchHole(kBitmapOffset, 4 * 4096);
+  // Grown here: a reference of that size would be in memory.
+  ASSERT_TRUE(Inode(kImagePath).Truncate(8 * kGiB));
+  ASSERT_TRUE(Inode(kAddCowPath).Truncate(kBitmapOffset));
+  ASSERT_TRUE(Inode(kAddCowPath).Truncate(kBitmapOffset + 4 * 4096));
   Limit(kAddCowPath, 1);
   Reopen();
   const auto write = [&](uint64_t offset) { return image_->Write(Repeat(7, kC), offset); };
