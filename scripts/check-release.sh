@@ -53,8 +53,8 @@ done
 # In a mount namespace of its own, so that no mount is left behind, whatever happens.
 if [ -z "${ADDCOW_IN_NAMESPACE:-}" ]; then
     export ADDCOW_IN_NAMESPACE=1
-    exec unshare --mount --propagation private "$0" "--mirror=$mirror" "--keep=$keep" \
-        "$suite" "${steps[@]}"
+    exec unshare --mount --propagation private "$0" ${mirror:+"--mirror=$mirror"} \
+        ${keep:+"--keep=$keep"} "$suite" "${steps[@]}"
 fi
 # shellcheck disable=SC2016  # apt-get expands them
 [ -n "$mirror" ] || mirror="$(apt-get indextargets --format '$(ORIGIN) $(COMPONENT) $(REPO_URI)' |
