@@ -46,8 +46,8 @@ int RunFlatten(const Arguments& arguments) {
     to_copy = total;
     progress.Show(done, total);
   };
-  // An error that the engine would log, a failed sync, is the one that comes
-  // back: one line, not two.
+  // A file that may not be written, which the engine would log, is the error that
+  // comes back: one line, not two.
   const LogSink notes_only = [&](LogLevel level, const std::string& message) {
     if (level == LogLevel::kNote && !arguments.quiet) PrintNote(message);
   };

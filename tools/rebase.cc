@@ -69,7 +69,8 @@ int RunRebase(const CLI::App& app, const Arguments& arguments) {
   if (!rebased) return FailedUnlessStopped(rebased.error());
   if (arguments.quiet) return kExitOk;
   for (const std::string& note : rebased->notes) PrintNote(note);
-  std::string text = fmt::format("Rebased '{}',", Printable(arguments.file));
+  std::string text =
+      fmt::format("Rebased '{}', size={}", Printable(arguments.file), rebased->virtual_size);
   if (rebased->header.backing)
     text +=
         fmt::format(" backing_file={} backing_fmt={}", Printable(rebased->header.backing->name),

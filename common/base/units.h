@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <string>
 
 namespace addcow {
 
@@ -37,6 +38,11 @@ constexpr uint64_t RoundUp(uint64_t value, uint64_t unit) {
 // Whether [offset, offset + length) lies within [0, size), without overflow.
 constexpr bool RangeFits(uint64_t offset, uint64_t length, uint64_t size) {
   return offset <= size && length <= size - offset;
+}
+
+// "1 cluster", "2 clusters".
+inline std::string Counted(uint64_t count, const std::string& thing) {
+  return std::to_string(count) + " " + thing + (count == 1 ? "" : "s");
 }
 
 }  // namespace addcow

@@ -28,7 +28,12 @@ bool FlushRound::Run() {
 bool FlushRound::Flush() {
   if (!image_.writable()) return false;
   const Status flushed = image_.FlushNewBits();
-  if (!image_.writable()) return false;  // a sync failed, here or for a client
+  if (!image_.writable()) {
+    // A sync failed, here or for a client, who was told then.
+    if (!flushed)
+      log_(LogLevel::kError, fmt::format("background flush: {}", flushed.error().Message()));
+    return false;
+  }
   if (!flushed && !failing_)
     log_(LogLevel::kError,
          fmt::format("background flush: {}; it is tried again, but until it succeeds, what "

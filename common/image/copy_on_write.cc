@@ -115,7 +115,7 @@ Status Image::WriteDurably(std::span<const std::byte> data, uint64_t offset) {
   ADDCOW_TRY(WriteRuns(data, offset));
   unflushed_.store(true, std::memory_order_relaxed);
   Status flushed = Flush();
-  if (flushed || !own_bytes_suffice) return flushed;
+  if (flushed || !own_bytes_suffice || image_store_.stopped()) return flushed;
   // What keeps other writes from the disk is not this one's failure.
   return image_store_.Sync();
 }

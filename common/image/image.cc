@@ -25,7 +25,7 @@ Image::Image(FileSystem& file_system, ImageFiles files,
       partials_(layout_, *bitmap_,
                 source.max_partial_clusters.value_or(PartialClusters::kMost)),
       deferral_room_(*files_.image),
-      image_store_(files_, source.reflink, log_),
+      image_store_(files_, source.reflink),
       flag_written_(files_.header.all_allocated) {}
 
 Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageSource& source,
@@ -160,7 +160,7 @@ Status Image::StopIfFilesAreLost() {
 // bits written behind a lost header would make a file that nobody can open. One
 // that was removed, or replaced by another under its name, goes with this
 // process. One that has another name by now can still be found.
-Status Image::StopIfLost(File& file, uint64_t size, std::atomic<bool>& moved) {
+Status Image::StopIfLost(File& file, uint64_t size, Moved& moved) {
   const auto stop = [&](const std::string& why) {
     return Fail(image_store_.Stop(Error::Because(EIO, file.name(), why)));
   };
@@ -179,12 +179,23 @@ Status Image::StopIfLost(File& file, uint64_t size, std::atomic<bool>& moved) {
                     there ? "replaced" : "removed"));
   const bool can_tell = there || there.error().code() == ENOENT ||
                         there.error().code() == ENOTDIR || there.error().code() == ELOOP;
-  if (can_tell && !moved.exchange(true))
-    log_(LogLevel::kError,
-         fmt::format("{}: leads to {} by now: the file that was opened has another name, and "
-                     "goes on being served",
-                     file.name(), there ? "another file" : "nothing"));
+  if (can_tell) moved.to = there ? "another file" : "nothing";
   return {};
+}
+
+// Once for each file. Not with a lock held: a log can make its writer wait.
+void Image::LogIfMoved() {
+  const auto log_if = [&](const std::string& name, Moved& moved) {
+    const char* const to = moved.to;
+    if (to == nullptr || moved.said.exchange(true)) return;
+    const auto message = fmt::format(
+        "leads to {} by now: the file that was opened has another name, and goes on "
+        "being used",
+        to);
+    log_(LogLevel::kNote, Error::Because(0, name, message).Message());
+  };
+  log_if(files_.image->name(), image_moved_);
+  log_if(files_.add_cow->name(), add_cow_moved_);
 }
 
 // Steps (a) to (d) of bitmap_store.h, and the flag.
@@ -218,15 +229,25 @@ Status Image::Flush(FlushFor whom) {
   // What this flush has to cover had returned before. So did its writes to the
   // files, and any flush that begins from here on syncs them.
   const uint64_t begun = flushes_begun_.load();
-  MutexLock lock(flush_mutex_);
-  if (last_flushed_ > begun) return {};
-  return FlushLocked(whom);
+  Status flushed;
+  {
+    MutexLock lock(flush_mutex_);
+    if (last_flushed_ > begun) return {};
+    flushed = FlushLocked(whom);
+  }
+  LogIfMoved();
+  return flushed;
 }
 
 Status Image::FlushNewBits() {
   if (files_.mode == OpenMode::kReadOnly) return {};
-  MutexLock lock(flush_mutex_);
-  return HasNewBits() ? FlushLocked(FlushFor::kWriter) : Status();
+  Status flushed;
+  {
+    MutexLock lock(flush_mutex_);
+    if (HasNewBits()) flushed = FlushLocked(FlushFor::kWriter);
+  }
+  LogIfMoved();
+  return flushed;
 }
 
 // The flag alone, for bits that were found in the file, waits for a write:
@@ -244,6 +265,7 @@ Status Image::FlushLocked(FlushFor whom) {
   const uint64_t partial = partials_.count();
   // Where a cluster cannot be filled, the others become durable all the same.
   const Status filled = FillPartialClusters();
+  if (!filled && image_store_.stopped()) return filled;  // the cause
   // Not where some stay: each write would call for another flush.
   if (filled) crowded_called_.store(false);
   const bool written = unflushed_.exchange(false, std::memory_order_relaxed);
@@ -270,13 +292,16 @@ Status Image::FlushLocked(FlushFor whom) {
 }
 
 Status Image::Close() {
+  if (image_store_.stopped()) return Fail(image_store_.Stopped("flush"));
   // Bits may wait without a write that succeeded: one that failed half way has
   // allocated clusters before.
   if (unflushed_.load(std::memory_order_relaxed) || partials_.any() || store_.HasPending())
     return Flush();
   // What was flushed may have gone since.
-  const bool flushed = flushes_begun_.load() > 0 && !image_store_.stopped();
-  return flushed ? StopIfFilesAreLost() : Status();
+  if (flushes_begun_.load() == 0) return {};
+  ADDCOW_TRY(StopIfFilesAreLost());
+  LogIfMoved();
+  return {};
 }
 
 }  // namespace addcow

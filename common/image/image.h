@@ -167,8 +167,14 @@ class Image {
   bool HasNewBits() ADDCOW_REQUIRES(flush_mutex_);
   Status PublishBits(FlushFor whom) ADDCOW_REQUIRES(flush_mutex_);
   Status SyncAddCow() ADDCOW_REQUIRES(flush_mutex_);
+  // Whether the name of an open file leads elsewhere by now. Any thread.
+  struct Moved {
+    std::atomic<const char*> to = nullptr;  // "nothing", for example
+    std::atomic<bool> said = false;
+  };
   Status StopIfFilesAreLost();
-  Status StopIfLost(File& file, uint64_t size, std::atomic<bool>& moved);
+  Status StopIfLost(File& file, uint64_t size, Moved& moved);
+  void LogIfMoved();
 
   // Constant after construction; what they name is internally synchronised.
   FileSystem& file_system_;
@@ -187,9 +193,8 @@ class Image {
   ImageStore image_store_;
   std::atomic<uint64_t> fua_writes_ = 0;  // under way
   std::atomic<bool> unflushed_ = false;   // something was written since the last flush
-  // Whose name was found to lead elsewhere, which was logged; false to true only.
-  std::atomic<bool> image_moved_ = false;
-  std::atomic<bool> add_cow_moved_ = false;
+  Moved image_moved_;
+  Moved add_cow_moved_;
 
   // Not again before a flush has filled all of them.
   std::atomic<bool> crowded_called_ = false;

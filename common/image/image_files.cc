@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "common/base/shell_word.h"
 #include "common/format/layout.h"
 #include "common/image/raw_file.h"
 
@@ -109,20 +110,28 @@ Status OrWithout(const ImageSource& source, ImageFiles& files, Status opened) {
   return {};
 }
 
+// How the backing file that is open is accepted as it is, from any directory.
+std::string HowToAccept(FileSystem& file_system, const ImageSource& source,
+                        const ImageFiles& files) {
+  std::string name = files.header.backing->name;
+  if (source.backing_path)
+    name = file_system.RealPath(*source.backing_path).value_or(*source.backing_path);
+  if (name.starts_with('-')) name.insert(0, "./");
+  return fmt::format("addcow rebase -u -b {} -F {} {}", ShellWord(name),
+                     ShellWord(files.header.backing->format), ShellWord(files.add_cow_path));
+}
+
 // That the backing file is what it was, and what is to be said of it.
-Status CheckIdentity(const ImageSource& source, ImageFiles& files) {
+Status CheckIdentity(FileSystem& file_system, const ImageSource& source, ImageFiles& files) {
   ADDCOW_TRY(CheckBacking(*files.backing, files.backing_size));
   const auto add = [&](Note note) {
     if (note) files.notes.push_back(std::move(*note));
   };
   if (files.header.backing_identity) {
-    const std::string remedy =
-        fmt::format("addcow rebase -u -b {} -F {} {}",
-                    source.backing_path.value_or(files.header.backing->name),
-                    files.header.backing->format, files.add_cow_path);
-    ADDCOW_TRY_ASSIGN(Note changed,
-                      CompareIdentity(*files.backing, *files.header.backing_identity,
-                                      files.add_cow_path, remedy));
+    ADDCOW_TRY_ASSIGN(
+        Note changed,
+        CompareIdentity(*files.backing, *files.header.backing_identity, files.add_cow_path,
+                        HowToAccept(file_system, source, files)));
     add(std::move(changed));
   }
   add(NoteOtherFormat(*files.backing, "backing file"));
@@ -217,7 +226,7 @@ Status CheckBitmapSize(const ImageFiles& files) {
             "the image file has grown to {} bytes, but the COW bitmap is that of a disk "
             "of {} at most (to use the disk as it is: truncate -s {} {})",
             files.virtual_size, 8 * (size - kBitmapOffset) * kClusterSize,
-            kBitmapOffset + layout.padded_bitmap_bytes(), files.add_cow_path)));
+            kBitmapOffset + layout.padded_bitmap_bytes(), ShellWord(files.add_cow_path))));
   if (size < needed)
     return Fail(Error::Because(
         kErrCorrupt, files.add_cow_path,
@@ -265,7 +274,7 @@ Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& so
   ADDCOW_TRY(OpenImage(file_system, source, files));
   ADDCOW_TRY(OrWithout(source, files, OpenBacking(file_system, source, files)));
   // Also where it is not needed: what it lacks would make the disk another one.
-  if (files.backing != nullptr) ADDCOW_TRY(CheckIdentity(source, files));
+  if (files.backing != nullptr) ADDCOW_TRY(CheckIdentity(file_system, source, files));
   ADDCOW_TRY(CheckBitmapSize(files));
   ADDCOW_TRY(CheckImageContents(files));
   return files;

@@ -4,8 +4,6 @@
 
 #include "common/image/image_store.h"
 
-#include <fmt/format.h>
-
 namespace addcow {
 
 namespace {
@@ -25,11 +23,10 @@ File& OrData(const std::unique_ptr<File>& file, const ImageFiles& files) {
 
 }  // namespace
 
-ImageStore::ImageStore(const ImageFiles& files, bool reflink, LogSink log)
+ImageStore::ImageStore(const ImageFiles& files, bool reflink)
     : data_(*files.image),
       durable_(OrData(files.image_durable, files)),
       sync_(OrData(files.image_sync, files)),
-      log_(std::move(log)),
       holes_(data_),
       zeroer_(data_, holes_),
       cloner_(reflink ? files.backing.get() : nullptr, data_) {}
@@ -93,11 +90,9 @@ Status ImageStore::StartWriteback(uint64_t offset, uint64_t length) {
 }
 
 Error ImageStore::Stop(const Error& cause) {
-  if (!stopped_.exchange(true, std::memory_order_acq_rel))
-    log_(LogLevel::kError,
-         fmt::format("{}; read only from here on: writes that were not flushed may be lost",
-                     cause.Message()));
-  return cause.WithCode(EIO);
+  const Error error = cause.WithCode(EIO);
+  if (stopped_.exchange(true, std::memory_order_acq_rel)) return error;
+  return error.WithNote("read only from here on: writes that were not flushed may be lost");
 }
 
 }  // namespace addcow

@@ -26,7 +26,6 @@
 #include <span>
 
 #include "common/base/error.h"
-#include "common/base/log.h"
 #include "common/base/mutex.h"
 #include "common/image/image_files.h"
 #include "common/io/cloner.h"
@@ -39,7 +38,7 @@ class ImageStore {
  public:
   // `files` must outlive this object. `reflink`: whether storage of the backing
   // file may be shared.
-  ImageStore(const ImageFiles& files, bool reflink, LogSink log);
+  ImageStore(const ImageFiles& files, bool reflink);
 
   // Before anything else, and before any other thread is there.
   Status Open();
@@ -88,7 +87,8 @@ class ImageStore {
   Status StartWriteback(uint64_t offset, uint64_t length);
 
   // Nothing is written any more, to no file of the image: what is on the disk
-  // is not known. Logs `cause` the first time. The error is the caller's, EIO.
+  // is not known. The caller's error, EIO: `cause`, and the first time also what
+  // it means. No other will say so: it must not be dropped.
   Error Stop(const Error& cause);
   // The same where there is no memory to say so.
   void StopSilently() { stopped_.store(true, std::memory_order_release); }
@@ -106,7 +106,6 @@ class ImageStore {
   File& data_;
   File& durable_;
   File& sync_;
-  const LogSink log_;
 
   // Internally synchronised.
   Holes holes_;

@@ -66,6 +66,23 @@ Result<uint64_t> Holes::FindHole(uint64_t offset) const {
   }
 }
 
+Status Holes::VisitData(
+    uint64_t offset, uint64_t end, uint64_t most,
+    const std::function<Result<bool>(uint64_t offset, uint64_t length)>& visit) const {
+  while (offset < end) {
+    ADDCOW_TRY_ASSIGN(uint64_t data, FindData(offset));
+    if (data >= end) return {};
+    ADDCOW_TRY_ASSIGN(const uint64_t hole, FindHole(data));
+    // It may not move on where the file was truncated underneath.
+    offset = std::min(std::max(hole, data + 1), end);
+    for (; data < offset; data += most) {
+      ADDCOW_TRY_ASSIGN(const bool more, visit(data, std::min(most, offset - data)));
+      if (!more) return {};
+    }
+  }
+  return {};
+}
+
 void Holes::Note(uint64_t offset, uint64_t length) {
   if (length == 0) return;
   MutexLock lock(mutex_);

@@ -18,6 +18,7 @@
 #define ADDCOW_COMMON_IO_HOLES_H
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 
@@ -43,6 +44,12 @@ class Holes {
   // As those of File.
   Result<uint64_t> FindData(uint64_t offset) const ADDCOW_EXCLUDES(mutex_);
   Result<uint64_t> FindHole(uint64_t offset) const ADDCOW_EXCLUDES(mutex_);
+
+  // Calls `visit` with the parts of [offset, end) that may hold data, in order and
+  // of at most `most` bytes each, until it gives false.
+  Status VisitData(uint64_t offset, uint64_t end, uint64_t most,
+                   const std::function<Result<bool>(uint64_t offset, uint64_t length)>& visit)
+      const ADDCOW_EXCLUDES(mutex_);
 
   // Of a file that is written to: after each write or clone, also one that has
   // failed, before its caller is told.

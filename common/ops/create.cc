@@ -100,9 +100,9 @@ Result<Target> FindTarget(FileSystem& file_system, const CreateOptions& options)
   if (allocated > 0 && !options.discard)
     return Fail(Error::Because(
         EEXIST, path,
-        fmt::format("has {} allocated clusters, which would be lost (for other names: addcow "
-                    "rebase -u; to throw them away: --force --discard)",
-                    allocated)));
+        fmt::format("has {}, which would be lost (for other names: addcow rebase -u; to throw "
+                    "them away: --force --discard)",
+                    Counted(allocated, "allocated cluster"))));
   return target;
 }
 
@@ -208,22 +208,26 @@ Status TakeImage(File& image, const CreateOptions& options, const Target& target
                                "already exists, and only a new image file can be "
                                "preallocated"));
   ADDCOW_TRY(RefuseAddCowFile(image, "image file"));
-  ADDCOW_TRY_ASSIGN(const bool holds_data, HoldsData(image, result.virtual_size));
+  ADDCOW_TRY_ASSIGN(const Contents contents, ContentsOf(image, result.virtual_size));
+  const bool may_hold_data = contents != Contents::kZeroes;
   if (backing == nullptr) {
-    result.old_data_shown = holds_data;
+    result.old_data_shown = may_hold_data;
     if (Note note = NoteOtherFormat(image, "image file")) result.notes.push_back(*note);
     return {};
   }
-  result.old_data_ignored = holds_data;
+  result.old_data_ignored = may_hold_data;
   // That of the image that is replaced is its own, whose data may go.
   ADDCOW_TRY_ASSIGN(const FileInfo info, image.Info());
   const bool own = target.image && info.SameFile(*target.image);
-  if (holds_data && !options.reuse_image && !own)
-    return Fail(Error::Because(EEXIST, image.name(),
-                               "already exists and holds data, perhaps another disk's, which "
-                               "would not be seen and be overwritten (--reuse-image takes it "
-                               "all the same)"));
-  return {};
+  if (!may_hold_data || options.reuse_image || own) return {};
+  const char* const why =
+      contents == Contents::kData
+          ? "already exists and holds data, perhaps another disk's, which would not be seen "
+            "and be overwritten"
+          : "already exists, and is too large to be searched for data, which would not be seen "
+            "and be overwritten";
+  return Fail(Error::Because(EEXIST, image.name(),
+                             std::string(why) + " (--reuse-image takes it all the same)"));
 }
 
 // The backing file, and what the header and the notes are to say of it.
@@ -283,8 +287,13 @@ Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& o
 
   result.image_path = ResolveName(directory, options.image_name);
   MadeFile made(file_system);
-  auto image = file_system.Open(result.image_path, OpenMode::kReadOnly);
+  std::optional<Error> not_writable;
+  auto image = OpenWritableOrReadOnly(
+      [&](OpenMode open_mode) { return file_system.Open(result.image_path, open_mode); },
+      not_writable);
   if (image) {
+    if (not_writable)
+      result.notes.push_back(not_writable->WithNote("the disk will be read only").Message());
     ADDCOW_TRY(TakeImage(**image, options, target, backing.get(), result));
   } else {
     if (!IsNotThere(image.error())) return Fail(std::move(image).error());

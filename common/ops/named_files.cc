@@ -78,30 +78,28 @@ Result<std::unique_ptr<File>> OpenNamedBacking(FileSystem& file_system, const Na
   return file;
 }
 
-Result<bool> HoldsData(File& file, uint64_t size) {
-  // Enough for a small file of a file system without holes, and for what a
-  // partition table or a file system leaves at the beginning of a device.
-  constexpr uint64_t kMost = 16 * kMiB;
+Result<Contents> ContentsOf(File& file, uint64_t size) {
+  // Enough for a file of a usual size on a file system without holes, and for
+  // what a partition table or a file system leaves on a device.
+  constexpr uint64_t kMost = 256 * kMiB;
   std::vector<std::byte> buffer(kMiB);
   uint64_t looked = 0;
+  Contents contents = Contents::kZeroes;
   Holes holes(file);
   ADDCOW_TRY(holes.Settle(file));
-  for (uint64_t offset = 0; offset < size;) {
-    ADDCOW_TRY_ASSIGN(const uint64_t data, holes.FindData(offset));
-    if (data >= size) break;
-    ADDCOW_TRY_ASSIGN(const uint64_t hole, holes.FindHole(data));
-    const uint64_t end = std::min(std::max(hole, data + 1), size);
-    for (uint64_t at = data; at < end; at += buffer.size()) {
-      if (looked >= kMost) return true;
-      const auto part =
-          std::span(buffer).first(static_cast<size_t>(std::min<uint64_t>(kMiB, end - at)));
-      ADDCOW_TRY_ASSIGN(const size_t count, file.Read(part, at));
-      if (!IsZero(part.first(count))) return true;
-      looked += part.size();
-    }
-    offset = end;
-  }
-  return false;
+  ADDCOW_TRY(holes.VisitData(
+      0, size, buffer.size(), [&](uint64_t offset, uint64_t length) -> Result<bool> {
+        const auto part = std::span(buffer).first(static_cast<size_t>(length));
+        if (looked >= kMost) {
+          contents = Contents::kUnknown;
+          return false;
+        }
+        ADDCOW_TRY_ASSIGN(const size_t count, file.Read(part, offset));
+        if (!IsZero(part.first(count))) contents = Contents::kData;
+        looked += length;
+        return contents == Contents::kZeroes;
+      }));
+  return contents;
 }
 
 Result<uint64_t> CountAllocated(FileSystem& file_system, File& add_cow, const std::string& path,
@@ -136,20 +134,14 @@ Status CopyBitmap(File& from, File& to) {
   std::vector<std::byte> buffer(kMiB);
   Holes holes(from);
   ADDCOW_TRY(holes.Settle(from));
-  for (uint64_t offset = kBitmapOffset; offset < size;) {
-    ADDCOW_TRY_ASSIGN(const uint64_t data, holes.FindData(offset));
-    if (data >= size) break;
-    ADDCOW_TRY_ASSIGN(const uint64_t hole, holes.FindHole(data));
-    const uint64_t end = std::min(std::max(hole, data + 1), size);
-    for (uint64_t at = data; at < end; at += buffer.size()) {
-      const auto part =
-          std::span(buffer).first(static_cast<size_t>(std::min<uint64_t>(kMiB, end - at)));
-      ADDCOW_TRY(from.ReadExactly(part, at));
-      ADDCOW_TRY(to.Write(part, at));
-    }
-    offset = end;
-  }
-  return {};
+  return holes.VisitData(kBitmapOffset, size, buffer.size(),
+                         [&](uint64_t offset, uint64_t length) -> Result<bool> {
+                           const auto part =
+                               std::span(buffer).first(static_cast<size_t>(length));
+                           ADDCOW_TRY(from.ReadExactly(part, offset));
+                           ADDCOW_TRY(to.Write(part, offset));
+                           return true;
+                         });
 }
 
 }  // namespace addcow

@@ -46,9 +46,10 @@ Result<std::unique_ptr<File>> OpenNamedBacking(FileSystem& file_system, const Na
                                                const std::string& directory, File* add_cow,
                                                File* image, bool lock);
 
-// Whether a file of `size` bytes holds anything but zeroes. Where it would take
-// long to find out, it does.
-Result<bool> HoldsData(File& file, uint64_t size);
+// Whether a file holds anything but zeroes. kUnknown: only zeroes as far as it was
+// looked at, and the rest would take long.
+enum class Contents { kZeroes, kData, kUnknown };
+Result<Contents> ContentsOf(File& file, uint64_t size);
 
 // How many clusters of the add-cow file `add_cow`, which lies at `path`, are
 // allocated: what would be lost with it. The header need not be sound. If its

@@ -10,6 +10,8 @@
 
 #include <algorithm>
 
+#include "common/base/shell_word.h"
+#include "common/base/units.h"
 #include "common/image/bitmap_storage.h"
 #include "common/image/raw_file.h"
 #include "common/io/durable_create.h"
@@ -29,11 +31,11 @@ Status CheckNewImage(FileSystem& file_system, const RebaseOptions& options,
   if (!options.access.confine) {
     if (const auto old = file_system.Open(old_path, OpenMode::kReadOnly); old) {
       ADDCOW_TRY_ASSIGN(const uint64_t old_size, (*old)->Size());
-      if (old_size != files.virtual_size)
-        return Fail(Error::Because(
-            EINVAL, files.image_path,
-            fmt::format("has {} bytes, but the image file so far, {}, has {}: is it a copy?",
-                        files.virtual_size, old_path, old_size)));
+      if (old_size == files.virtual_size) return {};
+      return Fail(Error::Because(
+          EINVAL, files.image_path,
+          fmt::format("has {} bytes, but the image file so far, {}, has {}: is it a copy?",
+                      files.virtual_size, old_path, old_size)));
     }
   }
   const uint64_t clusters = Layout(files.virtual_size).clusters();
@@ -47,8 +49,24 @@ Status CheckNewImage(FileSystem& file_system, const RebaseOptions& options,
   if (past_end == 0) return {};
   return Fail(Error::Because(
       EINVAL, files.image_path,
-      fmt::format("has {} bytes, so {} clusters that are allocated would be cut off",
-                  files.virtual_size, past_end)));
+      fmt::format("has {} bytes, so {} would be cut off (if the old file was no longer, these "
+                  "are stray bits: addcow check -r all --image={} {} clears them)",
+                  files.virtual_size, Counted(past_end, "allocated cluster"),
+                  ShellWord(files.image_path), ShellWord(files.add_cow_path))));
+}
+
+// Where more may read the image file than the new backing file: flatten would show
+// it to them.
+Result<Note> NoteWiderRights(File& image, File& backing) {
+  ADDCOW_TRY_ASSIGN(const FileInfo own, image.Info());
+  ADDCOW_TRY_ASSIGN(const FileInfo base, backing.Info());
+  const uint32_t more =
+      own.permissions & ~RightsWithin(base, own.group == base.group) & uint32_t{044};
+  if (base.is_block_device || more == 0) return Note();
+  return Note(Error::Because(0, image.name(),
+                             "may be read by more users than the new backing file, whose data "
+                             "gets into it")
+                  .Message());
 }
 
 // The new backing file, locked for as long as the result lives, and what is to
@@ -68,7 +86,8 @@ Result<std::unique_ptr<File>> TakeBacking(FileSystem& file_system, const RebaseO
                                    "missing reads as zeroes",
                                    *now.size, *noted->size))
             .Message());
-  for (const Note& note : {NoteOtherFormat(*backing, "backing file"),
+  ADDCOW_TRY_ASSIGN(const Note wider, NoteWiderRights(*files.image, *backing));
+  for (const Note& note : {NoteOtherFormat(*backing, "backing file"), wider,
                            NoteSmallerDisk(files.image_path, files.virtual_size, *now.size)})
     if (note) result.notes.push_back(*note);
   result.header.backing = options.backing;
@@ -109,6 +128,7 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
 
   RebaseResult result;
   result.header = files.header;
+  result.virtual_size = files.virtual_size;
   if (!options.backing) ADDCOW_TRY(CheckOldBacking(file_system, options, files));
   if (options.image_name) {
     ADDCOW_TRY(CheckNewImage(file_system, options, files));

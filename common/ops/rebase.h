@@ -29,6 +29,7 @@ struct RebaseOptions {
 
 struct RebaseResult {
   Header header;                   // as it is now
+  uint64_t virtual_size = 0;       // the disk's, bytes
   std::vector<std::string> notes;  // what somebody should know, a line each
 };
 

@@ -52,9 +52,23 @@ refused 'base.img: the backing file has 524288 bytes, but had 1048576 .* addcow 
 expect_equal 0 "$(addcow info --output=json x.add-cow 2>/dev/null |
     jq '[.["all-allocated"]] | map(select(.)) | length')" "nothing was flattened"
 
+# The command that is printed does what it says, from any directory.
+mkdir -p elsewhere 'with space'
+cp base.img 'with space/it.img'
+cp x.add-cow disk.raw 'with space'
+(
+    cd 'with space'
+    ! nbdkit -r -U - addcow x.add-cow backing=it.img --run true 2>stderr || fail "a shorter base is served"
+)
+sed -n 's/.*(to accept it as it is: \(.*\))$/\1/p' 'with space/stderr' >command
+[ -s command ] || fail "no command: $(cat 'with space/stderr')"
+(cd elsewhere && . ../command >/dev/null 2>&1) || fail "$(cat command)"
+expect_equal "$PWD/with space/it.img" \
+    "$(addcow info --output=json 'with space/x.add-cow' | jq -r '.["backing-filename"]')" "the base accepted"
+
 # Accepted as it is.
 addcow rebase -u -b base.img -F raw x.add-cow >out 2>note
-grep -q "^Rebased 'x.add-cow', backing_file=base.img backing_fmt=raw image_file=disk.raw" out ||
+grep -q "^Rebased 'x.add-cow', size=1048576 backing_file=base.img backing_fmt=raw image_file=disk.raw" out ||
     fail "$(cat out)"
 grep -q 'has 524288 bytes, and the backing file so far had 1048576' note || fail "$(cat note)"
 nbdkit -r -U - addcow x.add-cow --run true 2>stderr

@@ -163,6 +163,13 @@ TEST_F(IdentityAtOpen, ABaseThatTheUserNamedIsCheckedTheSameWay) {
   EXPECT_TRUE(FailsSaying(Open(), "addcow rebase -u -b /elsewhere/b -F raw /vm/x.add-cow"));
 }
 
+TEST_F(IdentityAtOpen, NamesInTheCommandAreQuoted) {
+  Make();
+  fake_.Put("/vm/my base", 100);
+  source_.backing_path = "/vm/my base";
+  EXPECT_TRUE(FailsSaying(Open(), "rebase -u -b '/vm/my base' -F raw /vm/x.add-cow"));
+}
+
 TEST_F(IdentityAtOpen, ALongerBaseIsOneLineInTheLog) {
   Make();
   ASSERT_TRUE(Base().Truncate(3 * kClusterSize + 1));

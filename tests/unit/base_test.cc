@@ -10,6 +10,7 @@
 
 #include "common/base/error.h"
 #include "common/base/little_endian.h"
+#include "common/base/shell_word.h"
 #include "common/base/unique_fd.h"
 #include "common/base/units.h"
 #include "common/base/zero_bytes.h"
@@ -43,6 +44,21 @@ TEST(LittleEndian, AssignmentReplacesEveryByte) {
   Le32 value = 0xffffffff;
   value = 1;
   EXPECT_EQ(uint32_t{value}, 1u);
+}
+
+TEST(ShellWord, PlainNamesAreAsTheyAre) {
+  for (const char* name : {"base.img", "/vm/../a-b_c", "10%", "a=b:c@d,e+f"})
+    EXPECT_EQ(ShellWord(name), name);
+}
+
+TEST(ShellWord, OthersAreQuoted) {
+  EXPECT_EQ(ShellWord(""), "''");
+  EXPECT_EQ(ShellWord("my disk.img"), "'my disk.img'");
+  EXPECT_EQ(ShellWord("$(rm *)"), "'$(rm *)'");
+  EXPECT_EQ(ShellWord("it's"), "'it'\\''s'");
+  EXPECT_EQ(ShellWord("~"), "'~'");
+  EXPECT_EQ(ShellWord("gr\xc3\xbcn"), "'gr\xc3\xbcn'");
+  EXPECT_EQ(ShellWord("a\nb'\\"), "$'a\\x0ab\\'\\\\'");
 }
 
 TEST(Units, DivideUpCountsAStartedUnit) {

@@ -8,6 +8,8 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "common/base/units.h"
 #include "tests/support/expect.h"
@@ -56,6 +58,32 @@ class HolesTest : public testing::Test {
       std::make_unique<ForwardingFile>(std::make_unique<FakeFile>("f", inode_), faults_), log_};
   Holes holes_{file_};
 };
+
+TEST_F(HolesTest, DataIsVisitedInPartsUntilItIsEnough) {
+  inode_->SetAbilities({});
+  ASSERT_OK(holes_.Settle(file_));
+  Write(kBlock, 3 * kBlock);
+  Write(8 * kBlock, kBlock);
+  std::vector<std::pair<uint64_t, uint64_t>> parts;
+  const auto visit = [&](uint64_t end, size_t enough) {
+    parts.clear();
+    EXPECT_OK(holes_.VisitData(100, end, 2 * kBlock, [&](uint64_t at, uint64_t length) {
+      parts.emplace_back(at / kBlock, length);
+      return Result<bool>(parts.size() < enough);
+    }));
+    return parts;
+  };
+  using Parts = decltype(parts);
+  EXPECT_EQ(visit(kMiB, 9), (Parts{{1, 2 * kBlock}, {3, kBlock}, {8, kBlock}}));
+  EXPECT_EQ(visit(kMiB, 2), (Parts{{1, 2 * kBlock}, {3, kBlock}}));
+  EXPECT_EQ(visit(2 * kBlock + 5, 9), (Parts{{1, kBlock + 5}}));
+  EXPECT_EQ(visit(kBlock, 9), Parts{});
+  EXPECT_TRUE(FailsWith(holes_.VisitData(0, kMiB, kMiB,
+                                         [](uint64_t, uint64_t) -> Result<bool> {
+                                           return Fail(Error::Because(EIO, "f", "why"));
+                                         }),
+                        EIO));
+}
 
 TEST_F(HolesTest, AllIsDataUntilSettled) {
   EXPECT_EQ(Data(100), 100u);

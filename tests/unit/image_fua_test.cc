@@ -323,7 +323,8 @@ TEST_F(ImageFua, RefusedFlagIsTakenForCannot) {
 TEST_F(ImageFua, FailureIsAFailedSync) {
   MakeDurable();
   FailDurableWrites(EIO);
-  EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), EIO));
+  EXPECT_TRUE(
+      FailsSaying(image_->Write(Repeat(1, 512), 0, Fua::kYes), "read only from here on"));
   faults_.Clear();
   log_.Clear();
   EXPECT_FALSE(image_->writable());
@@ -331,7 +332,6 @@ TEST_F(ImageFua, FailureIsAFailedSync) {
   EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), 0, Fua::kYes), EIO));
   EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 512), kC), EIO));
   EXPECT_EQ(Done(), Lines{});
-  EXPECT_EQ(messages_.size(), 1u);
   ExpectAsReference();
 }
 

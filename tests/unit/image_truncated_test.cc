@@ -14,13 +14,16 @@ class ImageTruncated : public ImageFixture {
  protected:
   void Shorten(const char* path, uint64_t size) { ASSERT_TRUE(Inode(path).Truncate(size)); }
 
-  void ExpectStopped(const std::string& file) {
+  // By a call that gave `failed`.
+  void ExpectStopped(const Status& failed, const std::string& file) {
+    EXPECT_TRUE(FailsWith(failed, EIO)) << file;
+    EXPECT_TRUE(FailsSaying(failed, file + ": was truncated while in use"));
+    EXPECT_TRUE(FailsSaying(failed, "read only from here on"));
     EXPECT_FALSE(image_->writable());
     EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 10), 0), EIO));
     EXPECT_TRUE(FailsWith(image_->Zero(0, 10, {}), EIO));
     EXPECT_TRUE(FailsWith(image_->Flush(), EIO));
-    ASSERT_EQ(messages_.size(), 1u);
-    EXPECT_EQ(messages_[0].rfind(file + ": was truncated while in use", 0), 0u) << messages_[0];
+    EXPECT_TRUE(messages_.empty());
   }
 };
 
@@ -37,10 +40,9 @@ TEST_F(ImageTruncated, FlushFailsWhereTheImageFileIsTooShort) {
   Make({.allocated = {0}});
   Write(0, 10);
   Shorten(kImagePath, kClusterSize);
-  EXPECT_TRUE(FailsSaying(image_->Flush(),
-                          "/vm/disk.raw: was truncated while in use: 65536 "
-                          "bytes, must be at least 262144"));
-  ExpectStopped(kImagePath);
+  const Status flushed = image_->Flush();
+  EXPECT_TRUE(FailsSaying(flushed, "in use: 65536 bytes, must be at least 262144"));
+  ExpectStopped(flushed, kImagePath);
   std::vector<std::byte> buffer(10);
   EXPECT_OK(image_->Read(buffer, 0));
 }
@@ -52,9 +54,9 @@ TEST_F(ImageTruncated, FlushWritesNothingToAnAddCowFileThatIsTooShort) {
     Make({});
     Write(0, 10);
     Shorten(kAddCowPath, size);
-    EXPECT_TRUE(FailsWith(image_->Flush(), EIO)) << size;
+    const Status flushed = image_->Flush();
     EXPECT_EQ(Inode(kAddCowPath).size(), size);
-    ExpectStopped(kAddCowPath);
+    ExpectStopped(flushed, kAddCowPath);
     ExpectAsReference();
   }
 }

@@ -208,6 +208,30 @@ TEST_F(CreateTest, PreallocationReservesAllOrWritesAll) {
   EXPECT_EQ(progress.back(), std::pair(uint64_t{100000}, uint64_t{100000}));
 }
 
+TEST_F(CreateTest, SaysThatAnImageFileMayNotBeWritten) {
+  fake_.Put(kImagePath, 100000);
+  fake_.ForbidWriting(kImagePath, EROFS);
+  ASSERT_OK_AND_ASSIGN(const CreateResult result, CreateImage(fake_, Options()));
+  ASSERT_EQ(result.notes.size(), 1u);
+  EXPECT_EQ(result.notes[0],
+            "open: /vm/disk.raw: Read-only file system; the disk will be read only");
+}
+
+// Its first quarter of a gigabyte is zeroes, which were written.
+TEST_F(CreateTest, AnImageFileThatIsTooLargeToBeSearchedNeedsReuseImage) {
+  fake_.Put(kImagePath);
+  FakeInode& image = *fake_.Find(kImagePath);
+  ASSERT_TRUE(image.Truncate(300 * kMiB));
+  image.SetAbilities({.seek = false});
+  ExpectRefused(Options(), "is too large to be searched for data");
+  ASSERT_TRUE(image.Truncate(200 * kMiB));
+  ASSERT_OK(CreateImage(fake_, Options()));
+  ASSERT_TRUE(image.Write(Repeat(1, 1), 199 * kMiB));
+  CreateOptions again = Options();
+  again.add_cow_path = "/vm/y.add-cow";
+  ExpectRefused(again, "already exists and holds data");
+}
+
 TEST_F(CreateTest, PreallocationIsForNewImageFiles) {
   fake_.Put(kImagePath, 200000);
   CreateOptions options = Options();

@@ -10,6 +10,8 @@
 
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
+#include "tests/support/fault_file.h"
+#include "tests/support/operation_log.h"
 #include "tests/support/test_image.h"
 
 namespace addcow {
@@ -143,7 +145,49 @@ TEST_F(RebaseTest, RefusesWhatCannotBeTheImageFile) {
   ExpectRefused(Rebase({}, "short.raw"), "has 262144 bytes, but the image file so far");
   // Without the old one, what is allocated must fit.
   ASSERT_OK(fake_.Remove(kImagePath));
-  ExpectRefused(Rebase({}, "short.raw"), "1 clusters that are allocated would be cut off");
+  ExpectRefused(Rebase({}, "short.raw"),
+                "has 262144 bytes, so 1 allocated cluster would be cut off");
+}
+
+// Where the old file shows that they are.
+TEST_F(RebaseTest, StrayBitsAreNotTakenForClustersThatWouldBeCutOff) {
+  ASSERT_TRUE(fake_.Find(kAddCowPath)->Write(Repeat(0xff, 1), kBitmapOffset + 10));
+  fake_.PutName("/vm/copy.raw", fake_.Find(kImagePath)->Clone());
+  ASSERT_OK_AND_ASSIGN(const RebaseResult result, Rebase({}, "copy.raw"));
+  EXPECT_EQ(result.virtual_size, 5 * kClusterSize);
+  ASSERT_OK(fake_.Remove("/vm/copy.raw"));
+  fake_.Put("/vm/short.raw", 4 * kClusterSize);
+  EXPECT_TRUE(FailsSaying(Rebase({}, "short.raw"),
+                          "addcow check -r all --image=/vm/short.raw /vm/x.add-cow"));
+}
+
+// A copy that was just made may be in the cache only.
+TEST_F(RebaseTest, TheNewImageFileIsDurableBeforeItIsNamed) {
+  fake_.PutName("/vm/copy.raw", fake_.Find(kImagePath)->Clone());
+  OperationLog log;
+  ForwardingFileSystem seam(fake_, log);
+  ASSERT_OK(RebaseUnsafely(
+      seam, {.add_cow_path = kAddCowPath, .backing = {}, .image_name = "copy.raw"}));
+  const auto lines = log.Lines([](const Operation& operation) {
+    return (IsSync(operation.kind) && operation.path == "/vm/copy.raw") ||
+           operation.kind == OpKind::kRename || operation.kind == OpKind::kSyncDirectory;
+  });
+  ASSERT_EQ(lines.size(), 4u);
+  EXPECT_EQ(lines[0], "sync /vm/copy.raw");
+  EXPECT_EQ(lines[1], "sync directory /vm");
+  EXPECT_NE(lines[2].find("rename"), std::string::npos);
+  EXPECT_EQ(lines[3], "sync directory /vm");
+}
+
+TEST_F(RebaseTest, SaysWhereMoreMayReadTheImageFileThanTheNewBase) {
+  fake_.Find(kImagePath)->SetRights(0644, 1, 1);
+  fake_.Find(kBackingPath)->SetRights(0640, 1, 1);
+  ASSERT_OK_AND_ASSIGN(RebaseResult result, Rebase("base.img"));
+  ASSERT_EQ(result.notes.size(), 1u);
+  EXPECT_NE(result.notes[0].find("may be read by more users"), std::string::npos);
+  fake_.Find(kImagePath)->SetRights(0640, 1, 1);
+  ASSERT_OK_AND_ASSIGN(result, Rebase("base.img"));
+  EXPECT_EQ(result.notes.size(), 0u);
 }
 
 TEST_F(RebaseTest, RefusesAnImageThatIsInUse) {
