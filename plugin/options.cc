@@ -22,15 +22,16 @@ const char kOptionsHelp[] =
     "backing=<FILE>      Use this backing file, not the one that the header names.\n"
     "layer=all|top       Extents of the whole disk (default), or only of what is\n"
     "                    allocated in the image file (read only).\n"
-    "readonly=<BOOL>     Serve the disk read only, as nbdkit -r does, and share it with\n"
-    "                    other readers (default: off).\n"
+    "readonly=<BOOL>     Serve the disk read only, as nbdkit -r does, and share it\n"
+    "                    with other readers (default: off).\n"
     "lock=<BOOL>         Lock the files against other programs (default: on).\n"
     "confine=<DIR>       Refuse files that the header names outside of DIR.\n"
-    "reflink=<BOOL>      Copy up by sharing the backing file's storage, where the file\n"
-    "                    system can and the image file has none there (default: on).\n"
+    "reflink=<BOOL>      Copy up by sharing the backing file's storage, where the\n"
+    "                    file system can and the image file has none there\n"
+    "                    (default: on).\n"
     "sync-interval=<SECONDS>\n"
-    "                    Clients that do not flush lose no more than this if nbdkit is\n"
-    "                    killed (default: 5; 0: wait for a flush).";
+    "                    Clients that do not flush lose no more than this if nbdkit\n"
+    "                    is killed (default: 5; 0: wait for a flush).";
 
 namespace {
 

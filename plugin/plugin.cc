@@ -251,9 +251,9 @@ void LogLoss(const Error& cause) {
   std::string lost = "what was written since the last flush may be lost";
   if (clusters > 0)
     lost = fmt::format(
-        "what was written to up to {} clusters ({} bytes) since the last flush is lost, and "
-        "what was written elsewhere since then may be",
-        clusters, clusters * kClusterSize);
+        "what was written to up to {} ({} bytes) since the last flush is lost, and what was "
+        "written elsewhere since then may be",
+        Counted(clusters, "cluster"), clusters * kClusterSize);
   Log(LogLevel::kError,
       cause
           .WithNote(fmt::format(

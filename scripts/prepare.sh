@@ -17,7 +17,7 @@ test_packages=(
     bash-completion binutils btrfs-progs clang clang-format-19 exfat-fuse exfatprogs fio git
     libclang-rt-dev libfuse3-dev shellcheck util-linux valgrind xfsprogs
 )
-deb_packages=(debhelper dpkg-dev)
+deb_packages=(build-essential debhelper dpkg-dev)
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }

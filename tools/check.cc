@@ -151,8 +151,11 @@ int RunCheck(const CLI::App& app, const Arguments& arguments) {
   // Also with -q, and with JSON, which counts but does not say what is wrong.
   // One line: that it was not checked to the end says more.
   if (report->missing_bits > 0 && !report->error)
-    PrintError(fmt::format("{}: ALL_ALLOCATED is set, but the bits of {} clusters are 0",
-                           Printable(file), report->missing_bits));
+    PrintError(
+        fmt::format("{}: ALL_ALLOCATED is set, but {} 0", Printable(file),
+                    report->missing_bits == 1
+                        ? std::string("the bit of 1 cluster is")
+                        : fmt::format("the bits of {} clusters are", report->missing_bits)));
   if (report->error) PrintError(*report->error);
   return ExitStatus(*report);
 }

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "common/ops/parse_size.h"
+#include "tools/file_names.h"
 #include "tools/interrupt.h"
 #include "tools/output.h"
 #include "tools/progress.h"
@@ -19,9 +20,7 @@ namespace {
 
 struct Arguments {
   std::string file;
-  std::string backing;
-  std::string backing_format;
-  std::string image;
+  FileNames names;
   std::string size;
   std::string preallocation = "off";
   bool force = false;
@@ -59,19 +58,14 @@ constexpr const char* kFooter =
 
 int RunCreate(const CLI::App& app, const Arguments& arguments) {
   const auto usage = [](const std::string& message) { return UsageError("create", message); };
-  if (app.count("--image") == 0) return usage("-i IMAGE is required");
-  const bool has_backing = app.count("--backing") > 0;
-  const bool has_format = app.count("--backing-format") > 0;
-  if (has_backing && !has_format)
-    return usage(
-        "-b needs -F FORMAT: the backing file's format is never guessed, since a guest can "
-        "write another format's header into a raw disk");
-  if (has_format && !has_backing) return usage("-F FORMAT needs -b BACKING");
+  const FileNames& names = arguments.names;
+  if (!names.image) return usage("-i IMAGE is required");
+  if (const std::string problem = names.Problem(); !problem.empty()) return usage(problem);
   if (arguments.discard && !arguments.force) return usage("--discard needs --force");
 
   CreateOptions options{.add_cow_path = arguments.file,
-                        .image_name = arguments.image,
-                        .backing = {},
+                        .image_name = *names.image,
+                        .backing = names.Backing(),
                         .size = {},
                         .force = arguments.force,
                         .discard = arguments.discard,
@@ -79,7 +73,6 @@ int RunCreate(const CLI::App& app, const Arguments& arguments) {
                         .lock = arguments.lock};
   if (arguments.preallocation == "falloc") options.preallocation = Preallocation::kFalloc;
   if (arguments.preallocation == "full") options.preallocation = Preallocation::kFull;
-  if (has_backing) options.backing = {arguments.backing, arguments.backing_format};
   if (app.count("--size") > 0) {
     auto size = ParseSize(arguments.size);
     if (!size) return usage(size.error().Message());
@@ -107,10 +100,10 @@ int RunCreate(const CLI::App& app, const Arguments& arguments) {
   std::string text =
       fmt::format("Formatting '{}', fmt=add-cow size={} cluster_size={}",
                   Printable(arguments.file), created->virtual_size, kClusterSize);
-  if (has_backing)
-    text += fmt::format(" backing_file={} backing_fmt={}", Printable(arguments.backing),
-                        Printable(arguments.backing_format));
-  Print("{} image_file={}\n", text, Printable(arguments.image));
+  if (names.backing)
+    text += fmt::format(" backing_file={} backing_fmt={}", Printable(*names.backing),
+                        Printable(*names.backing_format));
+  Print("{} image_file={}\n", text, Printable(*names.image));
   return kExitOk;
 }
 
@@ -125,11 +118,9 @@ Verb AddCreate(CLI::App& tool) {
                           const char* type) {
     return app->add_option(name, value, what)->type_name(type)->option_text(type);
   };
-  add("-b,--backing", arguments->backing,
-      "The backing file, which supplies what the image\nfile does not hold", "BACKING");
-  add("-F,--backing-format", arguments->backing_format,
-      "Its format, which is never guessed; only raw\ncan be served", "FORMAT");
-  add("-i,--image", arguments->image, "The image file (required)", "IMAGE");
+  AddFileNames(*app, arguments->names,
+               "The backing file, which supplies what the image\nfile does not hold",
+               "The image file (required)");
   add("-s,--size", arguments->size, "The size of a new image file", "SIZE");
   add("--preallocation", arguments->preallocation,
       "Storage of a new image file: none (the default),\nreserved, or written with zeroes",

@@ -6,6 +6,7 @@ bin_PROGRAMS += tools/addcow
 tools_addcow_SOURCES = \
 	tools/check.cc \
 	tools/create.cc \
+	tools/file_names.cc tools/file_names.h \
 	tools/flatten.cc \
 	tools/info.cc \
 	tools/interrupt.cc tools/interrupt.h \

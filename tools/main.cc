@@ -12,6 +12,8 @@
 #include <csignal>
 #include <exception>
 #include <new>
+#include <span>
+#include <string_view>
 #include <vector>
 
 #include "common/ops/parse_size.h"
@@ -34,12 +36,17 @@ bool IsOption(const std::string& word) { return word.size() > 1 && word.front() 
 
 // What is wrong with the words that no option and no argument has taken; the
 // first option that is none is the likeliest mistake. Empty: there are no such words.
-std::string WhatIsUnexpected(const std::string& verb, const std::vector<std::string>& words) {
+// `waits`: --wait was given, which takes its value in the same word.
+std::string WhatIsUnexpected(const std::string& verb, const std::vector<std::string>& words,
+                             bool waits) {
   if (words.empty()) return "";
   const auto option = std::ranges::find_if(words, IsOption);
   const std::string& word = option != words.end() ? *option : words.front();
   if (option != words.end()) return fmt::format("'{}' is not an option", word);
   if (verb.empty()) return fmt::format("'{}' is not a command", word);
+  if (waits)
+    return fmt::format("'{}' was not expected (--wait takes its seconds after '=': --wait=10)",
+                       word);
   if (verb == "create" && ParseSize(word))
     return fmt::format("'{0}' was not expected (a size is given with -s {0})", word);
   return fmt::format("'{}' was not expected, one image is enough", word);
@@ -50,8 +57,10 @@ std::string WhatIsUnexpected(const std::string& verb, const std::vector<std::str
 int WrongUsage(const CLI::App& tool, const std::string& message) {
   const auto verbs = tool.get_subcommands();
   const std::string verb = verbs.empty() ? "" : verbs.front()->get_name();
+  const CLI::App& app = verbs.empty() ? tool : *verbs.front();
+  const auto* const wait = app.get_option_no_throw("--wait");
   const std::string unexpected =
-      WhatIsUnexpected(verb, verbs.empty() ? tool.remaining() : verbs.front()->remaining());
+      WhatIsUnexpected(verb, app.remaining(), wait != nullptr && wait->count() > 0);
   return UsageError(verb, unexpected.empty() ? message : unexpected);
 }
 
@@ -64,6 +73,16 @@ std::string InOurWords(const std::string& message) {
 }
 
 constexpr const char* kNoCommand = "no command was given";
+
+// The option of which a word has "=" and nothing after it. CLI11 would take the next
+// word for its value.
+std::string OptionWithoutValue(std::span<char* const> words) {
+  for (const std::string_view word : words) {
+    if (word == "--") break;
+    if (word.starts_with("--") && word.find('=') == word.size() - 1) return std::string(word);
+  }
+  return "";
+}
 
 int Run(int argc, char** argv) {
   CLI::App tool(
@@ -83,6 +102,9 @@ int Run(int argc, char** argv) {
   tool.require_subcommand(1);
   const std::vector<Verb> verbs = {AddCreate(tool), AddInfo(tool),    AddMap(tool),
                                    AddCheck(tool),  AddFlatten(tool), AddRebase(tool)};
+  const std::string no_value =
+      OptionWithoutValue(std::span(argv, static_cast<size_t>(argc)).subspan(argc > 0 ? 1 : 0));
+  if (!no_value.empty()) return UsageError("", fmt::format("'{}' has no value", no_value));
   try {
     tool.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {

@@ -7,6 +7,7 @@
 
 #include <memory>
 
+#include "tools/file_names.h"
 #include "tools/interrupt.h"
 #include "tools/output.h"
 #include "tools/verbs.h"
@@ -18,9 +19,7 @@ namespace {
 
 struct Arguments {
   std::string file;
-  std::string backing;
-  std::string backing_format;
-  std::string image;
+  FileNames names;
   AccessOptions access = {.lock = true, .confine = std::nullopt, .option_prefix = "--"};
   bool unsafe = false;
   bool quiet = false;
@@ -43,24 +42,19 @@ constexpr const char* kFooter =
     "  addcow rebase -u -b ../bases/base.img -F raw x.add-cow\n"
     "  addcow rebase -u -i disk-moved.raw x.add-cow";
 
-int RunRebase(const CLI::App& app, const Arguments& arguments) {
+int RunRebase(const Arguments& arguments) {
   const auto usage = [](const std::string& message) { return UsageError("rebase", message); };
-  const bool has_backing = app.count("--backing") > 0;
-  const bool has_format = app.count("--backing-format") > 0;
-  const bool has_image = app.count("--image") > 0;
+  const FileNames& names = arguments.names;
   if (!arguments.unsafe)
     return usage("-u is required: names can be changed, data not yet (flatten copies it)");
-  if (!has_backing && !has_image) return usage("-b BACKING -F FORMAT or -i IMAGE is required");
-  if (has_backing && !has_format)
-    return usage("-b needs -F FORMAT: the backing file's format is never guessed");
-  if (has_format && !has_backing) return usage("-F FORMAT needs -b BACKING");
+  if (const std::string problem = names.Problem(); !problem.empty()) return usage(problem);
+  if (!names.backing && !names.image)
+    return usage("-b BACKING -F FORMAT or -i IMAGE is required");
 
-  RebaseOptions options{.add_cow_path = arguments.file,
-                        .backing = {},
-                        .image_name = {},
-                        .access = arguments.access};
-  if (has_backing) options.backing = {arguments.backing, arguments.backing_format};
-  if (has_image) options.image_name = arguments.image;
+  const RebaseOptions options{.add_cow_path = arguments.file,
+                              .backing = names.Backing(),
+                              .image_name = names.image,
+                              .access = arguments.access};
   // It takes a moment: a signal that comes then finds it done, with nothing left
   // beside it.
   CatchInterrupts();
@@ -88,13 +82,8 @@ Verb AddRebase(CLI::App& tool) {
   AddFileArgument(*app, arguments->file);
   app->add_flag("-u,--unsafe", arguments->unsafe,
                 "Change the names only, not the data (required)");
-  app->add_option("-b,--backing", arguments->backing, "The new name of the backing file")
-      ->type_name("BACKING");
-  app->add_option("-F,--backing-format", arguments->backing_format,
-                  "Its format, which is never guessed; only raw\ncan be served")
-      ->type_name("FORMAT");
-  app->add_option("-i,--image", arguments->image, "The new name of the image file")
-      ->type_name("IMAGE");
+  AddFileNames(*app, arguments->names, "The new name of the backing file",
+               "The new name of the image file");
   AddLockOption(*app, arguments->access.lock);
   arguments->wait.AddOption(*app);
   app->add_option_function<std::string>(
@@ -105,7 +94,7 @@ Verb AddRebase(CLI::App& tool) {
       ->option_text("DIR");
   app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");
   app->footer(kFooter);
-  return {app, [app, arguments] { return RunRebase(*app, *arguments); }};
+  return {app, [arguments] { return RunRebase(*arguments); }};
 }
 
 }  // namespace addcow

@@ -21,6 +21,12 @@ class UsageFormatter final : public CLI::Formatter {
     label("Positionals", "Arguments");
   }
 
+  // A value that is a part of the option's word follows it at once.
+  std::string make_option_opts(const CLI::Option* option) const override {
+    const std::string text = option->get_option_text();
+    return text.starts_with("[=") ? text : CLI::Formatter::make_option_opts(option);
+  }
+
   std::string make_usage(const CLI::App*, std::string name) const override {
     return fmt::format("Usage: {} {}\n", name, usage_);
   }

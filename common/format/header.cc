@@ -160,6 +160,7 @@ Result<Header> ParseHeader(std::span<const std::byte> bytes, const std::string& 
   const Checker check(bytes, file);
   std::vector<uint8_t> magic(std::min(bytes.size(), kMagic.size()));
   if (!magic.empty()) std::memcpy(magic.data(), bytes.data(), magic.size());
+  if (magic.empty()) return check.Unsupported("not an add-cow file: it is empty");
   if (!std::ranges::equal(magic, kMagic))
     return check.Unsupported("not an add-cow file: magic is '{:02x}', must be '{:02x}'",
                              fmt::join(magic, " "), fmt::join(kMagic, " "));

@@ -214,7 +214,7 @@ class PosixFileSystemImpl final : public FileSystem {
                               const struct stat& seen) {
     int read_only = 0;
     if (S_ISBLK(seen.st_mode) && ::ioctl(fd.get(), BLKROGET, &read_only) == 0 && read_only != 0)
-      return Fail(Error::System(EROFS, "open", path));
+      return Fail(Error::Because(EROFS, path, "the device is read only"));
     return {};
   }
 

@@ -229,7 +229,7 @@ CheckReport RunChecker(const ImageFiles& files, Repair repair, bool locked,
 
 // A bitmap without a one is that of an image which nobody has written to. Data
 // under it is more likely another disk's than left over.
-Status CheckThatDataIsOwn(const ImageFiles& files) {
+Status CheckThatDataIsOwn(const ImageFiles& files, const Interrupted& interrupted) {
   if (files.header.all_allocated) return {};
   bool any = false;
   ADDCOW_TRY_ASSIGN(const uint64_t bytes, RawBitmapBytes(*files.add_cow));
@@ -238,15 +238,16 @@ Status CheckThatDataIsOwn(const ImageFiles& files) {
     return {};
   }));
   if (any) return {};
-  const CheckReport report = RunChecker(files, Repair::kNone, true, {});
-  if (report.error || report.leaked_clusters == 0) return {};  // that comes again
+  const CheckReport report = RunChecker(files, Repair::kNone, true, interrupted);
+  if (report.error || report.interrupted) return {};  // that comes again
+  if (report.leaked_clusters == 0) return {};
   return Fail(Error::Because(
       EINVAL, files.image_path,
       fmt::format(
-          "holds data in {} clusters, though none is allocated: it may be another "
+          "holds data in {}, though none is allocated: it may be another "
           "disk's file, so nothing is repaired (--force gives this storage back all the "
           "same)",
-          report.leaked_clusters)));
+          Counted(report.leaked_clusters, "cluster"))));
 }
 
 }  // namespace
@@ -272,7 +273,7 @@ Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repa
     return Fail(Error::Because(EBUSY, files->add_cow_path,
                                "is in use by another program that writes to it, so it cannot "
                                "be repaired (stop that program first)"));
-  if (!force) ADDCOW_TRY(CheckThatDataIsOwn(*files));
+  if (!force) ADDCOW_TRY(CheckThatDataIsOwn(*files, interrupted));
   CheckReport before = RunChecker(*files, repair, true, interrupted);
   if (before.error) return before;
   if (before.interrupted) {

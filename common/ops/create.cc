@@ -188,7 +188,14 @@ Result<std::unique_ptr<File>> MakeImage(FileSystem& file_system, const CreateOpt
   if (!file) return file;
   made.Made(path);
   if (options.lock) ADDCOW_TRY(WithLockRemedy((*file)->Lock(LockKind::kWrite), "--"));
-  ADDCOW_TRY((*file)->Truncate(size));
+  if (Status sized = (*file)->Truncate(size); !sized) {
+    if (sized.error().code() != EFBIG) return Fail(std::move(sized).error());
+    return Fail(Error::Because(
+        EFBIG, path,
+        fmt::format("cannot have {} bytes: its file system, or the limit of file sizes (ulimit "
+                    "-f), does not take such a large file (ext4: 16 TiB at most)",
+                    size)));
+  }
   ADDCOW_TRY(Preallocate(**file, size, options));
   return file;
 }

@@ -104,6 +104,7 @@ void EngineScript::Wrong(const std::string& what) {
 void EngineScript::Note(const char* what, const Status& status) {
   if (status) return;
   failures_++;
+  if (status.error().Message().find("read only from here on") != std::string::npos) ends_++;
   const int code = status.error().code();
   if (code != EIO && code != ENOSPC)
     Wrong(std::string(what) + " failed with another errno: " + status.error().Message());

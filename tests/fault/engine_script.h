@@ -43,6 +43,8 @@ class EngineScript {
   void Close();
 
   size_t failures() const { return failures_; }
+  // Errors that said that writing has ended.
+  size_t ends() const { return ends_; }
 
   // What went wrong with the engine, not with its files; empty if nothing.
   const std::string& wrong() const { return wrong_; }
@@ -90,6 +92,7 @@ class EngineScript {
   const std::vector<std::byte>& contents_;
   std::vector<Change> changes_;
   size_t failures_ = 0;
+  size_t ends_ = 0;
   std::string wrong_;
 };
 

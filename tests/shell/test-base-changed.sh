@@ -60,9 +60,9 @@ cp x.add-cow disk.raw 'with space'
     cd 'with space'
     ! nbdkit -r -U - addcow x.add-cow backing=it.img --run true 2>stderr || fail "a shorter base is served"
 )
-sed -n 's/.*(to accept it as it is: \(.*\))$/\1/p' 'with space/stderr' >command
-[ -s command ] || fail "no command: $(cat 'with space/stderr')"
-(cd elsewhere && . ../command >/dev/null 2>&1) || fail "$(cat command)"
+sed -n 's/.*(to accept it as it is: \(.*\))$/\1/p' 'with space/stderr' >accept.sh
+[ -s accept.sh ] || fail "no command: $(cat 'with space/stderr')"
+(cd elsewhere && . ../accept.sh >/dev/null 2>&1) || fail "$(cat accept.sh)"
 expect_equal "$PWD/with space/it.img" \
     "$(addcow info --output=json 'with space/x.add-cow' | jq -r '.["backing-filename"]')" "the base accepted"
 

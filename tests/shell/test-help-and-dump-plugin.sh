@@ -9,6 +9,8 @@ nbdkit addcow --help >help
 for parameter in file image backing layer readonly lock confine reflink sync-interval; do
     grep -q "^$parameter=" help || fail "--help does not show $parameter="
 done
+awk '/^file=/ { ours = 1 } ours && length > 80' help >long
+[ ! -s long ] || fail "more than 80 columns: $(cat long)"
 nbdkit addcow --dump-plugin >dump
 grep -qx 'addcow_format_version=1' dump
 grep -qx 'addcow_cluster_size=65536' dump

@@ -57,7 +57,7 @@ patch 4000 'leftover'; nbdkit -U - addcow x.add-cow --run true
 cp good.add-cow x.add-cow
 truncate -s 4095 x.add-cow; refused 'x.add-cow: truncated: 4095 bytes'
 truncate -s 7 x.add-cow; refused 'x.add-cow: not an add-cow file: magic is'
-truncate -s 0 x.add-cow; refused 'x.add-cow: not an add-cow file: magic is'
+truncate -s 0 x.add-cow; refused 'x.add-cow: not an add-cow file: it is empty'
 cp good.add-cow x.add-cow
 truncate -s 4096 x.add-cow; refused 'x.add-cow: truncated: 4096 bytes, must be at least 4097'
 truncate -s 4097 x.add-cow; nbdkit -U - addcow x.add-cow --run true

@@ -74,7 +74,7 @@ addcow check -q --image=gone.raw x.add-cow || [ $? -eq 3 ] || fail "check --imag
 # It does without the backing file.
 mv gone.raw disk.raw
 expect_fails 1 addcow check -q -r leaks x.add-cow
-grep -q 'disk.raw: holds data in 1 clusters, though none is allocated' stderr || fail "$(cat stderr)"
+grep -q 'disk.raw: holds data in 1 cluster, though none is allocated' stderr || fail "$(cat stderr)"
 addcow check -q --force -r leaks x.add-cow
 rm base.img
 addcow check -q x.add-cow || fail "check needs the backing file"

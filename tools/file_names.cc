@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See file_names.h.
+
+#include "tools/file_names.h"
+
+namespace addcow {
+
+std::string FileNames::Problem() const {
+  if (backing && !backing_format)
+    return "-b needs -F FORMAT: the backing file's format is never guessed, since a guest can "
+           "write another format's header into a raw disk";
+  if (backing_format && !backing) return "-F FORMAT needs -b BACKING";
+  if (backing && backing->empty()) return "-b: the name of the backing file is empty";
+  if (backing && backing_format->empty()) return "-F: the format of the backing file is empty";
+  if (image && image->empty()) return "-i: the name of the image file is empty";
+  return "";
+}
+
+std::optional<NamedFile> FileNames::Backing() const {
+  if (!backing) return std::nullopt;
+  return NamedFile{*backing, *backing_format};
+}
+
+void AddFileNames(CLI::App& app, FileNames& names, const char* backing, const char* image) {
+  const auto add = [&app](const char* name, std::optional<std::string>& value, const char* what,
+                          const char* type) {
+    app.add_option_function<std::string>(
+           name, [&value](const std::string& given) { value = given; }, what)
+        ->type_name(type)
+        ->option_text(type);
+  };
+  add("-b,--backing", names.backing, backing, "BACKING");
+  add("-F,--backing-format", names.backing_format,
+      "Its format, which is never guessed; only raw\ncan be served", "FORMAT");
+  add("-i,--image", names.image, image, "IMAGE");
+}
+
+}  // namespace addcow
