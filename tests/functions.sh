@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Shared by every shell test: source it first. Gives a scratch folder that is
+# Shared by every shell test: source it first. Gives a scratch directory that is
 # removed at exit ($scratch, also the working directory), servers that are
 # stopped at exit also when the test fails, and skips that print their reason.
 #
@@ -57,6 +57,28 @@ requires() {
     done
 }
 
+# built_with_sanitizer: ./run preloads its run-time into nbdkit then. What takes away
+# something that it needs itself has another way then, or says that it is not tried.
+built_with_sanitizer() { grep -q "^ *sanitizer='[^']" "$ADDCOW_RUN"; }
+
+# can_mount: root, and mount name spaces of our own.
+can_mount() { [ "$(id -u)" -eq 0 ] && unshare -m true 2>/dev/null; }
+
+# without_proc COMMAND...: with nothing in /proc; wants can_mount. A sanitizer gets its
+# options from there, and looks for leaks there at the end.
+without_proc() {
+    local options=
+    if built_with_sanitizer; then options="${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0"; fi
+    unshare -m bash -e -c '
+        mount -t tmpfs none /proc
+        if [ -n "$1" ]; then
+            mkdir /proc/self
+            printf "ASAN_OPTIONS=%s\0" "$1" >/proc/self/environ
+        fi
+        shift
+        exec "$@"' bash "$options" "$@"
+}
+
 addcow() { "$ADDCOW_RUN" addcow "$@"; }
 nbdkit() { "$ADDCOW_RUN" nbdkit "$@"; }
 
@@ -88,17 +110,21 @@ start_server() {
     wait_for "$socket.pid" "$server_pid" || { cat "$socket.log" >&2; fail "no server: nbdkit $*"; }
 }
 
-# wait_for FILE [PID]: until FILE is there and not empty; fails after a
-# minute, or when process PID has ended.
-wait_for() {
-    local waited=0
-    until [ -s "$1" ]; do
-        if [ -n "${2:-}" ] && ! kill -0 "$2" 2>/dev/null; then return 1; fi
+# wait_until PID COMMAND...: until COMMAND succeeds; fails after a few minutes, or
+# when process PID has ended (which may be empty).
+wait_until() {
+    local pid="$1" waited=0
+    shift
+    until "$@"; do
+        if [ -n "$pid" ] && ! kill -0 "$pid" 2>/dev/null; then return 1; fi
         waited=$((waited + 1))
-        [ "$waited" -lt 600 ] || return 1
-        sleep 0.1
+        [ "$waited" -lt 6000 ] || return 1
+        sleep 0.02
     done
 }
+
+# wait_for FILE [PID]: until FILE is there and not empty.
+wait_for() { wait_until "${2:-}" test -s "$1"; }
 
 # stop_server PID: a clean stop (SIGTERM); waits until everything is written.
 stop_server() {
@@ -124,8 +150,50 @@ start_daemon() {
 # is its parent now, in a container, may never ask for its status.
 kill_daemon() {
     kill -KILL "$1"
-    while kill -0 "$1" 2>/dev/null && ! has '^State:.Z' "/proc/$1/status"; do sleep 0.1; done
+    wait_until '' is_gone "$1" || fail "process $1 does not end"
 }
+is_gone() { ! kill -0 "$1" 2>/dev/null || has '^State:.Z' "/proc/$1/status" 2>/dev/null; }
+
+# ends_with STATUS PID WHAT [LOG]: waits for a child of ours, which ends with that
+# status (137: killed by SIGKILL; 143: by SIGTERM). If not, LOG is shown.
+ends_with() {
+    local status=0
+    wait "$2" 2>/dev/null || status=$?
+    [ "$status" -eq "$1" ] || [ -z "${4:-}" ] || cat "$4" >&2
+    expect_equal "$1" "$status" "exit status of $3"
+}
+
+# new_image: x.add-cow with disk.raw over base.img, a copy of ./noise.
+new_image() {
+    rm -f base.img disk.raw x.add-cow
+    cp noise base.img
+    addcow create -q -b base.img -F raw -i disk.raw x.add-cow
+}
+
+# client STATEMENT...: in Python, of the server at ./sock, with h, and with what is
+# below and in $client_python, which a test may set.
+client_python=
+client() {
+    local statement arguments=()
+    for statement in "$@"; do arguments+=(-c "$statement"); done
+    nbdsh --base-allocation -u "$(uri sock)" -c '
+K = 65536
+fua = nbd.CMD_FLAG_FUA
+def refused(request, want="EIO"):
+    try:
+        request()
+    except nbd.Error as error:
+        assert error.errno == want, error.errno
+    else:
+        raise SystemExit("not refused")
+' -c "$client_python" "${arguments[@]}"
+}
+
+# logged COUNT PATTERN: so many lines of the log of the server at ./sock have it.
+logged() { expect_equal "$1" "$(grep -c -- "$2" sock.log)" "lines with '$2' in the log: $(cat sock.log)"; }
+
+# sound ADD-COW-FILE: but for leaks.
+sound() { addcow check -q "$1" || [ $? -eq 3 ] || fail "not sound: $1"; }
 
 # uri SOCKET: the NBD URI of a server's socket.
 uri() { echo "nbd+unix:///?socket=$(realpath "$1")"; }

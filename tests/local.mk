@@ -121,21 +121,17 @@ run_sanitizer_build = \
 
 # The tests under AddressSanitizer and UndefinedBehaviorSanitizer, but for those
 # that a sanitizer can find nothing in, which look at texts, at an installation, at
-# instructions, and those that take away what it needs itself: /proc, system calls, threads. nbdkit is not built with them, so ./run preloads the run-time into it.
+# instructions. nbdkit is not built with them, so ./run preloads the run-time into it.
 not_under_sanitizers = \
 	tests/shell/test-bench.sh \
-	tests/shell/test-client-view.sh \
 	tests/shell/test-completion.sh \
 	tests/shell/test-install.sh \
 	tests/shell/test-layers.sh \
 	tests/shell/test-man-pages.sh \
 	tests/shell/test-mutants.sh \
-	tests/shell/test-read-only.sh \
 	tests/shell/test-request-cost.sh \
-	tests/shell/test-sandbox.sh \
 	tests/shell/test-style.sh \
-	tests/shell/test-symbols.sh \
-	tests/shell/test-sync-descriptions.sh
+	tests/shell/test-symbols.sh
 check-asan:
 	+$(run_sanitizer_build); \
 	run_sanitizer_build asan '$(filter-out %/mutant-tests$(EXEEXT) %/request-cost$(EXEEXT),$(check_PROGRAMS))' \

@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -41,6 +42,7 @@ static const struct call calls[] = {
   { "fadvise64", SYS_fadvise64, -1, 0 },
   { "fstatfs", SYS_fstatfs, -1, 0 },
   { "prlimit64", SYS_prlimit64, -1, 0 },
+  { "prlimit_fsize", SYS_prlimit64, 1, RLIMIT_FSIZE },
   { "statx", SYS_statx, -1, 0 },
   { "copy_file_range", SYS_copy_file_range, -1, 0 },
   { "ficlonerange", SYS_ioctl, 1, FICLONERANGE },

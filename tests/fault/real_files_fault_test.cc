@@ -23,16 +23,16 @@ size_t OpenDescriptors() {
   return static_cast<size_t>(std::distance(begin(listed), end(listed)));
 }
 
-// In a folder that has an image with a leak and an unallocated cluster.
-void UseEverything(FileSystem& files, const std::string& folder) {
-  if (auto image = OpenTestImage(files, folder)) {
+// In a directory that has an image with a leak and an unallocated cluster.
+void UseEverything(FileSystem& files, const std::string& directory) {
+  if (auto image = OpenTestImage(files, directory)) {
     const Status written = (*image)->Write(Repeat(1, 100), 10, Fua::kYes);
     if (!written) (void)(*image)->Close();
   }
-  (void)CheckImage(files, folder + "/x.add-cow", Repair::kLeaks);
-  (void)FlattenImage(files, folder + "/x.add-cow", NoLog, [](uint64_t, uint64_t) {});
+  (void)CheckImage(files, directory + "/x.add-cow", Repair::kLeaks);
+  (void)FlattenImage(files, directory + "/x.add-cow", NoLog, [](uint64_t, uint64_t) {});
   CreateOptions options;
-  options.add_cow_path = folder + "/y.add-cow";
+  options.add_cow_path = directory + "/y.add-cow";
   options.image_name = "new.raw";
   options.size = 100;
   (void)CreateImage(files, options);
@@ -40,12 +40,12 @@ void UseEverything(FileSystem& files, const std::string& folder) {
 
 TEST(RealFilesFault, LeavesNoDescriptorOpen) {
   for (uint64_t at = 1;; at++) {
-    const TempDir folder;
-    ASSERT_OK(MakeTestImage(PosixFileSystem(), folder.path(), {.size = 3 * kClusterSize + 1}));
+    const TempDir directory;
+    ASSERT_OK(MakeTestImage(PosixFileSystem(), directory.path(), {.size = 3 * kClusterSize + 1}));
     FaultPlan plan({.at = at, .error = EIO});
     ForwardingFileSystem faulty(PosixFileSystem(), plan);
     const size_t before = OpenDescriptors();
-    UseEverything(faulty, folder.path());
+    UseEverything(faulty, directory.path());
     EXPECT_EQ(OpenDescriptors(), before) << plan.hit();
     if (!plan.fired()) {
       PrintCount(at - 1);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // A real nbdkit with the plugin of the build tree, on a Unix socket in a
-// scratch folder, and libnbd clients of it. The server is stopped and the
-// folder removed with the fixture, also when a test fails.
+// scratch directory, and libnbd clients of it. The server is stopped and the
+// directory removed with the fixture, also when a test fails.
 
 #ifndef ADDCOW_TESTS_NBD_SERVER_H
 #define ADDCOW_TESTS_NBD_SERVER_H
@@ -34,7 +34,7 @@ class NbdTest : public testing::Test {
   void SetUp() override;
   void TearDown() override;
 
-  // Makes an image in the scratch folder; sets contents_ to what it reads.
+  // Makes an image in the scratch directory; sets contents_ to what it reads.
   void MakeImage(const ImageSpec& spec);
 
   // Starts nbdkit with `options` before and `parameters` after the plugin's

@@ -163,17 +163,10 @@ expect_equal 2 "$(grep -c '^| .* | addcow | [0-9.]* | [0-9.]* | ' table)" "tasks
     >table 2>log &
 bench_pid=$!
 at_exit "kill $bench_pid 2>/dev/null; wait $bench_pid 2>/dev/null"
-waited=0
-until has 'measures' <log && [ -s "$(echo data/*/overlay/pid)" ]; do
-    kill -0 "$bench_pid" 2>/dev/null || { cat log >&2; fail "the run ended by itself"; }
-    waited=$((waited + 1))
-    [ "$waited" -lt 600 ] || fail "no server within a minute"
-    sleep 0.1
-done
+measuring() { has 'measures' <log && [ -s "$(echo data/*/overlay/pid)" ]; }
+wait_until "$bench_pid" measuring || fail "nothing is measured: $(cat log)"
 served_pid="$(cat data/*/overlay/pid)"
 kill "$bench_pid"
-status=0
-wait "$bench_pid" || status=$?
-expect_equal 143 "$status" "exit status when interrupted"
+ends_with 143 "$bench_pid" "a run that is interrupted"
 ! kill -0 "$served_pid" 2>/dev/null || fail "the server goes on"
 expect_equal "" "$(ls -A data)" "files left behind when interrupted"

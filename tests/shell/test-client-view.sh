@@ -53,13 +53,17 @@ with_faults start_server sock addcow secret/x.add-cow
 wire sock
 # No thread for the background flush, so the connection is refused. It is the
 # second thread of two, and no connection has started it before.
-fault pthread_create 2 11 thread
-if nbdsh -c "h.connect_uri('$(uri relay)')" >out 2>&1; then fail "opened without a background flush"; fi
-no_fault
-grep -q 'start a thread: .*secret/x.add-cow: Resource temporarily unavailable' sock.log ||
-    fail "the log does not say why: $(cat sock.log)"
-if grep -qE 'secret' out; then fail "told of the host: $(cat out)"; fi
-nothing_of_the_host "failing open"
+if built_with_sanitizer; then
+    echo "not tried: a thread that cannot be started; AddressSanitizer's nbdkit does not end after that"
+else
+    fault pthread_create 2 11 thread
+    if nbdsh -c "h.connect_uri('$(uri relay)')" >out 2>&1; then fail "opened without a background flush"; fi
+    no_fault
+    grep -q 'start a thread: .*secret/x.add-cow: Resource temporarily unavailable' sock.log ||
+        fail "the log does not say why: $(cat sock.log)"
+    if grep -qE 'secret' out; then fail "told of the host: $(cat out)"; fi
+    nothing_of_the_host "failing open"
+fi
 
 expect_equal "$want" "$(nbdsh -c 'h.set_full_info(True)' -c "h.connect_uri('$(uri relay)')" \
     -c 'print(h.get_export_description())')" "description"

@@ -31,7 +31,7 @@ refused() {
     expect_equal "$before" "$after" "files after: $*"
 }
 serve_refused() { refused "$1" "$ADDCOW_RUN" nbdkit -U - addcow "${@:2}" --run 'touch started'; }
-# all_refuse X NAME: plugin and tool, each naming the file and the folder.
+# all_refuse X NAME: plugin and tool, each naming the file and the directory.
 all_refuse() {
     local why="names the file '$2', which is not beneath $scratch/vm"
     serve "vm/$1" || fail "$1 should be served without confine="
@@ -47,17 +47,17 @@ make good.add-cow disk.raw base.img
 serve vm/good.add-cow confine=vm
 serve vm/good.add-cow "confine=$scratch/vm"
 serve vm/good.add-cow confine=.
-(cd vm && serve good.add-cow confine=.) || fail "confine=. in the folder itself"
+(cd vm && serve good.add-cow confine=.) || fail "confine=. in the directory itself"
 addcow info --confine=vm vm/good.add-cow >/dev/null
 addcow map --confine=vm vm/good.add-cow >/dev/null
 addcow check -q --confine=vm vm/good.add-cow
 make link.add-cow disk.raw relative
 serve vm/link.add-cow confine=vm || fail "a symbolic link inside"
 make named.add-cow "$scratch/vm/disk.raw" "$scratch/vm/base.img"
-serve vm/named.add-cow confine=vm || fail "an absolute name beneath the folder"
+serve vm/named.add-cow confine=vm || fail "an absolute name beneath the directory"
 ln -s vm alias
 make alias.add-cow "$scratch/alias/disk.raw" base.img
-serve vm/alias.add-cow "confine=$scratch/alias" || fail "an absolute name as the user spells the folder"
+serve vm/alias.add-cow "confine=$scratch/alias" || fail "an absolute name as the user spells the directory"
 make sub/up.add-cow ../disk.raw ../base.img
 serve vm/sub/up.add-cow confine=vm || fail "a way up that stays inside"
 

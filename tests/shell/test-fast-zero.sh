@@ -7,16 +7,16 @@
 . "$(dirname "$0")/../functions.sh"
 requires nbdsh
 [ -w /dev/shm ] || skip "no /dev/shm to write to"
-folder="$(mktemp -d /dev/shm/addcow-test.XXXXXX)"
-at_exit "rm -rf '$folder'"
-truncate -s 64K "$folder/probe"
-if fallocate --zero-range --keep-size -l 4096 "$folder/probe" 2>/dev/null; then
+directory="$(mktemp -d /dev/shm/addcow-test.XXXXXX)"
+at_exit "rm -rf '$directory'"
+truncate -s 64K "$directory/probe"
+if fallocate --zero-range --keep-size -l 4096 "$directory/probe" 2>/dev/null; then
     skip "/dev/shm can zero a range without writing it"
 fi
 
-random_file "$folder/base.img" 1M
-addcow create -q -b base.img -F raw -i disk.raw "$folder/x.add-cow"
-start_server sock addcow "$folder/x.add-cow"
+random_file "$directory/base.img" 1M
+addcow create -q -b base.img -F raw -i disk.raw "$directory/x.add-cow"
+start_server sock addcow "$directory/x.add-cow"
 nbdsh -u "$(uri sock)" -c '
 before = h.pread(1048576, 0)
 try:

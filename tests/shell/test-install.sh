@@ -15,8 +15,8 @@ done
 if grep -E '\.(la|a|h)$' files; then fail "the files above are of no use once installed"; fi
 plugin="$(find "$scratch/root" -name nbdkit-addcow-plugin.so)"
 # A sanitizer's plugin needs its run-time preloaded: ./run's business.
-if grep -q "preload=''" "$ADDCOW_RUN"; then
-    command nbdkit "$plugin" --dump-plugin | has -x 'addcow_format_version=1'
-else
+if built_with_sanitizer; then
     echo "not tried: loading the installed plugin, it is built with a sanitizer"
+else
+    command nbdkit "$plugin" --dump-plugin | has -x 'addcow_format_version=1'
 fi

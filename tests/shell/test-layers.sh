@@ -5,7 +5,7 @@
 
 . "$(dirname "$0")/../functions.sh"
 
-# allowed FOLDER: the folders that its files may include from.
+# allowed DIRECTORY: the directories that its files may include from.
 allowed() {
     case "$1" in
     common/base) echo "common/base" ;;
@@ -24,8 +24,8 @@ seen=0
 wrong=0
 while IFS= read -r -d '' file; do
     seen=$((seen + 1))
-    folder="$(dirname "$file")"
-    may=" $(allowed "$folder") "
+    directory="$(dirname "$file")"
+    may=" $(allowed "$directory") "
     while read -r included; do
         case "$may" in
         *" $(dirname "$included") "*) ;;

@@ -133,10 +133,7 @@ while_qemu_writes() {
     at_exit "kill $qemu 2>/dev/null"
     exec 9>to_qemu
     printf 'write -P 7 0 512\n' >&9
-    until grep -q 'wrote 512' qemu.out; do
-        kill -0 "$qemu" || fail "QEMU ended: $(cat qemu.out)"
-        sleep 0.1
-    done
+    wait_until "$qemu" grep -q 'wrote 512' qemu.out || fail "QEMU ended: $(cat qemu.out)"
     "$@"
     printf 'quit\n' >&9
     exec 9>&-

@@ -10,37 +10,19 @@ requires nbdsh nbdcopy
 
 K=65536
 random_file noise $((16 * K))
+client_python='base = open("noise", "rb").read()'
 
 serve() {
-    rm -f base.img disk.raw x.add-cow moved
-    cp noise base.img
-    addcow create -q -b base.img -F raw -i disk.raw x.add-cow
+    rm -f moved
+    new_image
     start_server sock addcow x.add-cow sync-interval=0
     client 'h.pwrite(b"w" * 4 * K, 0)' 'h.flush()'
 }
 
-client() {
-    local statement arguments=()
-    for statement in "$@"; do arguments+=(-c "$statement"); done
-    nbdsh -u "$(uri sock)" -c '
-K = 65536
-base = open("noise", "rb").read()
-def refused(request):
-    try:
-        request()
-    except nbd.Error as error:
-        assert error.errno == "EIO", error.errno
-    else:
-        raise SystemExit("not refused")
-' "${arguments[@]}"
-}
-
-logged() { expect_equal "$1" "$(grep -c -- "$2" sock.log)" "lines with '$2' in the log: $(cat sock.log)"; }
 
 for file in x.add-cow disk.raw; do
     for how in removed replaced; do
-        for request in 'h.flush()' 'h.pwrite(b"f", 0, nbd.CMD_FLAG_FUA)' \
-            'h.zero(K, 9 * K, nbd.CMD_FLAG_FUA)'; do
+        for request in 'h.flush()' 'h.pwrite(b"f", 0, fua)' 'h.zero(K, 9 * K, fua)'; do
             serve
             if [ "$how" = removed ]; then
                 rm "$file"
@@ -71,7 +53,7 @@ logged 1 '/disk.raw: was removed while in use.*; read only from here on'
 for file in x.add-cow disk.raw; do
     serve
     mv "$file" moved
-    client 'h.pwrite(b"x" * 100, 6 * K)' 'h.flush()' 'h.pwrite(b"y", 6 * K, nbd.CMD_FLAG_FUA)' 'h.flush()'
+    client 'h.pwrite(b"x" * 100, 6 * K)' 'h.flush()' 'h.pwrite(b"y", 6 * K, fua)' 'h.flush()'
     logged 1 "/$file: leads to nothing by now"
     stop_server "$server_pid"
     logged 0 'read only from here on'

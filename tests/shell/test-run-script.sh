@@ -6,13 +6,13 @@
 . "$(dirname "$0")/../functions.sh"
 requires nbdinfo
 
-mkdir "a folder" elsewhere
-random_file "a folder/base.img" 100000
-addcow create -q -b base.img -F raw -i disk.raw "a folder/x.add-cow"
+mkdir "a directory" elsewhere
+random_file "a directory/base.img" 100000
+addcow create -q -b base.img -F raw -i disk.raw "a directory/x.add-cow"
 cd elsewhere
-expect_equal 100000 "$("$ADDCOW_RUN" nbdkit -U - addcow file="../a folder/x.add-cow" \
+expect_equal 100000 "$("$ADDCOW_RUN" nbdkit -U - addcow file="../a directory/x.add-cow" \
     --run 'nbdinfo --size "$uri"')" "size with file="
-expect_equal 100000 "$("$ADDCOW_RUN" nbdkit -U - addcow "../a folder/x.add-cow" \
+expect_equal 100000 "$("$ADDCOW_RUN" nbdkit -U - addcow "../a directory/x.add-cow" \
     --run 'nbdinfo --size "$uri"')" "size without file="
 "$ADDCOW_RUN" addcow --version >/dev/null
 

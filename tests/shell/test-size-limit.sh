@@ -56,7 +56,7 @@ assert h.pread(K, 127 * K) == b\"3\" * K
 assert h.pread(512, 128 * K + 512) == open(\"inside\", \"rb\").read()
 assert h.pread(1000, 3 * K) == b\"5\" * 1000
 "'
-    addcow check -q x.add-cow || [ $? -eq 3 ] || fail "not sound"
+    sound x.add-cow
 done
 
 # The tool: create leaves nothing behind, flatten keeps what it has done.

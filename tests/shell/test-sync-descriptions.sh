@@ -13,31 +13,11 @@ errno_eio=5 errno_enospc=28 errno_efbig=27 errno_edquot=122 errno_einval=22
 random_file noise $((16 * K))
 
 serve() {
-    rm -f base.img disk.raw x.add-cow
-    cp noise base.img
-    addcow create -q -b base.img -F raw -i disk.raw x.add-cow
+    new_image
     no_fault
     with_faults start_server sock addcow x.add-cow sync-interval=0 "$@"
     client 'h.pwrite(b"f" * K, 0)' 'h.flush()'
 }
-
-client() {
-    local statement arguments=()
-    for statement in "$@"; do arguments+=(-c "$statement"); done
-    nbdsh -u "$(uri sock)" -c '
-K = 65536
-fua = nbd.CMD_FLAG_FUA
-base = open("noise", "rb").read()
-def refused(request, want="EIO"):
-    try:
-        request()
-    except nbd.Error as error:
-        assert error.errno == want, error.errno
-    else:
-        raise SystemExit("not refused")
-' "${arguments[@]}"
-}
-logged() { expect_equal "$1" "$(grep -c -- "$2" sock.log)" "lines with '$2' in the log: $(cat sock.log)"; }
 
 # descriptions FILE: how many descriptors the server has on it.
 descriptions() { find "/proc/$server_pid/fd" -lname "$scratch/$1" | wc -l; }
@@ -112,8 +92,7 @@ expect_equal 1 "$(wc -l <fault.hits)" "durable writes that were tried"
 no_fault
 stop_server "$server_pid"
 
-rm -f disk.raw x.add-cow
-addcow create -q -b base.img -F raw -i disk.raw x.add-cow
+new_image
 fault fstatfs 1+ "$errno_einval" /disk.raw
 with_faults start_server sock addcow x.add-cow sync-interval=0
 client 'h.pwrite(b"f" * K, 0)' 'h.flush()'
@@ -126,14 +105,10 @@ no_fault
 stop_server "$server_pid"
 
 # Without /proc the file is opened by its name, beneath the directory of confine= too.
-if unshare -m true 2>/dev/null; then
-    without_proc() {
-        unshare -m bash -e -c 'mount -t tmpfs none /proc; exec "$@"' bash "$ADDCOW_RUN" nbdkit -U - addcow x.add-cow "$@"
-    }
+if can_mount; then
     for confine in '' "confine=$scratch"; do
-        rm -f disk.raw x.add-cow
-        addcow create -q -b base.img -F raw -i disk.raw x.add-cow
-        without_proc ${confine:+"$confine"} --run 'nbdsh -u "$uri" -c "
+        new_image
+        without_proc "$ADDCOW_RUN" nbdkit -U - addcow x.add-cow ${confine:+"$confine"} --run 'nbdsh -u "$uri" -c "
 h.pwrite(b\"p\" * 65536, 0)
 h.flush()
 h.pwrite(b\"q\" * 512, 0, nbd.CMD_FLAG_FUA)
@@ -141,7 +116,7 @@ assert not h.is_read_only()"' || fail "without /proc ($confine)"
         expect_equal "$(printf 'q%.0s' {1..512})" "$(head -c 512 disk.raw)" "what was written without /proc"
     done
 else
-    echo "# not tried without /proc: no mount namespace of our own here"
+    echo "not tried: without /proc (needs root, and mount name spaces)"
 fi
 
 # A read-only connection does not vouch for what a flush has failed for: nbdkit's

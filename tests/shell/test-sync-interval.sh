@@ -12,13 +12,9 @@ bits() { od -An -tu1 -j4096 -N1 "$1" | tr -d ' '; }
 
 # wait_for_bits FILE NUMBER
 wait_for_bits() {
-    local waited=0
-    until [ "$(bits "$1")" -eq "$2" ]; do
-        waited=$((waited + 1))
-        [ "$waited" -lt 1200 ] || fail "$1: bits are $(bits "$1") after minutes, expected $2"
-        sleep 0.1
-    done
+    wait_until '' has_bits "$1" "$2" || fail "$1: bits are $(bits "$1") after minutes, expected $2"
 }
+has_bits() { [ "$(bits "$1")" -eq "$2" ]; }
 
 # write SOCKET CLUSTER: 100 bytes in the middle of it, not flushed.
 write() { nbdsh -u "$(uri "$1")" -c "h.pwrite(b'$2' * 100, $2 * 65536 + 1000)"; }

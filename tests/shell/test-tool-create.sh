@@ -84,8 +84,8 @@ fails 1 "qcow2" -b vm/base.img -F qcow2 -i new.raw new.add-cow
 # Names start from the add-cow file's directory.
 fails 1 'base.img' -b vm/base.img -F raw -i new.raw vm/new.add-cow
 fails 1 'nowhere' -b nowhere.img -F raw -i new.raw new.add-cow
-fails 1 'new.add-cow|folder|nofolder' -i new.raw -s 1M nofolder/new.add-cow
-fails 1 'nofolder' -i nofolder/new.raw -s 1M new.add-cow
+fails 1 'nodirectory' -i new.raw -s 1M nodirectory/new.add-cow
+fails 1 'nodirectory' -i nodirectory/new.raw -s 1M new.add-cow
 fails 1 size -i new.raw new.add-cow
 # A name that was meant from the working directory: how to write it.
 mkdir sub
@@ -120,7 +120,7 @@ addcow check "$longest"
 fails 1 'name' -i longest.raw "${longest}n"
 
 # A full disk: nothing is left.
-if [ "$(id -u)" -eq 0 ] && unshare -m true 2>/dev/null; then
+if can_mount; then
     mkdir full
     unshare -m bash -e -c "
         mount -t tmpfs -o size=64k none full

@@ -62,8 +62,11 @@ ln base.img copy.img
 for n in $(seq 25); do
     base=base.img
     [ $((n % 2)) -eq 0 ] || base=copy.img
+    # It comes to its end, or is killed (and timeout with it).
+    status=0
     timeout -s KILL "0.$(printf '%03d' $((n * 4)))" \
-        "$ADDCOW_RUN" addcow rebase -u -q -b "$base" -F raw x.add-cow 2>/dev/null || true
+        "$ADDCOW_RUN" addcow rebase -u -q -b "$base" -F raw x.add-cow 2>stderr || status=$?
+    [ "$status" -eq 0 ] || [ "$status" -eq 137 ] || fail "exit status $status: $(cat stderr)"
     case "$(info backing-filename)" in
     base.img | copy.img) ;;
     *) fail "after a kill the base is '$(info backing-filename)'" ;;

@@ -10,35 +10,15 @@ requires nbdsh
 
 K=65536
 random_file noise $((16 * K))
+client_python='base = open("noise", "rb").read()'
 
 # serve: a new image, of whose 16 clusters 0 to 3 are allocated and flushed.
 serve() {
-    rm -f base.img disk.raw x.add-cow
-    cp noise base.img
-    addcow create -q -b base.img -F raw -i disk.raw x.add-cow
-    start_server sock addcow x.add-cow
+    new_image
+    start_server sock addcow x.add-cow sync-interval=0
     client 'h.pwrite(b"w" * 4 * K, 0)' 'h.flush()'
 }
 
-# client STATEMENT...: in Python, with these besides h.
-client() {
-    local statement arguments=()
-    for statement in "$@"; do arguments+=(-c "$statement"); done
-    nbdsh -u "$(uri sock)" -c '
-K = 65536
-base = open("noise", "rb").read()
-def refused(request, want="EIO"):
-    try:
-        request()
-    except nbd.Error as error:
-        assert error.errno == want, error.errno
-    else:
-        raise SystemExit("not refused")
-' "${arguments[@]}"
-}
-
-# logged COUNT PATTERN
-logged() { expect_equal "$1" "$(grep -c -- "$2" sock.log)" "lines with '$2' in the log: $(cat sock.log)"; }
 
 # The image file. What it had cannot be read, and no flush says that all is well.
 serve
@@ -57,7 +37,7 @@ stop_server "$server_pid"
 
 serve
 truncate -s 0 disk.raw
-client 'refused(lambda: h.pread(1, 0))' 'refused(lambda: h.pwrite(b"x", 5 * K, nbd.CMD_FLAG_FUA))' \
+client 'refused(lambda: h.pread(1, 0))' 'refused(lambda: h.pwrite(b"x", 5 * K, fua))' \
     'assert h.pread(12 * K, 4 * K)[K + 1:] == base[5 * K + 1:]'
 stop_server "$server_pid"
 

@@ -7,11 +7,11 @@
 requires jq nbdcopy
 
 valid=0 invalid=0
-for folder in "$srcdir"/tests/vectors/*/; do
-    name="$(basename "$folder")"
-    expect="$folder/expect.json"
+for directory in "$srcdir"/tests/vectors/*/; do
+    name="$(basename "$directory")"
+    expect="$directory/expect.json"
     mkdir "$name"
-    tar -xJSf "$folder/disk.tar.xz" -C "$name"
+    tar -xJSf "$directory/disk.tar.xz" -C "$name"
     image="$name/x.add-cow"
     before="$(cat "$name"/* | sha256sum)"
     if [ "$(jq .valid "$expect")" = true ]; then

@@ -17,7 +17,7 @@ requires virt-v2v guestfish qemu-system-x86_64 nbdcopy e2fsck dumpe2fs debugfs
 compgen -G '/boot/vmlinuz-*' >/dev/null || skip "no kernel in /boot for libguestfs"
 export LIBGUESTFS_BACKEND="${LIBGUESTFS_BACKEND:-direct}"
 export LIBGUESTFS_BACKEND_SETTINGS="${LIBGUESTFS_BACKEND_SETTINGS-force_tcg}"
-# virt-v2v's overlay is to go away with the scratch folder.
+# virt-v2v's overlay is to go away with the scratch directory.
 mkdir v2v
 export VIRT_V2V_TMPDIR="$PWD/v2v"
 
@@ -161,7 +161,7 @@ hashes before >before.sums
 hashes files >written.sums
 [ -s written.sums ] || fail "no files were written"
 (cd output && sha256sum --quiet -c ../written.sums) || fail "files written have changed"
-[ ! -e output/share/info ] || fail "a deleted folder is back"
+[ ! -e output/share/info ] || fail "a deleted directory is back"
 echo "files as before: $(wc -l <before.sums), of the image file: $(wc -l <written.sums)"
 
 # The output holds what its file system uses (blocks in use, the journal and

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // common/image/image_files: locks on the files of an image, and names that
-// must lie beneath a folder.
+// must lie beneath a directory.
 
 #include <gtest/gtest.h>
 
@@ -179,7 +179,7 @@ TEST_F(ImageAccess, CreateDoesNotReplaceAnAddCowFileThatItHasNotLocked) {
   EXPECT_TRUE(FailsWith(CreateImage(file_system, options), EAGAIN));
 }
 
-TEST_F(ImageAccess, FilesBeneathTheFolderAreOpened) {
+TEST_F(ImageAccess, FilesBeneathTheDirectoryAreOpened) {
   EXPECT_OK(OpenConfinedTo("/vm"));
   EXPECT_OK(OpenConfinedTo("/"));
 }
@@ -192,7 +192,7 @@ TEST_F(ImageAccess, FilesElsewhereAreRefusedByName) {
                           "beneath /other and so refused (confine=)"));
 }
 
-TEST_F(ImageAccess, LinksOutOfTheFolderAreRefused) {
+TEST_F(ImageAccess, LinksOutOfTheDirectoryAreRefused) {
   fake_.PutName("/secret", fake_.Find(kBackingPath));
   ASSERT_OK(fake_.Remove(kBackingPath));
   fake_.PutSymbolicLink(kBackingPath, "/secret");
@@ -200,7 +200,7 @@ TEST_F(ImageAccess, LinksOutOfTheFolderAreRefused) {
   EXPECT_TRUE(FailsWith(OpenConfinedTo("/vm"), EXDEV));
 }
 
-TEST_F(ImageAccess, AFolderThatIsNotThereIsNotTakenForAMissingFile) {
+TEST_F(ImageAccess, ADirectoryThatIsNotThereIsNotTakenForAMissingFile) {
   EXPECT_TRUE(FailsSaying(OpenConfinedTo("/none"),
                           "/none: the directory of confine= cannot be found: No such file"));
 }

@@ -191,7 +191,7 @@ TEST_F(OpsTest, CreateChecksTheSize) {
   ExpectRefused(overlay, "the backing file is empty");
 }
 
-TEST_F(OpsTest, CreateResolvesNamesFromTheAddCowFilesFolderOnly) {
+TEST_F(OpsTest, CreateResolvesNamesFromTheAddCowFilesDirectoryOnly) {
   fake_.Put("/cwd/base.img", Repeat(1, 10));
   fake_.Put("/cwd/old.raw", Repeat(1, 10));
   CreateOptions options;

@@ -383,7 +383,7 @@ TEST_F(PosixFileSystemTest, LocksOutliveTheParentOfAFork) {
   EXPECT_OK(other->Lock(LockKind::kRead));
 }
 
-TEST_F(PosixFileSystemTest, OpensBeneathAFolderAndNowhereElse) {
+TEST_F(PosixFileSystemTest, OpensBeneathADirectoryAndNowhereElse) {
   ASSERT_OK_AND_ASSIGN(const std::string root, posix_.RealPath(directory_.path()));
   ASSERT_EQ(::mkdir((directory_ / "in").c_str(), 0700), 0);
   ASSERT_EQ(::mkdir((directory_ / "in/sub").c_str(), 0700), 0);

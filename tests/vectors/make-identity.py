@@ -61,12 +61,12 @@ def archive(files):
     return lzma.compress(raw.getvalue(), preset=6)
 
 
-def make(folder, identity, shown):
+def make(directory, identity, shown):
     base = pattern("base", 3 * CLUSTER + 700)
     image = pattern("image", 4 * CLUSTER)
     disk = bytearray(base.ljust(4 * CLUSTER, b"\0"))
     disk[CLUSTER:2 * CLUSTER] = image[CLUSTER:2 * CLUSTER]  # cluster 1 is allocated
-    path = TOP / folder
+    path = TOP / directory
     path.mkdir(exist_ok=True)
     (path / "disk.tar.xz").write_bytes(archive(
         {"b.img": base, "disk.raw": image, "x.add-cow": add_cow(identity, b"\x02")}))
