@@ -41,7 +41,8 @@ void UseEverything(FileSystem& files, const std::string& directory) {
 TEST(RealFilesFault, LeavesNoDescriptorOpen) {
   for (uint64_t at = 1;; at++) {
     const TempDir directory;
-    ASSERT_OK(MakeTestImage(PosixFileSystem(), directory.path(), {.size = 3 * kClusterSize + 1}));
+    ASSERT_OK(
+        MakeTestImage(PosixFileSystem(), directory.path(), {.size = 3 * kClusterSize + 1}));
     FaultPlan plan({.at = at, .error = EIO});
     ForwardingFileSystem faulty(PosixFileSystem(), plan);
     const size_t before = OpenDescriptors();

@@ -105,16 +105,16 @@ requires fio
 fio --enghelp 2>/dev/null | has -w nbd || skip "the arithmetic is right, but fio has no nbd engine"
 
 # The final flush is in the time that fio counts, and only where it should be.
-nbdkit -U - eval get_size='echo 1M' pwrite='cat >/dev/null' flush='sleep 1' \
+nbdkit -U - eval get_size='echo 1M' pwrite='cat >/dev/null' flush='sleep 0.2' \
     can_write='exit 0' can_flush='exit 0' \
     --run 'python3 - "$uri"' <<'END_OF_PYTHON'
 import sys, workloads
 def seconds(*more):
     arguments = ["--rw=write", "--bs=64k", "--size=1M", *more]
     return workloads.sample(workloads.fio(sys.argv[1], ".", arguments), "write")["seconds"]
-assert seconds("--end_fsync=1") >= 1.0
-# Five flushes of a second each, two of them at least before the last write.
-assert seconds("--fsync=3") >= 2.0
+assert seconds("--end_fsync=1") >= 0.2
+# Five flushes of a fifth of a second each, two of them at least before the last write.
+assert seconds("--fsync=3") >= 0.4
 END_OF_PYTHON
 
 mkdir data

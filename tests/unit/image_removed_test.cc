@@ -18,6 +18,15 @@ class ImageRemoved : public ImageFixture {
     fake_.Put("/vm/other", 5 * kC);
     ASSERT_OK(fake_.Rename("/vm/other", path, RenameMode::kReplace));
   }
+  // From the next opening on.
+  void TakeProcAway() {
+    faults_.Set({.at = 1,
+                 .error = ENOENT,
+                 .lasting = FaultPlan::Lasting::kPersistent,
+                 .where = [](const Operation& operation) {
+                   return operation.kind == OpKind::kReopen;
+                 }});
+  }
   // By a call that gave `failed`, whose error alone says what it means.
   void ExpectStopped(const Status& failed, const std::string& file, const std::string& how) {
     EXPECT_TRUE(FailsWith(failed, EIO)) << file;
@@ -141,11 +150,7 @@ TEST_F(ImageRemoved, NameThatCannotBeLookedUpSaysNothing) {
 TEST_F(ImageRemoved, WithoutProcTheImageFileIsOpenedByItsName) {
   Make({});
   image_.reset();
-  faults_.Set(
-      {.at = 1,
-       .error = ENOENT,
-       .lasting = FaultPlan::Lasting::kPersistent,
-       .where = [](const Operation& operation) { return operation.kind == OpKind::kReopen; }});
+  TakeProcAway();
   Reopen();
   Write(0, 10);
   ASSERT_OK(image_->Flush());
@@ -155,11 +160,7 @@ TEST_F(ImageRemoved, WithoutProcTheImageFileIsOpenedByItsName) {
 TEST_F(ImageRemoved, FileThatIsReplacedBetweenIsNotUsed) {
   Make({});
   image_.reset();
-  faults_.Set(
-      {.at = 1,
-       .error = ENOENT,
-       .lasting = FaultPlan::Lasting::kPersistent,
-       .where = [](const Operation& operation) { return operation.kind == OpKind::kReopen; }});
+  TakeProcAway();
   Gate::Stop stop = gate_.ParkBefore([&](const Operation& operation) {
     if (operation.kind == OpKind::kReopen) Replace(kImagePath);
     return false;

@@ -20,7 +20,7 @@ namespace {
 void NoLog(LogLevel, const std::string&) {}
 
 TEST(Interrupted, FlattenKeepsWhatItHasToldOf) {
-  constexpr uint64_t kClusters = 2000;  // several chunks
+  constexpr uint64_t kClusters = 1100;  // several chunks
   for (uint64_t at = 1;; at++) {
     FakeFileSystem files;
     files.MakeDirectory(kDirectory);
@@ -53,7 +53,7 @@ TEST(Interrupted, FlattenKeepsWhatItHasToldOf) {
 TEST(Interrupted, FlattenThatCannotKeepItSaysWhy) {
   FakeFileSystem files;
   files.MakeDirectory(kDirectory);
-  ASSERT_OK(MakeTestImage(files, kDirectory, {.size = 2000 * kClusterSize, .garbage = false}));
+  ASSERT_OK(MakeTestImage(files, kDirectory, {.size = 600 * kClusterSize, .garbage = false}));
   FaultPlan plan({.at = 1, .error = EIO, .where = [](const Operation& operation) {
                     return operation.kind == OpKind::kSyncData;
                   }});
