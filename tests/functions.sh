@@ -170,9 +170,10 @@ new_image() {
     addcow create -q -b base.img -F raw -i disk.raw x.add-cow
 }
 
-# client STATEMENT...: in Python, of the server at ./sock, with h, and with what is
-# below and in $client_python, which a test may set.
+# client STATEMENT...: in Python, of the server at ./sock, with h, with what is below,
+# and with what client_knows was given.
 client_python=
+client_knows() { client_python="$1"; }
 client() {
     local statement arguments=()
     for statement in "$@"; do arguments+=(-c "$statement"); done

@@ -8,7 +8,7 @@
 requires nbdsh
 
 random_file noise 1M
-client_python='base = open("noise", "rb").read()'
+client_knows 'base = open("noise", "rb").read()'
 errno_eio=5 errno_enospc=28
 
 # FILE ERRNO REQUEST

@@ -58,7 +58,7 @@ create() {
     addcow create -q -b base.img -F raw -i disk.raw mnt/x.add-cow
 }
 
-client_python='
+client_knows '
 def extents(offset, count):
     found = []
     def each(context, at, entries, error):

@@ -26,7 +26,7 @@ random_file noise 3M
 fill() { dd if=/dev/zero of=small/ballast bs=4K status=none 2>/dev/null && fail "it is not full" || [ -s small/ballast ]; }
 full() { expect_equal 0 "$(stat -f -c %a small)" "blocks that are left"; }
 
-client_python='
+client_knows '
 base = open("noise", "rb").read()
 def no_space(request): refused(request, "ENOSPC")
 '

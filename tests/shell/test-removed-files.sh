@@ -10,7 +10,7 @@ requires nbdsh nbdcopy
 
 K=65536
 random_file noise $((16 * K))
-client_python='base = open("noise", "rb").read()'
+client_knows 'base = open("noise", "rb").read()'
 
 serve() {
     rm -f moved

@@ -10,7 +10,7 @@ requires nbdsh
 
 K=65536
 random_file noise $((16 * K))
-client_python='base = open("noise", "rb").read()'
+client_knows 'base = open("noise", "rb").read()'
 
 # serve: a new image, of whose 16 clusters 0 to 3 are allocated and flushed.
 serve() {
