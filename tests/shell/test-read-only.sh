@@ -100,8 +100,8 @@ at_exit "losetup -d '$device'"
 addcow create -q -b base.img -F raw -i "$device" device.add-cow
 start_server sock3 addcow device.add-cow
 nbdinfo --is read-only "$(uri sock3)" || fail "a read-only device is served as writable"
-told sock3.log "${device##*/}" 'Read-only file system'
+told sock3.log "${device##*/}" 'the device is read only'
 stop_server "$server_pid"
 expect_fails 1 addcow flatten device.add-cow
-grep -q "$device: Read-only file system" stderr || fail "$(cat stderr)"
+grep -q "$device: the device is read only" stderr || fail "$(cat stderr)"
 expect_equal 1 "$(wc -l <stderr)" "lines of message: $(cat stderr)"

@@ -65,7 +65,7 @@ touch stdout stderr
 before="$(ls)"
 expect_fails 1 limited addcow create -b base.img -F raw -i new.raw new.add-cow
 expect_equal 1 "$(wc -l <stderr)" "lines of message: $(cat stderr)"
-grep -q 'new.raw: .*File too large' stderr || fail "$(cat stderr)"
+grep -q 'new.raw: cannot have 67108864 bytes: .*the limit of file sizes (ulimit -f)' stderr || fail "$(cat stderr)"
 expect_equal "$before" "$(ls)" "what is left behind"
 
 rm -f x.add-cow disk.raw
