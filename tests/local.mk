@@ -102,7 +102,8 @@ check-slow: all
 shorter_searches = \
 	ADDCOW_CRASH_STATES="$${ADDCOW_CRASH_STATES:-10000}"; export ADDCOW_CRASH_STATES; \
 	ADDCOW_REPLAY_STATES="$${ADDCOW_REPLAY_STATES:-40}"; export ADDCOW_REPLAY_STATES; \
-	ADDCOW_KILL_ROUNDS="$${ADDCOW_KILL_ROUNDS:-4}"; export ADDCOW_KILL_ROUNDS;
+	ADDCOW_KILL_ROUNDS="$${ADDCOW_KILL_ROUNDS:-4}"; export ADDCOW_KILL_ROUNDS; \
+	ADDCOW_SWEEP_STEP="$${ADDCOW_SWEEP_STEP:-4}"; export ADDCOW_SWEEP_STEP;
 sanitizer_flags = -Og -g1 -fno-omit-frame-pointer
 sanitizer_source = sanitize/src
 run_sanitizer_build = \

@@ -3,7 +3,8 @@
 # The real tool with the N-th system call on its files failing, for N = 1, 2, 3
 # ... until none fails, in each verb. It does what it does without faults, or
 # exits with status 1 and one line on standard error. The image stays sound, is
-# read as before, and the verb does its work when it is run again.
+# read as before, and the verb does its work when it is run again. With
+# ADDCOW_SWEEP_STEP=S every S-th N only.
 
 . "$(dirname "$0")/../functions.sh"
 requires nbdcopy
@@ -19,7 +20,7 @@ printf '\007' | dd of=bits/x.add-cow bs=1 seek=28 conv=notrunc status=none
 nbdkit -r -U - addcow img/x.add-cow --run 'nbdcopy "$uri" img.want'
 cp bits/disk.raw bits.want
 
-run=0
+run=0 step="${ADDCOW_SWEEP_STEP:-1}"
 # sweep FROM CALL ERRNO AT-SUFFIX VERB [OPTION...]: in a copy of FROM.
 sweep() {
     local from="$1" call="$2" error="$3" suffix="$4" what="${*:2}" at status
@@ -30,7 +31,7 @@ sweep() {
     addcow "$@" "$scratch/vm/x.add-cow" >want.stdout 2>want.stderr || status=$?
     local want_status=$status want_files
     want_files="$(cat vm/* | sha256sum)"
-    for ((at = 1; ; at++)); do
+    for ((at = 1; ; at += step)); do
         restore
         fault "$call" "$at$suffix" "$error" /vm
         status=0
@@ -58,7 +59,7 @@ sweep() {
         [ "$at" -lt 2000 ] || fail "the sweep does not end: $what"
     done
     [ "$at" -gt 10 ] || [ "$call" != any ] || fail "hardly a call was tried ($at): $what"
-    echo "$what: $((at - 1)) calls"
+    echo "$what: $((at - step)) calls"
 }
 
 # EIO once; ENOSPC for ever; transfers cut short; a signal in each call that one
