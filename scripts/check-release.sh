@@ -62,7 +62,7 @@ fi
 [ -n "$mirror" ] || die "apt does not say where packages come from: give --mirror=URL"
 
 scratch="$(mktemp -d "${TMPDIR:-/var/tmp}/addcow-release.XXXXXX")"
-# shellcheck disable=SC2317  # the trap calls it
+# shellcheck disable=SC2317,SC2329  # the trap calls it
 clean_up() {
     local root
     for root in "${roots[@]}"; do umount -R -l "$root"; done

@@ -5,6 +5,8 @@
 #include "tools/verbs.h"
 
 #include <memory>
+#include <utility>
+#include <vector>
 
 #include "config.h"
 #include "tools/output.h"
@@ -13,12 +15,43 @@ namespace addcow {
 
 namespace {
 
-// CLI11 would hide in its usage line which options are required.
+// CLI11 2.5 and later break the lines of texts anew unless they are told not to.
+template <typename AnyFormatter>
+void KeepLines(AnyFormatter& formatter) {
+  if constexpr (requires { formatter.enable_footer_formatting(false); }) {
+    formatter.enable_description_formatting(false);
+    formatter.enable_footer_formatting(false);
+  }
+}
+
+// CLI11 would hide in its usage line which options are required, and its versions lay
+// out options in different ways.
 class UsageFormatter final : public CLI::Formatter {
  public:
   explicit UsageFormatter(std::string usage) : usage_(std::move(usage)) {
-    column_width(27);
-    label("Positionals", "Arguments");
+    for (const char* name : {"Positionals", "POSITIONALS"}) label(name, "Arguments");
+    column_width(kColumn);
+    KeepLines(*this);
+  }
+
+  std::string make_description(const CLI::App* app) const override {
+    return app->get_description() + "\n";
+  }
+
+  std::string make_group(std::string group, bool is_positional,
+                         std::vector<const CLI::Option*> options) const override {
+    if (group == "OPTIONS") group = "Options";
+    return CLI::Formatter::make_group(group, is_positional, std::move(options));
+  }
+
+  std::string make_option(const CLI::Option* option, bool is_positional) const override {
+    std::string text =
+        "  " + make_option_name(option, is_positional) + make_option_opts(option);
+    text += text.size() < kColumn ? std::string(kColumn - text.size(), ' ')
+                                  : "\n" + std::string(kColumn, ' ');
+    for (const char c : make_option_desc(option))
+      text += c == '\n' ? "\n" + std::string(kColumn, ' ') : std::string(1, c);
+    return text + "\n";
   }
 
   // A value that is a part of the option's word follows it at once.
@@ -32,6 +65,7 @@ class UsageFormatter final : public CLI::Formatter {
   }
 
  private:
+  static constexpr size_t kColumn = 27;
   const std::string usage_;
 };
 

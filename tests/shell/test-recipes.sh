@@ -107,7 +107,9 @@ if command -v systemd-analyze >/dev/null && [ -x /usr/bin/nbdkit ]; then
     for unit in socket service; do
         status=0
         systemd-analyze verify "$PWD/units/addcow@.$unit" >verify.log 2>&1 || status=$?
-        expect_equal "0 " "$status $(cat verify.log)" "systemd-analyze verify addcow@.$unit"
+        # It looks at what is needed as well, which is not ours.
+        expect_equal "0 " "$status $(grep -v '^/usr/lib/systemd/' verify.log)" \
+            "systemd-analyze verify addcow@.$unit"
     done
     sed -i 's/^TimeoutStopSec/TimeoutStopSeconds/' units/addcow@.service
     systemd-analyze verify "$PWD/units/addcow@.service" 2>&1 | has TimeoutStopSeconds ||
