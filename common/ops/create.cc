@@ -193,7 +193,7 @@ Result<std::unique_ptr<File>> MakeImage(FileSystem& file_system, const CreateOpt
     return Fail(Error::Because(
         EFBIG, path,
         fmt::format("cannot have {} bytes: its file system, or the limit of file sizes (ulimit "
-                    "-f), does not take such a large file (ext4: 16 TiB at most)",
+                    "-f), does not take such a large file (ext4: less than 16 TiB)",
                     size)));
   }
   ADDCOW_TRY(Preallocate(**file, size, options));

@@ -252,7 +252,7 @@ truncate -s 64M ext4.img
 truncate -s 1G xfs.img
 if /sbin/mke2fs -q -t ext4 -b 4096 ext4.img 2>mount.log && mounted ext4 -o loop ext4.img; then
     expect_fails 1 addcow create -i disk.raw -s 16T ext4/x.add-cow
-    grep -q 'File too large' stderr || fail "16 TiB on ext4: $(cat stderr)"
+    grep -q 'does not take such a large file (ext4: less than 16 TiB)' stderr || fail "16 TiB on ext4: $(cat stderr)"
     addcow create -q -i disk.raw -s $(((16 << 40) - 4096)) ext4/x.add-cow
 else
     part_skipped "no ext4 can be mounted here: $(cat mount.log)"
