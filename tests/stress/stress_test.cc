@@ -44,6 +44,13 @@ struct Setup {
   bool background_flush;
 };
 
+// Of all tests together. AddressSanitizer looks for other things than races.
+#ifdef __SANITIZE_ADDRESS__
+constexpr uint64_t kSeconds = 8;
+#else
+constexpr uint64_t kSeconds = 20;
+#endif
+
 // What all threads share: the image, and the first thing wrong.
 class StressTest : public testing::TestWithParam<Setup> {
  protected:
@@ -51,8 +58,8 @@ class StressTest : public testing::TestWithParam<Setup> {
     memory_.MakeDirectory(kDirectory);
     const int tests = testing::UnitTest::GetInstance()->test_to_run_count();
     end_ = Clock::now() +
-           std::chrono::milliseconds(EnvironmentNumber("ADDCOW_STRESS_SECONDS", 20) * 1000 /
-                                     static_cast<uint64_t>(tests));
+           std::chrono::milliseconds(EnvironmentNumber("ADDCOW_STRESS_SECONDS", kSeconds) *
+                                     1000 / static_cast<uint64_t>(tests));
   }
   void TearDown() override {
     std::printf("# %llu operations in %llu rounds\n",
