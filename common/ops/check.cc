@@ -252,6 +252,12 @@ Status CheckThatDataIsOwn(const ImageFiles& files, const Interrupted& interrupte
 
 }  // namespace
 
+Result<uint64_t> LeakedClusters(const ImageFiles& files) {
+  CheckReport report = RunChecker(files, Repair::kNone, true, {});
+  if (report.error) return Fail(std::move(*report.error));
+  return report.leaked_clusters;
+}
+
 Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repair repair,
                                const Interrupted& interrupted, bool force) {
   const bool writes = repair != Repair::kNone;

@@ -82,6 +82,10 @@ struct CheckReport {
 Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repair repair,
                                const Interrupted& interrupted, bool force = false);
 
+// How many clusters of the open image file hold data under a 0 bit; 0 where that
+// cannot be told. Who calls holds the locks.
+Result<uint64_t> LeakedClusters(const ImageFiles& files);
+
 // With the files where the header says, to the end.
 inline Result<CheckReport> CheckImage(FileSystem& file_system, const std::string& add_cow_path,
                                       Repair repair, const AccessOptions& access = {},

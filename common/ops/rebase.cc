@@ -15,6 +15,7 @@
 #include "common/image/bitmap_storage.h"
 #include "common/image/raw_file.h"
 #include "common/io/durable_create.h"
+#include "common/ops/check.h"
 #include "common/ops/named_files.h"
 #include "common/ops/raw_bitmap.h"
 
@@ -22,16 +23,51 @@ namespace addcow {
 
 namespace {
 
+// The bits say where a file has bytes of this disk. One that has data elsewhere
+// may be another disk's, and writes to this one would destroy that. Where the old
+// file is gone (`moved`) and some of the disk is in this one, that is said only: it
+// will be the old one, with leaks.
+Status CheckStrangeData(const ImageFiles& files, bool moved, RebaseResult& result) {
+  ADDCOW_TRY_ASSIGN(const uint64_t strange, LeakedClusters(files));
+  if (strange == 0) return {};
+  bool any = false;
+  ADDCOW_TRY_ASSIGN(const uint64_t bytes, RawBitmapBytes(*files.add_cow));
+  ADDCOW_TRY(VisitRawBits(*files.add_cow, bytes, [&](const ClusterRun& run) -> Status {
+    any = any || run.allocated;
+    return {};
+  }));
+  const auto error = [&](const std::string& what) {
+    return Error::Because(EINVAL, files.image_path,
+                          fmt::format("holds data in {} where nothing is allocated{}",
+                                      Counted(strange, "cluster"), what));
+  };
+  if (!any)
+    return Fail(
+        error(": perhaps another disk's, which would be overwritten (no cluster of this disk "
+              "is allocated, so an empty file of its size will do)"));
+  if (!moved)
+    return Fail(error(fmt::format(
+        ": perhaps another disk's, which would be overwritten (in a copy of this disk's they "
+        "are leaks: run addcow check -r leaks {}, and copy again)",
+        ShellWord(files.add_cow_path))));
+  result.notes.push_back(
+      error(", which is overwritten in time: be sure that it is this disk's").Message());
+  return {};
+}
+
 // Whether the new image file can hold what the old one did.
 Status CheckNewImage(FileSystem& file_system, const RebaseOptions& options,
-                     const ImageFiles& files) {
+                     const ImageFiles& files, RebaseResult& result) {
   const std::string old_path =
       ResolveName(DirectoryOf(files.add_cow_path), files.header.image.name);
   // Who confines does not want files opened by the name in the header.
   if (!options.access.confine) {
     if (const auto old = file_system.Open(old_path, OpenMode::kReadOnly); old) {
       ADDCOW_TRY_ASSIGN(const uint64_t old_size, (*old)->Size());
-      if (old_size == files.virtual_size) return {};
+      ADDCOW_TRY_ASSIGN(const FileInfo old_info, (*old)->Info());
+      ADDCOW_TRY_ASSIGN(const FileInfo new_info, files.image->Info());
+      if (new_info.SameFile(old_info)) return {};
+      if (old_size == files.virtual_size) return CheckStrangeData(files, false, result);
       return Fail(Error::Because(
           EINVAL, files.image_path,
           fmt::format("has {} bytes, but the image file so far, {}, has {}: is it a copy?",
@@ -46,7 +82,7 @@ Status CheckNewImage(FileSystem& file_system, const RebaseOptions& options,
     if (run.allocated && run.range.end() > first) past_end += run.range.end() - first;
     return {};
   }));
-  if (past_end == 0) return {};
+  if (past_end == 0) return CheckStrangeData(files, true, result);
   return Fail(Error::Because(
       EINVAL, files.image_path,
       fmt::format("has {} bytes, so {} would be cut off (if the old file was no longer, these "
@@ -131,7 +167,7 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
   result.virtual_size = files.virtual_size;
   if (!options.backing) ADDCOW_TRY(CheckOldBacking(file_system, options, files));
   if (options.image_name) {
-    ADDCOW_TRY(CheckNewImage(file_system, options, files));
+    ADDCOW_TRY(CheckNewImage(file_system, options, files, result));
     result.header.image.name = *options.image_name;
   }
   std::unique_ptr<File> backing;

@@ -39,7 +39,10 @@ struct RebaseResult {
 // only the directory's sync failed, the new one may be there.
 //
 // Refuses an image file that cannot be the old one's: of another size than the
-// old one, where that is there, or too short for what is allocated.
+// old one, where that is there, or too short for what is allocated; or, unless it
+// is the same file, with data where nothing is allocated: it may be another disk's.
+// Of the last there is only a note where the old one is gone and a cluster is
+// allocated.
 Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions& options);
 
 }  // namespace addcow

@@ -56,6 +56,10 @@ refuses 1 'empty.img: the backing file is empty' -u -b empty.img -F raw
 refuses 1 'different files' -u -b disk.raw -F raw
 refuses 1 'short.raw: has 1048576 bytes, but the image file so far' -u -i short.raw
 refuses 1 'none.raw: not found' -u -i none.raw
+# Another disk's, which the next write would destroy.
+addcow create -q -b base.img -F raw -i vm02.raw -s 2M vm02.add-cow
+nbdkit -U - addcow vm02.add-cow --run 'qemu-io -f raw -c "write -P 6 1536k 64k" "$uri"' >/dev/null
+refuses 1 'vm02.raw: holds data in 1 cluster where nothing is allocated: perhaps another' -u -i vm02.raw
 
 # By kill -9, again and again: its header is one of the two.
 ln base.img copy.img

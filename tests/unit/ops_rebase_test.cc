@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "common/ops/check.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
 #include "tests/support/fault_file.h"
@@ -147,6 +148,41 @@ TEST_F(RebaseTest, RefusesWhatCannotBeTheImageFile) {
   ASSERT_OK(fake_.Remove(kImagePath));
   ExpectRefused(Rebase({}, "short.raw"),
                 "has 262144 bytes, so 1 allocated cluster would be cut off");
+}
+
+// It may be another disk's file, which the next write would destroy.
+TEST_F(RebaseTest, RefusesAnImageFileWithDataWhereNothingIsAllocated) {
+  fake_.Put("/vm/other.raw", 5 * kClusterSize);
+  FakeInode& other = *fake_.Find("/vm/other.raw");
+  ASSERT_TRUE(other.Write(Repeat(7, 100), 4 * kClusterSize));
+  ASSERT_TRUE(other.Write(Repeat(7, 100), 3 * kClusterSize + 4000));
+  ExpectRefused(Rebase({}, "other.raw"),
+                "/vm/other.raw: holds data in 1 cluster where nothing is allocated: perhaps "
+                "another disk's, which would be overwritten (in a copy of this disk's they are "
+                "leaks: run addcow check -r leaks /vm/x.add-cow, and copy again)");
+  // Where the old one is gone it may be that, and is taken where it can be.
+  ASSERT_OK(fake_.Remove(kImagePath));
+  ASSERT_OK_AND_ASSIGN(const RebaseResult result, Rebase({}, "other.raw"));
+  ASSERT_EQ(result.notes.size(), 1u);
+  EXPECT_EQ(result.notes[0],
+            "/vm/other.raw: holds data in 1 cluster where nothing is allocated, which is "
+            "overwritten in time: be sure that it is this disk's");
+}
+
+TEST_F(RebaseTest, RefusesDataWhereNoClusterIsAllocated) {
+  ASSERT_TRUE(fake_.Find(kAddCowPath)->Write(Repeat(0, 1), kBitmapOffset));
+  before_ = fake_.Find(kAddCowPath)->Bytes(0, kHeaderSize + kBitmapPadding);
+  fake_.PutName("/vm/other.raw", fake_.Find(kImagePath));
+  ASSERT_OK(fake_.Remove(kImagePath));
+  ExpectRefused(Rebase({}, "other.raw"), "an empty file of its size will do");
+}
+
+// What it has left over is its own.
+TEST_F(RebaseTest, TakesTheSameFileUnderAnotherNameWithItsLeaks) {
+  ASSERT_TRUE(fake_.Find(kImagePath)->Write(Repeat(7, 100), 3 * kClusterSize));
+  fake_.PutName("/vm/link.raw", fake_.Find(kImagePath));
+  EXPECT_OK(Rebase({}, "link.raw"));
+  ExpectDisk();
 }
 
 // Where the old file shows that they are.
