@@ -227,9 +227,21 @@ CheckReport RunChecker(const ImageFiles& files, Repair repair, bool locked,
   return report;
 }
 
+// Whether the image file was named to be another one than the header's, which is
+// there as well.
+bool IsAnother(FileSystem& file_system, const ImageSource& source, const ImageFiles& files) {
+  if (!source.image_path || source.access.confine) return false;
+  const auto own = file_system.Identify(
+      ResolveName(DirectoryOf(files.add_cow_path), files.header.image.name));
+  const auto named = files.image->Info();
+  return own && named && !named->SameFile(*own);
+}
+
 // A bitmap without a one is that of an image which nobody has written to. Data
-// under it is more likely another disk's than left over.
-Status CheckThatDataIsOwn(const ImageFiles& files, const Interrupted& interrupted) {
+// under it is more likely another disk's than left over; so is that of another file
+// than the image file.
+Status CheckThatDataIsOwn(FileSystem& file_system, const ImageSource& source,
+                          const ImageFiles& files, const Interrupted& interrupted) {
   if (files.header.all_allocated) return {};
   bool any = false;
   ADDCOW_TRY_ASSIGN(const uint64_t bytes, RawBitmapBytes(*files.add_cow));
@@ -237,17 +249,18 @@ Status CheckThatDataIsOwn(const ImageFiles& files, const Interrupted& interrupte
     any = any || run.allocated;
     return {};
   }));
-  if (any) return {};
+  const bool another = IsAnother(file_system, source, files);
+  if (any && !another) return {};
   const CheckReport report = RunChecker(files, Repair::kNone, true, interrupted);
   if (report.error || report.interrupted) return {};  // that comes again
   if (report.leaked_clusters == 0) return {};
   return Fail(Error::Because(
       EINVAL, files.image_path,
-      fmt::format(
-          "holds data in {}, though none is allocated: it may be another "
-          "disk's file, so nothing is repaired (--force gives this storage back all the "
-          "same)",
-          Counted(report.leaked_clusters, "cluster"))));
+      fmt::format("holds data in {}, though none is allocated{}: it may be another "
+                  "disk's file, so nothing is repaired (--force gives this storage back all "
+                  "the same)",
+                  Counted(report.leaked_clusters, "cluster"),
+                  any ? " there, and is not the image file that the header names" : "")));
 }
 
 }  // namespace
@@ -279,7 +292,7 @@ Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repa
     return Fail(Error::Because(EBUSY, files->add_cow_path,
                                "is in use by another program that writes to it, so it cannot "
                                "be repaired (stop that program first)"));
-  if (!force) ADDCOW_TRY(CheckThatDataIsOwn(*files, interrupted));
+  if (!force) ADDCOW_TRY(CheckThatDataIsOwn(file_system, source, *files, interrupted));
   CheckReport before = RunChecker(*files, repair, true, interrupted);
   if (before.error) return before;
   if (before.interrupted) {

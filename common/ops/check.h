@@ -77,8 +77,9 @@ struct CheckReport {
 // The backing file need not be there; one that is there must not be empty or shorter
 // than it was. Only a repair is interrupted.
 //
-// Where no cluster is allocated, data in the image file may be another disk's:
-// then it fails rather than repair, unless `force`d to.
+// Where no cluster is allocated, or another image file is named than that of the
+// header, which is there, data under a 0 bit may be another disk's: then it fails
+// rather than repair, unless `force`d to.
 Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repair repair,
                                const Interrupted& interrupted, bool force = false);
 

@@ -351,6 +351,27 @@ TEST_F(CheckTest, DataUnderAnEmptyBitmapIsRepairedOnlyIfForced) {
   }
 }
 
+TEST_F(CheckTest, LeaksOfAnotherFileThanTheHeadersAreRepairedOnlyIfForced) {
+  Make({.size = 3 * kClusterSize, .garbage = false, .allocated = {1}});
+  fake_.Put("/vm/other.raw", 3 * kClusterSize);
+  FakeInode& other = *fake_.Find("/vm/other.raw");
+  ASSERT_TRUE(other.Write(Repeat(1, kClusterSize), 2 * kClusterSize));
+  const ImageSource source{.add_cow_path = kAddCowPath, .image_path = "/vm/other.raw"};
+  const auto before = other.Bytes(0, 3 * kClusterSize);
+  EXPECT_TRUE(FailsSaying(CheckImage(fake_, source, Repair::kLeaks, Interrupted()),
+                          "holds data in 1 cluster, though none is allocated there, and is "
+                          "not the image file that the header names: it may be another"));
+  EXPECT_EQ(other.Bytes(0, 3 * kClusterSize), before);
+  ASSERT_OK_AND_ASSIGN(CheckReport report,
+                       CheckImage(fake_, source, Repair::kLeaks, Interrupted(), true));
+  EXPECT_EQ(report.fixed_leaks, 1u);
+  // It was moved: that is what the option is for.
+  ASSERT_TRUE(other.Write(Repeat(1, kClusterSize), 2 * kClusterSize));
+  ASSERT_OK(fake_.Remove(kImagePath));
+  ASSERT_OK_AND_ASSIGN(report, CheckImage(fake_, source, Repair::kLeaks, Interrupted()));
+  EXPECT_EQ(report.fixed_leaks, 1u);
+}
+
 TEST_F(CheckTest, AnEmptyBitmapOverHolesNeedsNoForce) {
   Make({.size = 3 * kClusterSize, .garbage = false});
   EXPECT_OK(CheckImage(fake_, kAddCowPath, Repair::kAll));
