@@ -31,7 +31,7 @@ constexpr const char* kUsage =
     "           [--wait[=SECONDS]] [--confine=DIR] X.add-cow";
 
 constexpr const char* kFooter =
-    "Only the names change, and what is noted of the backing file: no data is read,\n"
+    "Only the names change, and what is noted of the backing file: no data is\n"
     "copied or compared. So the new files must hold what the old ones did; they may\n"
     "have been moved, or be copies. With the name that it has already, a backing\n"
     "file that has changed is accepted as it is.\n\n"

@@ -174,8 +174,8 @@ Status Image::StopIfLost(File& file, uint64_t size, Moved& moved) {
   if (there && there->SameFile(info)) return {};
   if (info.names == 0 || info.hidden)
     return stop(
-        fmt::format("was {} while in use: what is served has no name any more, so nobody can "
-                    "open it again (copy the disk from this server before it ends)",
+        fmt::format("was {} while in use: the file in use has no name any more, so nobody can "
+                    "open it again (a server goes on reading it: copy the disk from there)",
                     there ? "replaced" : "removed"));
   const bool can_tell = there || there.error().code() == ENOENT ||
                         there.error().code() == ENOTDIR || there.error().code() == ELOOP;

@@ -32,7 +32,7 @@ for file in x.add-cow disk.raw; do
             fi
             client 'h.pwrite(b"x" * 100, 6 * K)' "refused(lambda: $request)" 'refused(h.flush)' \
                 'refused(lambda: h.pwrite(b"y", 0))' 'assert h.pread(1, 6 * K) == b"x"'
-            logged 1 "/$file: was $how while in use: what is served has no name any more, .*; read only from here on"
+            logged 1 "/$file: was $how while in use: the file in use has no name any more, .*; read only from here on"
             client 'assert h.is_read_only()'
             nbdcopy "$(uri sock)" copy.raw
             stop_server "$server_pid"

@@ -32,10 +32,10 @@ class ImageRemoved : public ImageFixture {
     EXPECT_TRUE(FailsWith(failed, EIO)) << file;
     EXPECT_TRUE(
         FailsSaying(failed, file + ": was " + how +
-                                " while in use: what is served has no name any more, so "
-                                "nobody can open it again (copy the disk from this server "
-                                "before it ends); read only from here on: writes that were "
-                                "not flushed may be lost"));
+                                " while in use: the file in use has no name any more, so "
+                                "nobody can open it again (a server goes on reading it: copy "
+                                "the disk from there); read only from here on: writes that "
+                                "were not flushed may be lost"));
     EXPECT_FALSE(image_->writable());
     EXPECT_TRUE(FailsSaying(image_->Write(Repeat(1, 10), 0), "write refused"));
     EXPECT_TRUE(FailsSaying(image_->Flush(), "flush refused"));
