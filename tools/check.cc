@@ -5,8 +5,11 @@
 
 #include "common/ops/check.h"
 
+#include <CLI/CLI.hpp>
 #include <memory>
+#include <nlohmann/json.hpp>
 
+#include "common/base/printable.h"
 #include "tools/interrupt.h"
 #include "tools/output.h"
 #include "tools/verbs.h"

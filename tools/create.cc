@@ -4,8 +4,10 @@
 
 #include "common/ops/create.h"
 
+#include <CLI/CLI.hpp>
 #include <memory>
 
+#include "common/base/printable.h"
 #include "common/ops/parse_size.h"
 #include "tools/file_names.h"
 #include "tools/interrupt.h"

@@ -4,6 +4,8 @@
 
 #include "tools/file_names.h"
 
+#include "tools/verbs.h"
+
 namespace addcow {
 
 std::string FileNames::Problem() const {
@@ -23,17 +25,10 @@ std::optional<NamedFile> FileNames::Backing() const {
 }
 
 void AddFileNames(CLI::App& app, FileNames& names, const char* backing, const char* image) {
-  const auto add = [&app](const char* name, std::optional<std::string>& value, const char* what,
-                          const char* type) {
-    app.add_option_function<std::string>(
-           name, [&value](const std::string& given) { value = given; }, what)
-        ->type_name(type)
-        ->option_text(type);
-  };
-  add("-b,--backing", names.backing, backing, "BACKING");
-  add("-F,--backing-format", names.backing_format,
-      "Its format, which is never guessed; only raw\ncan be served", "FORMAT");
-  add("-i,--image", names.image, image, "IMAGE");
+  AddStringOption(app, "-b,--backing", "BACKING", names.backing, backing);
+  AddStringOption(app, "-F,--backing-format", "FORMAT", names.backing_format,
+                  "Its format, which is never guessed; only raw\ncan be served");
+  AddStringOption(app, "-i,--image", "IMAGE", names.image, image);
 }
 
 }  // namespace addcow

@@ -6,11 +6,14 @@
 #ifndef ADDCOW_TOOLS_FILE_NAMES_H
 #define ADDCOW_TOOLS_FILE_NAMES_H
 
-#include <CLI/CLI.hpp>
 #include <optional>
 #include <string>
 
 #include "common/format/header.h"
+
+namespace CLI {
+class App;
+}
 
 namespace addcow {
 

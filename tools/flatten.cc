@@ -4,8 +4,10 @@
 
 #include "common/ops/flatten.h"
 
+#include <CLI/CLI.hpp>
 #include <memory>
 
+#include "common/base/printable.h"
 #include "tools/interrupt.h"
 #include "tools/output.h"
 #include "tools/progress.h"

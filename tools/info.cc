@@ -6,9 +6,12 @@
 
 #include <fmt/ranges.h>
 
+#include <CLI/CLI.hpp>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <vector>
 
+#include "common/base/printable.h"
 #include "tools/output.h"
 #include "tools/verbs.h"
 

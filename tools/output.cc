@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <nlohmann/json.hpp>
 
 namespace addcow {
 
@@ -81,18 +82,6 @@ bool FinishOutput() {
   if (output_errno == 0) return true;
   PrintError(Error::System(output_errno, "write", "standard output"));
   return false;
-}
-
-std::string Printable(std::string_view name) {
-  std::string text;
-  for (const char c : name) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f)
-      text += fmt::format("\\x{:02x}", byte);
-    else
-      text += c;
-  }
-  return text;
 }
 
 std::string HumanSize(uint64_t bytes) {

@@ -12,7 +12,7 @@
 #include <fmt/format.h>
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
 
@@ -58,9 +58,6 @@ bool OutputPipeClosed();
 // Flushes standard output and says whether all of it was written, with a
 // message if not.
 bool FinishOutput();
-
-// A file name for people: control characters cannot move the cursor.
-std::string Printable(std::string_view name);
 
 // 1.5 GiB: three digits, units of 1024, as qemu-img shows sizes.
 std::string HumanSize(uint64_t bytes);

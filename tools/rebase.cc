@@ -5,8 +5,10 @@
 
 #include "common/ops/rebase.h"
 
+#include <CLI/CLI.hpp>
 #include <memory>
 
+#include "common/base/printable.h"
 #include "tools/file_names.h"
 #include "tools/interrupt.h"
 #include "tools/output.h"

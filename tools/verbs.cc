@@ -4,10 +4,12 @@
 
 #include "tools/verbs.h"
 
+#include <CLI/CLI.hpp>
 #include <memory>
 #include <utility>
 #include <vector>
 
+#include "common/base/printable.h"
 #include "config.h"
 #include "tools/output.h"
 
@@ -107,20 +109,22 @@ void AddLockOption(CLI::App& app, bool& lock) {
       ->check(CLI::IsMember({"on", "off"}));
 }
 
+void AddStringOption(CLI::App& app, const char* name, const char* type,
+                     std::optional<std::string>& value, const char* what) {
+  app.add_option_function<std::string>(
+         name, [&value](const std::string& given) { value = given; }, what)
+      ->type_name(type)
+      ->option_text(type);
+}
+
 void AddPlaceOptions(CLI::App& app, ImageSource& source) {
   source.access.option_prefix = "--";
-  const auto add = [&app](const char* name, std::optional<std::string>& place, const char* what,
-                          const char* type) {
-    app.add_option_function<std::string>(
-           name, [&place](const std::string& value) { place = value; }, what)
-        ->type_name(type)
-        ->option_text(type);
-  };
-  add("--image", source.image_path, "The image file, if not where the header says", "FILE");
-  add("--backing", source.backing_path, "The backing file, if not where the header says",
-      "FILE");
-  add("--confine", source.access.confine, "Refuse files that the header names outside of DIR",
-      "DIR");
+  AddStringOption(app, "--image", "FILE", source.image_path,
+                  "The image file, if not where the header says");
+  AddStringOption(app, "--backing", "FILE", source.backing_path,
+                  "The backing file, if not where the header says");
+  AddStringOption(app, "--confine", "DIR", source.access.confine,
+                  "Refuse files that the header names outside of DIR");
 }
 
 void AddForceShareFlag(CLI::App& app, bool& lock) {

@@ -7,12 +7,16 @@
 #ifndef ADDCOW_TOOLS_VERBS_H
 #define ADDCOW_TOOLS_VERBS_H
 
-#include <CLI/CLI.hpp>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "common/base/error.h"
 #include "common/image/image_files.h"
+
+namespace CLI {
+class App;
+}
 
 namespace addcow {
 
@@ -37,6 +41,10 @@ Verb AddRebase(CLI::App& tool);
 CLI::App* AddVerb(CLI::App& tool, const std::string& name, const std::string& usage,
                   const std::string& description);
 void AddHelpAndVersion(CLI::App& app, const std::string& usage);
+
+// An option `name` that takes a string; `type` is what it is called in the help.
+void AddStringOption(CLI::App& app, const char* name, const char* type,
+                     std::optional<std::string>& value, const char* what);
 
 // The positional X.add-cow, which is required.
 void AddFileArgument(CLI::App& app, std::string& path);

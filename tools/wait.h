@@ -7,10 +7,13 @@
 #ifndef ADDCOW_TOOLS_WAIT_H
 #define ADDCOW_TOOLS_WAIT_H
 
-#include <CLI/CLI.hpp>
 #include <cerrno>
 #include <chrono>
 #include <string>
+
+namespace CLI {
+class App;
+}
 
 namespace addcow {
 

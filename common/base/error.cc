@@ -8,6 +8,8 @@
 
 #include <cstring>
 
+#include "common/base/printable.h"
+
 namespace addcow {
 
 Error Error::System(int code, std::string operation, std::string file) {
@@ -59,30 +61,13 @@ std::string ErrnoText(int code) {
   return text != nullptr ? text : fmt::format("error {}", code);
 }
 
-namespace {
-
-// A message is one line whatever a file is called.
-std::string OneLine(const std::string& text) {
-  std::string line;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f)
-      line += fmt::format("\\x{:02x}", byte);
-    else
-      line += c;
-  }
-  return line;
-}
-
-}  // namespace
-
 std::string Error::Message() const {
   std::string text;
   if (!operation_.empty()) text += operation_ + ": ";
   if (!file_.empty()) text += file_ + ": ";
   if (offset_) text += fmt::format("offset={}, count={}: ", *offset_, count_);
   text += reason_.empty() ? ErrnoText(code_) : reason_;
-  return OneLine(text + notes_);
+  return Printable(text + notes_);  // one line, whatever a file is called
 }
 
 }  // namespace addcow

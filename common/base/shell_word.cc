@@ -4,18 +4,13 @@
 
 #include "common/base/shell_word.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+
+#include "common/base/printable.h"
 
 namespace addcow {
 
 namespace {
-
-bool IsControl(char c) {
-  const auto byte = static_cast<unsigned char>(c);
-  return byte < 0x20 || byte == 0x7f;
-}
 
 // What means nothing else to a shell, anywhere in a word.
 bool IsPlain(char c) {
@@ -32,7 +27,7 @@ std::string ShellWord(std::string_view text) {
   std::string word = escapes ? "$'" : "'";
   for (const char c : text) {
     if (IsControl(c))
-      word += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+      word += HexEscape(c);
     else if (escapes && (c == '\'' || c == '\\'))
       word += {'\\', c};
     else if (c == '\'')

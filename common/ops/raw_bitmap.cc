@@ -104,6 +104,15 @@ Status VisitRawBits(File& add_cow, uint64_t bytes,
   return builder.Finish();
 }
 
+Result<bool> AnyRawBit(File& add_cow, uint64_t bytes) {
+  bool any = false;
+  ADDCOW_TRY(VisitRawBits(add_cow, bytes, [&](const ClusterRun& run) -> Status {
+    any = any || run.allocated;
+    return {};
+  }));
+  return any;
+}
+
 Status FillRawBits(File& add_cow, ClusterRange range, bool value) {
   const auto fill_in_byte = [&](uint64_t index, uint64_t first, uint64_t end) -> Status {
     std::byte byte;

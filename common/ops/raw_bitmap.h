@@ -30,6 +30,9 @@ Result<uint64_t> RawBitmapBytes(File& add_cow);
 Status VisitRawBits(File& add_cow, uint64_t bytes,
                     const std::function<Status(const ClusterRun&)>& visit);
 
+// Whether any of those bits is 1.
+Result<bool> AnyRawBit(File& add_cow, uint64_t bytes);
+
 // Sets the bits of `range` to `value` in the file, where they must have their
 // place already. Not synced.
 Status FillRawBits(File& add_cow, ClusterRange range, bool value);
