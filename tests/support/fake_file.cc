@@ -189,6 +189,30 @@ SysResult<void> FakeInode::PunchHole(uint64_t offset, uint64_t length) {
   return {};
 }
 
+bool FakeInode::SameBytes(const FakeInode& other) const {
+  // One after the other: no order of two files' locks is the right one.
+  const auto [size, blocks] = SizeAndBlocks();
+  auto [other_size, others] = other.SizeAndBlocks();
+  if (size != other_size) return false;
+  const auto same = [](const Block* one, const Block* another) {
+    static constexpr Block kZeroes = {};
+    return one == another || std::memcmp(one != nullptr ? one : &kZeroes,
+                                         another != nullptr ? another : &kZeroes, kBlock) == 0;
+  };
+  for (const auto& [block, bytes] : blocks) {
+    const auto found = others.find(block);
+    if (!same(bytes.get(), found == others.end() ? nullptr : found->second.get())) return false;
+    if (found != others.end()) others.erase(found);
+  }
+  return std::ranges::all_of(
+      others, [&](const auto& left) { return same(left.second.get(), nullptr); });
+}
+
+std::pair<uint64_t, FakeInode::BlockMap> FakeInode::SizeAndBlocks() const {
+  MutexLock lock(mutex_);
+  return {size_, blocks_};
+}
+
 SysResult<void> FakeInode::ZeroRange(uint64_t offset, uint64_t length) {
   MutexLock lock(mutex_);
   if (auto checked = CheckZero(abilities_.zero_range, offset, length); !checked) return checked;

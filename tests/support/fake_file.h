@@ -29,6 +29,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/base/mutex.h"
@@ -107,13 +108,18 @@ class FakeInode {
   uint64_t size() const;
   std::vector<std::byte> Bytes(uint64_t offset, uint64_t length) const;  // zeroes past the end
   std::shared_ptr<FakeInode> Clone() const;  // same number, same abilities, no name
+  // Whether both have the same bytes, wherever they are holes. Blocks that clones
+  // still share need not be looked at.
+  bool SameBytes(const FakeInode& other) const;
 
  private:
   using Block = std::array<std::byte, kBlockSize>;
+  using BlockMap = std::map<uint64_t, std::shared_ptr<Block>>;
   enum class Kind { kHole, kUnwritten, kData };
 
   explicit FakeInode(uint64_t number) : number_(number) {}
 
+  std::pair<uint64_t, BlockMap> SizeAndBlocks() const;
   Kind KindOf(uint64_t block) const ADDCOW_REQUIRES(mutex_);
   bool HasRoomFor(uint64_t offset, uint64_t length) const ADDCOW_REQUIRES(mutex_);
   Block& Writable(uint64_t block) ADDCOW_REQUIRES(mutex_);
@@ -137,7 +143,7 @@ class FakeInode {
   std::set<uint64_t> unsynced_holes_ ADDCOW_GUARDED_BY(mutex_);  // blocks, written since
   std::map<const void*, LockKind> locks_ ADDCOW_GUARDED_BY(mutex_);
   // Not there: a hole. Null: unwritten. The bytes past the end are zero.
-  std::map<uint64_t, std::shared_ptr<Block>> blocks_ ADDCOW_GUARDED_BY(mutex_);
+  BlockMap blocks_ ADDCOW_GUARDED_BY(mutex_);
 };
 
 class FakeFile final : public File {

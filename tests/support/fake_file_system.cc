@@ -214,6 +214,17 @@ std::vector<std::string> FakeFileSystem::List() const {
   return names;
 }
 
+std::string FakeFileSystem::DifferenceFrom(const FakeFileSystem& other) const {
+  for (const std::string& name : other.List())
+    if (Find(name) == nullptr) return name + " is missing";
+  for (const std::string& name : List()) {
+    const auto there = other.Find(name);
+    if (there == nullptr) return name + " was not there";
+    if (!Find(name)->SameBytes(*there)) return name + " has other bytes";
+  }
+  return "";
+}
+
 std::unique_ptr<FakeFileSystem> FakeFileSystem::Clone() const {
   auto clone = std::make_unique<FakeFileSystem>();
   MutexLock lock(mutex_);

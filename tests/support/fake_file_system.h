@@ -61,6 +61,8 @@ class FakeFileSystem final : public FileSystem {
   std::shared_ptr<FakeInode> Find(const std::string& path) const;
   std::vector<std::string> List() const;  // all names of files, in order
   int64_t open_files() const { return open_files_.use_count() - 1; }
+  // Empty where both have the same names with the same bytes, else what differs.
+  std::string DifferenceFrom(const FakeFileSystem& other) const;
   // A file system with the same names, on clones of the inodes.
   std::unique_ptr<FakeFileSystem> Clone() const;
 

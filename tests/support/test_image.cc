@@ -93,10 +93,15 @@ Result<std::unique_ptr<Image>> OpenTestImage(FileSystem& file_system,
   });
 }
 
-std::vector<std::byte> ReadAll(Image& image) {
+void ReadAll(Image& image, std::vector<std::byte>& bytes) {
   // Not zeroes: what is not filled in must show.
-  std::vector<std::byte> bytes(image.virtual_size(), std::byte{0xee});
+  bytes.assign(image.virtual_size(), std::byte{0xee});
   if (!image.Read(bytes, 0)) bytes.clear();
+}
+
+std::vector<std::byte> ReadAll(Image& image) {
+  std::vector<std::byte> bytes;
+  ReadAll(image, bytes);
   return bytes;
 }
 

@@ -60,6 +60,8 @@ Result<std::unique_ptr<Image>> OpenTestImage(FileSystem& file_system,
 
 // The whole disk, or an empty vector where it could not be read.
 std::vector<std::byte> ReadAll(Image& image);
+// The same into `bytes`, whose memory is used again.
+void ReadAll(Image& image, std::vector<std::byte>& bytes);
 
 std::vector<std::byte> Repeat(uint8_t value, uint64_t count);
 

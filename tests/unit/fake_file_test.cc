@@ -130,6 +130,26 @@ TEST_F(FakeFileTest, CloneDoesNotChangeWithTheOriginal) {
   EXPECT_EQ(clone->Bytes(0, 8192), Repeat(1, 8192));
 }
 
+TEST_F(FakeFileTest, SameBytesAreSameWhereverThereAreHoles) {
+  ASSERT_OK(file_.Write(Repeat(1, 8192), 0));
+  const auto clone = inode_->Clone();
+  FakeFile other("other", clone);
+  EXPECT_TRUE(inode_->SameBytes(*inode_));
+  EXPECT_TRUE(inode_->SameBytes(*clone));
+  ASSERT_OK(file_.Truncate(16384));
+  EXPECT_FALSE(inode_->SameBytes(*clone));
+  ASSERT_OK(other.Write(Repeat(0, 8192), 8192));
+  EXPECT_TRUE(inode_->SameBytes(*clone));
+  EXPECT_TRUE(clone->SameBytes(*inode_));
+  ASSERT_OK(other.Write(Repeat(3, 1), 16383));
+  EXPECT_FALSE(inode_->SameBytes(*clone));
+  EXPECT_FALSE(clone->SameBytes(*inode_));
+  ASSERT_OK(file_.Write(Repeat(3, 1), 16383));
+  EXPECT_TRUE(clone->SameBytes(*inode_));
+  ASSERT_OK(file_.Write(Repeat(2, 1), 5000));
+  EXPECT_FALSE(clone->SameBytes(*inode_));
+}
+
 TEST(FakeFileSystem, RefusesToWriteThroughAReadOnlyHandle) {
   FakeFileSystem file_system;
   file_system.Put("/a/b", 10);
