@@ -67,7 +67,7 @@ fuzz_runs = fuzz/fuzz-header.sh fuzz/fuzz-image.sh fuzz/fuzz-verbs.sh
 # see fuzz/README.md.
 check-fuzz:
 	+$(run_sanitizer_build); enter_sanitizer_build fuzz \
-	  CC=clang CXX=clang++ LIB_FUZZING_ENGINE=-fsanitize=fuzzer \
+	  $(sanitizer_compilers) LIB_FUZZING_ENGINE=-fsanitize=fuzzer \
 	  CXXFLAGS='-O1 -g1 -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fsanitize-coverage-ignorelist=../src/fuzz/no-coverage.txt' && \
 	  $(MAKE) $(AM_MAKEFLAGS) $(fuzzers) && \
 	  $(MAKE) $(AM_MAKEFLAGS) -j$(words $(fuzz_runs)) run-fuzzers

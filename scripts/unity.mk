@@ -27,3 +27,10 @@ unity = $(AM_V_GEN)$(MKDIR_P) $(@D) && \
 	mv -f $@.tmp $@
 
 CLEANFILES += unity/*.cpp
+
+# Most tests run in less time than the compiler would take to make them faster; not
+# the doubles, the crash search and the stress.
+if UNITY_TESTS
+unity/tests_unit_unit_tests-%.o unity/tests_fault_fault_tests-%.o tests/nbd/nbd_tests-%.o \
+tests/replay/replay_tests-%.o tests/replay/kill_tests-%.o: CXXFLAGS += -O0
+endif

@@ -94,7 +94,7 @@ check-slow: all
 	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(slow_tests)'
 
 # A build of what would be released, in sanitize/NAME, with its own flags, and
-# in it "make check" with the programs and for the tests named. From a copy in
+# in it the targets that are named and then the tests. From a copy in
 # sanitize/src, since a tree that is built in place cannot be built elsewhere as
 # well. "enter" goes there and configures only.
 # The searches are shorter there than in "make check": it is the code that is
@@ -114,11 +114,15 @@ run_sanitizer_build = \
 	  { test -f config.status || ../src/configure --enable-developer --enable-shared-fmt --enable-unity=all --quiet "$$@"; }; \
 	}; \
 	run_sanitizer_build () { \
-	  name="$$1"; programs="$$2"; tests="$$3"; shift 3; \
+	  name="$$1"; targets="$$2"; tests="$$3"; shift 3; \
 	  $(shorter_searches) \
 	  enter_sanitizer_build "$$name" "$$@" && \
-	  $(MAKE) $(AM_MAKEFLAGS) check check_PROGRAMS="$$programs" TESTS="$$tests"; \
+	  $(MAKE) $(AM_MAKEFLAGS) $$targets && \
+	  $(MAKE) $(AM_MAKEFLAGS) check-TESTS TESTS="$$tests"; \
 	}
+
+# All sanitizers are clang's, which compiles with them in half of g++'s time.
+sanitizer_compilers = CC=clang CXX=clang++
 
 # The tests under AddressSanitizer and UndefinedBehaviorSanitizer, but for those
 # that a sanitizer can find nothing in, which look at texts, at an installation, at
@@ -135,17 +139,15 @@ not_under_sanitizers = \
 	tests/shell/test-symbols.sh
 check-asan:
 	+$(run_sanitizer_build); \
-	run_sanitizer_build asan '$(filter-out %/mutant-tests$(EXEEXT) %/request-cost$(EXEEXT),$(check_PROGRAMS))' \
+	run_sanitizer_build asan 'all $(check_LTLIBRARIES) $(filter-out %/mutant-tests$(EXEEXT) %/request-cost$(EXEEXT),$(check_PROGRAMS))' \
 	  '$(filter-out %/mutant-tests$(EXEEXT) $(not_under_sanitizers),$(TESTS))' \
-	  CXX='$(CXX)' \
+	  $(sanitizer_compilers) \
 	  CXXFLAGS='$(sanitizer_flags) -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
-	  SANITIZER_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)"
+	  SANITIZER_PRELOAD="$$(clang -print-file-name=libclang_rt.asan-$$(uname -m).so)"
 
-# The tests with threads under ThreadSanitizer. Built with clang, and with all of the
-# product, since clang warns of other things and checks the lock annotations
-# (-Wthread-safety).
+# The tests with threads under ThreadSanitizer.
 tsan_configuration = \
-	  CC=clang CXX=clang++ \
+	  $(sanitizer_compilers) \
 	  CXXFLAGS='$(sanitizer_flags) -fsanitize=thread'
 check-tsan:
 	+$(run_sanitizer_build); \
