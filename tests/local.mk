@@ -139,7 +139,7 @@ not_under_sanitizers = \
 	tests/shell/test-symbols.sh
 check-asan:
 	+$(run_sanitizer_build); \
-	run_sanitizer_build asan 'all $(check_LTLIBRARIES) $(filter-out %/mutant-tests$(EXEEXT) %/request-cost$(EXEEXT),$(check_PROGRAMS))' \
+	run_sanitizer_build asan 'all-am $(check_LTLIBRARIES) $(filter-out %/mutant-tests$(EXEEXT) %/request-cost$(EXEEXT),$(check_PROGRAMS))' \
 	  '$(filter-out %/mutant-tests$(EXEEXT) $(not_under_sanitizers),$(TESTS))' \
 	  $(sanitizer_compilers) \
 	  CXXFLAGS='$(sanitizer_flags) -fsanitize=address,undefined -fno-sanitize-recover=undefined' \
