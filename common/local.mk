@@ -29,6 +29,7 @@ engine_sources = \
 	common/format/header.cc common/format/header.h \
 	common/format/layout.h \
 	common/format/raw_header.h \
+	common/image/allocation.cc common/image/allocation.h \
 	common/image/allocation_bitmap.cc common/image/allocation_bitmap.h \
 	common/image/background_flush.cc common/image/background_flush.h \
 	common/image/backing.cc common/image/backing.h \
@@ -36,8 +37,9 @@ engine_sources = \
 	common/image/bitmap_store.cc common/image/bitmap_store.h \
 	common/image/cluster_locks.cc common/image/cluster_locks.h \
 	common/image/copy_on_write.cc \
-	common/image/copy_up.cc \
+	common/image/copy_up.cc common/image/copy_up.h \
 	common/image/deferral_room.cc common/image/deferral_room.h \
+	common/image/durability.cc common/image/durability.h \
 	common/image/extents.cc \
 	common/image/image.cc common/image/image.h \
 	common/image/image_files.cc common/image/image_files.h \

@@ -36,6 +36,10 @@ class ClusterLocks {
  public:
   enum class Kind { kShared, kExclusive };
 
+  // Most clusters to be locked at once (16 MiB), so that a long request does not
+  // keep others waiting for all its time.
+  static constexpr uint64_t kMaxLocked = 256;
+
   // Waits for its turn. Returns what Unlock wants.
   uint64_t Lock(ClusterRange range, Kind kind) ADDCOW_EXCLUDES(mutex_);
   void Unlock(uint64_t ticket) ADDCOW_EXCLUDES(mutex_);

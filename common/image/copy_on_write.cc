@@ -40,23 +40,6 @@ uint64_t LockablePart(uint64_t offset, uint64_t length, uint64_t clusters) {
   return std::min(length, limit - offset);
 }
 
-// A call that is counted while it is under way.
-class InFlight {
- public:
-  explicit InFlight(std::atomic<uint64_t>& calls)
-      : calls_(calls), alone_(calls.fetch_add(1, std::memory_order_relaxed) == 0) {}
-  ~InFlight() { calls_.fetch_sub(1, std::memory_order_relaxed); }
-  InFlight(const InFlight&) = delete;
-  InFlight& operator=(const InFlight&) = delete;
-
-  // There was no other when this one began. Of two at once one at most is alone.
-  bool alone() const { return alone_; }
-
- private:
-  std::atomic<uint64_t>& calls_;
-  const bool alone_;
-};
-
 }  // namespace
 
 Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t length) const {
@@ -72,16 +55,16 @@ Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t len
 [[gnu::always_inline]] inline Status Image::WriteRuns(std::span<const std::byte> data,
                                                       uint64_t offset) {
   while (!data.empty()) {
-    const ClusterRun run = RunAt(offset, data.size());
-    auto part = data.first(BytesOf(run, offset, data.size()));
+    const ClusterRun run = allocation_.RunAt(offset, data.size());
+    auto part = data.first(allocation_.BytesOf(run, offset, data.size()));
     if (run.allocated) {
       ADDCOW_TRY(image_store_.Write(part, offset));
     } else {
       part = part.first(
-          static_cast<size_t>(LockablePart(offset, part.size(), kMaxLockedClusters)));
-      ADDCOW_TRY(storage_.Take(Layout::Touched(offset, part.size())));
-      ADDCOW_TRY(CanDefer(offset, part.size()) ? DeferringWrite(part, offset)
-                                               : AllocatingWrite(part, offset));
+          static_cast<size_t>(LockablePart(offset, part.size(), ClusterLocks::kMaxLocked)));
+      ADDCOW_TRY(allocation_.TakeStorage(Layout::Touched(offset, part.size())));
+      ADDCOW_TRY(allocation_.CanDefer(offset, part.size()) ? DeferringWrite(part, offset)
+                                                           : AllocatingWrite(part, offset));
     }
     offset += part.size();
     data = data.subspan(part.size());
@@ -91,96 +74,35 @@ Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t len
 
 Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
   ADDCOW_TRY(CheckWritable("write", offset, data.size()));
-  if (fua == Fua::kYes) return WriteDurably(data, offset);
-  ADDCOW_TRY(WriteRuns(data, offset));
-  unflushed_.store(true, std::memory_order_relaxed);
-  return {};
-}
-
-// A write to clusters whose bits are durable need bring no more than its own
-// bytes to the disk. Several in flight would each sync for themselves; they share
-// flushes, which is faster.
-Status Image::WriteDurably(std::span<const std::byte> data, uint64_t offset) {
-  const InFlight fua_write(fua_writes_);
-  const bool own_bytes_suffice = !data.empty() && image_store_.can_write_durably() &&
-                                 store_.IsDurable(Layout::Touched(offset, data.size()));
-  if (own_bytes_suffice && fua_write.alone()) {
-    ADDCOW_TRY(StopIfFilesAreLost());
-    Status written = image_store_.WriteDurably(data, offset);
-    if (written) return written;
-    unflushed_.store(true, std::memory_order_relaxed);  // a part of it may be there
-    if (written.error().code() != EOPNOTSUPP) return written;
-    // It has just turned out that this file cannot.
+  if (fua == Fua::kYes) {
+    const auto write = [&] { return WriteRuns(data, offset); };
+    return durability_.WriteDurably(data, offset, std::ref(write));
   }
   ADDCOW_TRY(WriteRuns(data, offset));
-  unflushed_.store(true, std::memory_order_relaxed);
-  Status flushed = Flush();
-  if (flushed || !own_bytes_suffice || image_store_.stopped()) return flushed;
-  // What keeps other writes from the disk is not this one's failure.
-  return image_store_.Sync();
-}
-
-// Whether a write to unallocated clusters can do without any copy-up for now.
-bool Image::CanDefer(uint64_t offset, uint64_t length) {
-  const uint64_t end = offset + length;
-  const bool room =
-      deferral_room_.Has(Layout::Touched(offset, length).count, partials_.count());
-  // Those that wait get theirs while there is some.
-  if (!room && partials_.any()) CallForFlush();
-  const auto partial = [&](uint64_t edge) { return edge % kClusterSize != 0; };
-  const auto deferrable = [&](uint64_t edge, uint64_t cluster) {
-    return room && edge % kSectorSize == 0 && partials_.HasRoomFor(cluster) &&
-           deferral_room_.Reaches(layout_.End(cluster + 1));
-  };
-  return (!partial(offset) || deferrable(offset, Layout::ClusterOf(offset))) &&
-         (!partial(end) || end == virtual_size() || deferrable(end, Layout::ClusterOf(end)));
+  durability_.Unflushed();
+  return {};
 }
 
 Status Image::DeferringWrite(std::span<const std::byte> data, uint64_t offset) {
   {
-    const ClusterRangeLock lock(cluster_locks_, Layout::Touched(offset, data.size()),
+    const ClusterRangeLock lock(allocation_.locks(), Layout::Touched(offset, data.size()),
                                 ClusterLocks::Kind::kShared);
     ADDCOW_TRY(image_store_.Write(data, offset));
-    NoteWritten(offset, data.size());
+    allocation_.NoteWritten(offset, data.size());
   }
-  CallIfCrowded();
+  allocation_.CallIfCrowded();
   return {};
 }
 
-// All these bytes are in the image file, and no copy-up is under way.
-void Image::NoteWritten(uint64_t offset, uint64_t length) {
-  const uint64_t end = offset + length;
-  while (offset < end) {
-    const uint64_t cluster = Layout::ClusterOf(offset);
-    // Of clusters that are covered all at once.
-    const uint64_t covered =
-        end == virtual_size() ? layout_.clusters() : Layout::ClusterOf(end);
-    if (offset % kClusterSize == 0 && covered > cluster) {
-      SetAllocated({cluster, covered - cluster});
-      offset = layout_.End(covered);
-      continue;
-    }
-    const uint64_t part = std::min(end, layout_.End(cluster + 1)) - offset;
-    if (partials_.Add(offset, part)) SetAllocated({cluster, 1});
-    offset += part;
-  }
-}
-
-// Every byte of the clusters is in the image file.
-void Image::SetAllocated(ClusterRange range) {
-  store_.Allocate(range);
-  partials_.Remove(range);  // in this order, see partial_clusters.h
-}
-
 Status Image::AllocatingWrite(std::span<const std::byte> data, uint64_t offset) {
-  const ClusterRangeLock lock(cluster_locks_, Layout::Touched(offset, data.size()),
+  const ClusterRangeLock lock(allocation_.locks(), Layout::Touched(offset, data.size()),
                               ClusterLocks::Kind::kExclusive);
   while (!data.empty()) {
-    const ClusterRun run = RunAt(offset, data.size());
-    const auto part = data.first(BytesOf(run, offset, data.size()));
-    if (!run.allocated) ADDCOW_TRY(FillAround(offset, part.size()));
+    const ClusterRun run = allocation_.RunAt(offset, data.size());
+    const auto part = data.first(allocation_.BytesOf(run, offset, data.size()));
+    if (!run.allocated) ADDCOW_TRY(copy_up_.FillAround(offset, part.size()));
     ADDCOW_TRY(image_store_.Write(part, offset));
-    if (!run.allocated) SetAllocated(run.range);
+    if (!run.allocated) allocation_.SetAllocated(run.range);
     offset += part.size();
     data = data.subspan(part.size());
   }
@@ -190,30 +112,30 @@ Status Image::AllocatingWrite(std::span<const std::byte> data, uint64_t offset) 
 Status Image::Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fua) {
   ADDCOW_TRY(CheckWritable("zero", offset, length));
   while (length > 0) {
-    const ClusterRun run = RunAt(offset, length);
-    uint64_t part = BytesOf(run, offset, length);
+    const ClusterRun run = allocation_.RunAt(offset, length);
+    uint64_t part = allocation_.BytesOf(run, offset, length);
     if (run.allocated) {
       ADDCOW_TRY(image_store_.Zero(offset, part, options));
     } else {
-      part = LockablePart(offset, part, kMaxLockedClusters);
+      part = LockablePart(offset, part, ClusterLocks::kMaxLocked);
       ADDCOW_TRY(AllocatingZero(offset, part, options));
     }
     offset += part;
     length -= part;
   }
-  unflushed_.store(true, std::memory_order_relaxed);
+  durability_.Unflushed();
   return fua == Fua::kYes ? Flush() : Status();
 }
 
 Status Image::AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions options) {
-  const ClusterRangeLock lock(cluster_locks_, Layout::Touched(offset, length),
+  const ClusterRangeLock lock(allocation_.locks(), Layout::Touched(offset, length),
                               ClusterLocks::Kind::kExclusive);
   while (length > 0) {
-    ClusterRun run = RunAt(offset, length);
+    ClusterRun run = allocation_.RunAt(offset, length);
     // What a partial cluster reads as is not what the backing file has there.
-    const PartialClusters::Run partials = partials_.RunAt(run.range);
+    const PartialClusters::Run partials = allocation_.partials().RunAt(run.range);
     if (!run.allocated) run.range = partials.range;
-    const uint64_t part = BytesOf(run, offset, length);
+    const uint64_t part = allocation_.BytesOf(run, offset, length);
     if (run.allocated)
       ADDCOW_TRY(image_store_.Zero(offset, part, options));
     else if (options.may_punch && !partials.partial)
@@ -229,10 +151,10 @@ Status Image::AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions optio
 // For unallocated clusters, under their lock. The image file is zeroed before
 // the bits are set; the other way round, a reader would see old bytes.
 Status Image::ZeroAndAllocate(uint64_t offset, uint64_t length, ZeroOptions options) {
-  ADDCOW_TRY(storage_.Take(Layout::Touched(offset, length)));
+  ADDCOW_TRY(allocation_.TakeStorage(Layout::Touched(offset, length)));
   ADDCOW_TRY(image_store_.Zero(offset, length, options));
-  ADDCOW_TRY(FillAround(offset, length));
-  SetAllocated(Layout::Touched(offset, length));
+  ADDCOW_TRY(copy_up_.FillAround(offset, length));
+  allocation_.SetAllocated(Layout::Touched(offset, length));
   return {};
 }
 
@@ -250,6 +172,18 @@ Status Image::ZeroWhatBackingFills(uint64_t offset, uint64_t length, ZeroOptions
     ADDCOW_TRY(ZeroAndAllocate(start, stop - start, options));
     offset = stop;
   }
+  return {};
+}
+
+Status Image::CopyUp(ClusterRange range) {
+  const uint64_t start = Layout::Start(range.first);
+  // Bits past the last cluster would be counted as clusters of the disk.
+  if (!RangeFits(range.first, range.count, layout_.clusters()))
+    return Fail(
+        Error::Io(ENOSPC, "copy up", files_.image_path, start, Layout::Start(range.count)));
+  ADDCOW_TRY(CheckWritable("copy up", start, layout_.End(range.end()) - start));
+  ADDCOW_TRY(copy_up_.Fill(range));
+  durability_.Unflushed();
   return {};
 }
 

@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Copy-up: what the backing file has goes to the same place in the image
-// file. All of it under the cluster lock, held alone.
-//
-// Data is shared where the file system can do that (Cloner), else read and
-// written; what is zero becomes a hole, or stays one. copy_file_range is not
-// used: it would write a backing file's zeroes out as data, and where it does
-// better than that, it does what the Cloner does.
+// See copy_up.h.
+
+#include "common/image/copy_up.h"
 
 #include <algorithm>
 #include <memory>
 
 #include "common/base/zero_bytes.h"
-#include "common/image/image.h"
 
 namespace addcow {
 
@@ -30,9 +25,7 @@ constexpr uint64_t kWritebackClusters = 4;
 
 }  // namespace
 
-// Makes the image file right in the unallocated clusters that
-// [offset, offset + length) touches, outside of that range.
-Status Image::FillAround(uint64_t offset, uint64_t length) {
+Status CopyUp::FillAround(uint64_t offset, uint64_t length) {
   const ClusterRange range = Layout::Touched(offset, length);
   ADDCOW_TRY(FillInvalid(Layout::Start(range.first), offset));
   return FillInvalid(offset + length, layout_.End(range.end()));
@@ -40,9 +33,9 @@ Status Image::FillAround(uint64_t offset, uint64_t length) {
 
 // Makes the image file right in [offset, end), in clusters that are not
 // allocated. What a partial cluster has there already stays.
-Status Image::FillInvalid(uint64_t offset, uint64_t end) {
+Status CopyUp::FillInvalid(uint64_t offset, uint64_t end) {
   if (offset == end) return {};
-  ValidSectors valid = partials_.In(Layout::Touched(offset, end - offset));
+  ValidSectors valid = allocation_.partials().In(Layout::Touched(offset, end - offset));
   while (offset < end) {
     const auto piece = valid.At(offset, end);
     if (!piece.valid) ADDCOW_TRY(CopyFromBacking(offset, piece.end - offset));
@@ -52,7 +45,7 @@ Status Image::FillInvalid(uint64_t offset, uint64_t end) {
 }
 
 // Copies bytes from the backing file to the same place in the image file.
-Status Image::CopyFromBacking(uint64_t offset, uint64_t length) {
+Status CopyUp::CopyFromBacking(uint64_t offset, uint64_t length) {
   const uint64_t end = offset + length;
   while (offset < end) {
     ADDCOW_TRY_ASSIGN(const uint64_t data, backing_.FindData(offset, end));
@@ -65,7 +58,7 @@ Status Image::CopyFromBacking(uint64_t offset, uint64_t length) {
 }
 
 // The same for [offset, end), where the backing file has data.
-Status Image::CopyData(uint64_t offset, uint64_t end) {
+Status CopyUp::CopyData(uint64_t offset, uint64_t end) {
   while (offset < end) {
     const uint64_t first = RoundUp(offset, File::kCloneAlignment);
     const uint64_t last = RoundDown(end, File::kCloneAlignment);
@@ -86,7 +79,7 @@ Status Image::CopyData(uint64_t offset, uint64_t end) {
 // What of the range the image file has storage for, or does not, from its
 // beginning. Sharing would give that storage back: whoever had it reserved, so
 // that writes never find the file system full, would have lost it.
-StorageRun Image::CopyableRun(uint64_t offset, uint64_t length) {
+StorageRun CopyUp::CopyableRun(uint64_t offset, uint64_t length) {
   const auto run = files_.image->StorageAt(offset, length);
   if (run) {
     // In whole blocks; what has storage in part of a block has it.
@@ -97,10 +90,10 @@ StorageRun Image::CopyableRun(uint64_t offset, uint64_t length) {
   }
   // It cannot be told: whether all of the file has storage tells enough.
   const auto info = files_.image->Info();
-  return {!info || info->allocated_bytes >= virtual_size(), length};
+  return {!info || info->allocated_bytes >= layout_.virtual_size(), length};
 }
 
-Status Image::CopyBytes(uint64_t offset, uint64_t end) {
+Status CopyUp::CopyBytes(uint64_t offset, uint64_t end) {
   if (offset == end) return {};
   const auto buffer = std::make_unique_for_overwrite<std::byte[]>(
       static_cast<size_t>(std::min(end - offset, kCopySize)));
@@ -114,7 +107,7 @@ Status Image::CopyBytes(uint64_t offset, uint64_t end) {
 }
 
 // Writes `data` to the image file, but its blocks of zeroes as holes.
-Status Image::CopyNonZero(std::span<const std::byte> data, uint64_t offset) {
+Status CopyUp::CopyNonZero(std::span<const std::byte> data, uint64_t offset) {
   const auto block_at = [&](size_t position) {
     const uint64_t to_boundary = kHoleSize - (offset + position) % kHoleSize;
     return data.subspan(position, std::min<size_t>(to_boundary, data.size() - position));
@@ -134,51 +127,41 @@ Status Image::CopyNonZero(std::span<const std::byte> data, uint64_t offset) {
   return {};
 }
 
-Status Image::CopyUp(ClusterRange range) {
-  const uint64_t start = Layout::Start(range.first);
-  // Bits past the last cluster would be counted as clusters of the disk.
-  if (!RangeFits(range.first, range.count, layout_.clusters()))
-    return Fail(
-        Error::Io(ENOSPC, "copy up", files_.image_path, start, Layout::Start(range.count)));
-  ADDCOW_TRY(CheckWritable("copy up", start, layout_.End(range.end()) - start));
+Status CopyUp::Fill(ClusterRange range) {
   if (Status filled = LockAndFill(range); !filled) {
     // What can be had counts: on a file system that fills up, most of the range.
     if (range.count > 1) filled = FillOneByOne(range);
     ADDCOW_TRY(filled);
   }
-  unflushed_.store(true, std::memory_order_relaxed);
   return StartWriteback(range);
 }
 
 // Has the disk write the range while the caller goes on.
-Status Image::StartWriteback(ClusterRange range) {
+Status CopyUp::StartWriteback(ClusterRange range) {
   const uint64_t start = Layout::Start(range.first);
   return image_store_.StartWriteback(start, layout_.End(range.end()) - start);
 }
 
 // Copies up what the range lacks in clusters that are not allocated.
-Status Image::LockAndFill(ClusterRange range) {
-  const ClusterRangeLock lock(cluster_locks_, range, ClusterLocks::Kind::kExclusive);
+Status CopyUp::LockAndFill(ClusterRange range) {
+  const ClusterRangeLock lock(allocation_.locks(), range, ClusterLocks::Kind::kExclusive);
   while (range.count > 0) {
-    const ClusterRun run = bitmap_->RunAt(range);
+    const ClusterRun run = allocation_.bitmap().RunAt(range);
     if (!run.allocated) {
-      ADDCOW_TRY(storage_.Take(run.range));
+      ADDCOW_TRY(allocation_.TakeStorage(run.range));
       ADDCOW_TRY(FillInvalid(Layout::Start(run.range.first), layout_.End(run.range.end())));
-      SetAllocated(run.range);
+      allocation_.SetAllocated(run.range);
     }
     range = {run.range.end(), range.end() - run.range.end()};
   }
   return {};
 }
 
-// Copies up the rest of all clusters that are partial now, in ascending order,
-// and has the disk write while it copies on. A cluster that cannot be filled does
-// not keep the others from it; the first failure is returned.
-Status Image::FillPartialClusters() {
+Status CopyUp::FillPartialClusters() {
   Status result;
   ClusterRange unwritten = {};  // what was filled lies in it
   uint64_t filled_clusters = 0;
-  for (const ClusterRange& run : partials_.Runs(kMaxLockedClusters)) {
+  for (const ClusterRange& run : allocation_.partials().Runs(ClusterLocks::kMaxLocked)) {
     Status filled = LockAndFill(run);
     if (!filled && run.count > 1) filled = FillOneByOne(run);
     if (!filled && result) result = std::move(filled);
@@ -193,7 +176,7 @@ Status Image::FillPartialClusters() {
   return result;
 }
 
-Status Image::FillOneByOne(ClusterRange range) {
+Status CopyUp::FillOneByOne(ClusterRange range) {
   Status result;
   for (uint64_t cluster = range.first; cluster < range.end(); cluster++) {
     Status filled = LockAndFill({cluster, 1});

@@ -90,9 +90,9 @@ Status Image::Map(uint64_t offset, uint64_t length,
   const uint64_t backing_end = RoundUp(backing_.size(), kSectorSize);
   Joiner joiner(visit);
   while (length > 0) {
-    View view = ViewAt(offset, length);
+    Allocation::View view = allocation_.ViewAt(offset, length);
     const ClusterRun& run = view.run;
-    const uint64_t end = offset + BytesOf(run, offset, length);
+    const uint64_t end = offset + allocation_.BytesOf(run, offset, length);
     length -= end - offset;
     // A new one for each run: what it learns of the image file must come after
     // the bits. A hole that it remembered from before may since have become

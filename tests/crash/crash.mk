@@ -57,11 +57,12 @@ if !UNITY
 # switch turns on. Linked before the libraries, so that these take the place
 # of the right ones. ".cpp": tests that look at all sources look at "*.cc".
 mutated_files = \
+	common/image/allocation.cc \
 	common/image/bitmap_storage.cc \
 	common/image/bitmap_store.cc \
 	common/image/copy_on_write.cc \
 	common/image/copy_up.cc \
-	common/image/image.cc \
+	common/image/durability.cc \
 	common/image/image_store.cc \
 	common/image/partial_clusters.cc \
 	common/io/durable_create.cc \
@@ -69,11 +70,12 @@ mutated_files = \
 	common/ops/create.cc \
 	common/ops/flatten.cc
 mutated_sources = \
+	tests/crash/mutated/common/image/allocation.cpp \
 	tests/crash/mutated/common/image/bitmap_storage.cpp \
 	tests/crash/mutated/common/image/bitmap_store.cpp \
 	tests/crash/mutated/common/image/copy_on_write.cpp \
 	tests/crash/mutated/common/image/copy_up.cpp \
-	tests/crash/mutated/common/image/image.cpp \
+	tests/crash/mutated/common/image/durability.cpp \
 	tests/crash/mutated/common/image/image_store.cpp \
 	tests/crash/mutated/common/image/partial_clusters.cpp \
 	tests/crash/mutated/common/io/durable_create.cpp \

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See durability.h.
+
+#include "common/image/durability.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+
+namespace addcow {
+
+namespace {
+
+// A call that is counted while it is under way.
+class InFlight {
+ public:
+  explicit InFlight(std::atomic<uint64_t>& calls)
+      : calls_(calls), alone_(calls.fetch_add(1, std::memory_order_relaxed) == 0) {}
+  ~InFlight() { calls_.fetch_sub(1, std::memory_order_relaxed); }
+  InFlight(const InFlight&) = delete;
+  InFlight& operator=(const InFlight&) = delete;
+
+  // There was no other when this one began. Of two at once one at most is alone.
+  bool alone() const { return alone_; }
+
+ private:
+  std::atomic<uint64_t>& calls_;
+  const bool alone_;
+};
+
+}  // namespace
+
+Durability::Durability(FileSystem& file_system, const ImageFiles& files, const Layout& layout,
+                       const LogSink& log, Allocation& allocation, CopyUp& copy_up,
+                       ImageStore& image_store)
+    : file_system_(file_system),
+      files_(files),
+      layout_(layout),
+      log_(log),
+      allocation_(allocation),
+      copy_up_(copy_up),
+      image_store_(image_store),
+      flag_written_(files_.header.all_allocated) {}
+
+Status Durability::WriteDurably(std::span<const std::byte> data, uint64_t offset,
+                                const std::function<Status()>& write) {
+  const InFlight fua_write(fua_writes_);
+  const bool own_bytes_suffice =
+      !data.empty() && image_store_.can_write_durably() &&
+      allocation_.store().IsDurable(Layout::Touched(offset, data.size()));
+  if (own_bytes_suffice && fua_write.alone()) {
+    ADDCOW_TRY(StopIfFilesAreLost());
+    Status written = image_store_.WriteDurably(data, offset);
+    if (written) return written;
+    Unflushed();  // a part of it may be there
+    if (written.error().code() != EOPNOTSUPP) return written;
+    // It has just turned out that this file cannot.
+  }
+  ADDCOW_TRY(write());
+  Unflushed();
+  Status flushed = Flush(FlushFor::kWriter);
+  if (flushed || !own_bytes_suffice || image_store_.stopped()) return flushed;
+  // What keeps other writes from the disk is not this one's failure.
+  return image_store_.Sync();
+}
+
+// Its writes are repeated until a sync has covered them, so it does not matter
+// if one of them is told what a sync before it should have been.
+Status Durability::SyncAddCow() {
+  return image_store_.OrStop([&] { return files_.add_cow->SyncData(); });
+}
+
+Status Durability::StopIfFilesAreLost() {
+  ADDCOW_TRY(StopIfLost(*files_.image, layout_.virtual_size(), image_moved_));
+  return StopIfLost(*files_.add_cow, kBitmapOffset + layout_.bitmap_bytes(), add_cow_moved_);
+}
+
+// A file that somebody truncated has lost what was flushed before. Writing on
+// would make it longer again and hide that: lost data would read as zeroes, and
+// bits written behind a lost header would make a file that nobody can open. One
+// that was removed, or replaced by another under its name, goes with this
+// process. One that has another name by now can still be found.
+Status Durability::StopIfLost(File& file, uint64_t size, Moved& moved) {
+  const auto stop = [&](const std::string& why) {
+    return Fail(image_store_.Stop(Error::Because(EIO, file.name(), why)));
+  };
+  ADDCOW_TRY_ASSIGN(const uint64_t now, file.Size());
+  if (now < size)
+    return stop(
+        fmt::format("was truncated while in use: {} bytes, must be at least {}", now, size));
+  ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
+  if (info.is_block_device) return {};
+  const auto there = file_system_.Identify(file.name());
+  if (there && there->SameFile(info)) return {};
+  if (info.names == 0 || info.hidden)
+    return stop(
+        fmt::format("was {} while in use: the file in use has no name any more, so nobody can "
+                    "open it again (a server goes on reading it: copy the disk from there)",
+                    there ? "replaced" : "removed"));
+  const bool can_tell = there || there.error().code() == ENOENT ||
+                        there.error().code() == ENOTDIR || there.error().code() == ELOOP;
+  if (can_tell) moved.to = there ? "another file" : "nothing";
+  return {};
+}
+
+// Once for each file. Not with a lock held: a log can make its writer wait.
+void Durability::LogIfMoved() {
+  const auto log_if = [&](const std::string& name, Moved& moved) {
+    const char* const to = moved.to;
+    if (to == nullptr || moved.said.exchange(true)) return;
+    const auto message = fmt::format(
+        "leads to {} by now: the file that was opened has another name, and goes on "
+        "being used",
+        to);
+    log_(LogLevel::kNote, Error::Because(0, name, message).Message());
+  };
+  log_if(files_.image->name(), image_moved_);
+  log_if(files_.add_cow->name(), add_cow_moved_);
+}
+
+// Steps (a) to (d) of bitmap_store.h, and the flag.
+Status Durability::PublishBits(FlushFor whom) {
+  // Looked at before (a): if every bit was set by then, all of them are
+  // durable after (d).
+  const bool all_set = allocation_.bitmap().all();
+  BitmapStore::PageMap taken = allocation_.store().Take();
+  if (Status synced = image_store_.Sync(); !synced) return synced;
+  if (!taken.empty()) {
+    if (Status written = allocation_.store().Write(taken); !written) {
+      // Not a sync: it can be tried again, for example when space is freed.
+      allocation_.store().PutBack(std::move(taken));
+      return written;
+    }
+  }
+  if (!taken.empty() || !allocation_.store().OldBitsDurable()) ADDCOW_TRY(SyncAddCow());
+  allocation_.store().Published();
+  if (all_set && !flag_written_ && whom == FlushFor::kWriter) {
+    Header header = files_.header;
+    header.all_allocated = true;
+    ADDCOW_TRY(files_.add_cow->Write(SerializeFeatures(header.features()), kFeaturesOffset));
+    ADDCOW_TRY(SyncAddCow());
+    flag_written_ = true;
+  }
+  return {};
+}
+
+Status Durability::Flush(FlushFor whom) {
+  // What this flush has to cover had returned before. So did its writes to the
+  // files, and any flush that begins from here on syncs them.
+  const uint64_t begun = flushes_begun_.load();
+  Status flushed;
+  {
+    MutexLock lock(flush_mutex_);
+    if (last_flushed_ > begun) return {};
+    flushed = FlushLocked(whom);
+  }
+  LogIfMoved();
+  return flushed;
+}
+
+Status Durability::FlushNewBits() {
+  Status flushed;
+  {
+    MutexLock lock(flush_mutex_);
+    if (HasNewBits()) flushed = FlushLocked(FlushFor::kWriter);
+  }
+  LogIfMoved();
+  return flushed;
+}
+
+// The flag alone, for bits that were found in the file, waits for a write:
+// without one the server may be meant to be read only.
+bool Durability::HasNewBits() {
+  return allocation_.partials().any() || allocation_.store().HasPending() ||
+         (allocation_.bitmap().all() && !flag_written_ &&
+          unflushed_.load(std::memory_order_relaxed));
+}
+
+Status Durability::FlushLocked(FlushFor whom) {
+  if (image_store_.stopped()) return Fail(image_store_.Stopped("flush"));
+  const uint64_t number = flushes_begun_.fetch_add(1) + 1;
+  ADDCOW_TRY(StopIfFilesAreLost());
+  const auto begun = std::chrono::steady_clock::now();
+  const uint64_t partial = allocation_.partials().count();
+  // Where a cluster cannot be filled, the others become durable all the same.
+  const Status filled = copy_up_.FillPartialClusters();
+  if (!filled && image_store_.stopped()) return filled;  // the cause
+  // Not where some stay: each write would call for another flush.
+  if (filled) allocation_.Uncrowd();
+  const bool written = unflushed_.exchange(false, std::memory_order_relaxed);
+  try {
+    Status published = PublishBits(whom);
+    if (published) published = filled;
+    // What is left to do is the next one's.
+    if (written && allocation_.bitmap().all() && !flag_written_)
+      unflushed_.store(true, std::memory_order_relaxed);
+    // What is written out counts: that is most of it.
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
+    if (published) allocation_.Filled(partial, took.count());
+    if (published)
+      last_flushed_ = number;
+    else
+      unflushed_.store(true, std::memory_order_relaxed);
+    return published;
+  } catch (...) {
+    // Out of memory on the way: bits that were taken may be forgotten, or a
+    // sync's failure. Nothing can be vouched for any more.
+    image_store_.StopSilently();
+    throw;
+  }
+}
+
+Status Durability::Close() {
+  if (image_store_.stopped()) return Fail(image_store_.Stopped("flush"));
+  // Bits may wait without a write that succeeded: one that failed half way has
+  // allocated clusters before.
+  if (unflushed_.load(std::memory_order_relaxed) || allocation_.partials().any() ||
+      allocation_.store().HasPending())
+    return Flush(FlushFor::kWriter);
+  // What was flushed may have gone since.
+  if (flushes_begun_.load() == 0) return {};
+  ADDCOW_TRY(StopIfFilesAreLost());
+  LogIfMoved();
+  return {};
+}
+
+}  // namespace addcow
