@@ -253,7 +253,7 @@ void LogLoss(const Error& cause) {
     lost = fmt::format(
         "what was written to up to {} ({} bytes) since the last flush is lost, and what was "
         "written elsewhere since then may be",
-        Counted(clusters, "cluster"), clusters * kClusterSize);
+        Counted(clusters, "cluster"), clusters * image->files().header.cluster_size());
   Log(LogLevel::kError,
       cause
           .WithNote(fmt::format(

@@ -71,7 +71,7 @@ void PrintInfoJson(const std::string& file, const ImageInfo& info) {
                {"version", info.version},
                {"virtual-size", info.virtual_size},
                {"actual-size", info.actual_size},
-               {"cluster-size", kClusterSize},
+               {"cluster-size", header.cluster_size()},
                {"total-clusters", info.total_clusters},
                {"allocated-clusters", info.allocated_clusters},
                {"in-use", WordsOf(info.use).json}});
@@ -116,7 +116,7 @@ void PrintInfo(const std::string& file, const ImageInfo& info) {
   Print("file format: add-cow\n");
   Print("virtual size: {} ({} bytes)\n", HumanSize(info.virtual_size), info.virtual_size);
   Print("disk size: {}\n", HumanSize(info.actual_size));
-  Print("cluster_size: {}\n", kClusterSize);
+  Print("cluster_size: {}\n", header.cluster_size());
   Print("allocated: {} of {} clusters ({:.2f}%)\n", info.allocated_clusters,
         info.total_clusters,
         100 * static_cast<double>(info.allocated_clusters) /

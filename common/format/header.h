@@ -50,6 +50,7 @@ struct Header {
   // What the backing file was when it was named. Only with a backing file.
   std::optional<BackingIdentity> backing_identity = std::nullopt;
 
+  uint64_t cluster_size() const { return kClusterSize; }  // in bytes, a power of two
   uint64_t features() const {
     return kFeatureImageFile | (backing ? kFeatureBackingFile : 0u) |
            (all_allocated ? kFeatureAllAllocated : 0u);

@@ -7,6 +7,7 @@
 #define ADDCOW_COMMON_FORMAT_LAYOUT_H
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 
 #include "common/base/units.h"
@@ -15,7 +16,7 @@ namespace addcow {
 
 inline constexpr uint64_t kHeaderPageSize = 4096;
 inline constexpr uint64_t kHeaderSize = kHeaderPageSize;  // header pages size is 1
-inline constexpr uint64_t kClusterSize = 65536;
+inline constexpr uint64_t kClusterSize = 65536;           // of version 1
 inline constexpr uint64_t kBitmapOffset = kHeaderSize;
 inline constexpr uint64_t kBitmapPadding = 65536;  // writers round its length up to this
 
@@ -32,19 +33,22 @@ struct ClusterRange {
 // The geometry of one disk. Constant; any thread.
 class Layout {
  public:
-  // `virtual_size` is in bytes, 1 .. 2^63 - 1.
-  explicit Layout(uint64_t virtual_size)
-      : virtual_size_(virtual_size), clusters_(DivideUp(virtual_size, kClusterSize)) {}
+  // Both are in bytes: 1 .. 2^63 - 1, and a power of two.
+  Layout(uint64_t virtual_size, uint64_t cluster_size)
+      : virtual_size_(virtual_size),
+        cluster_bits_(static_cast<unsigned>(std::countr_zero(cluster_size))),
+        clusters_(DivideUp(virtual_size, cluster_size)) {}
 
   uint64_t virtual_size() const { return virtual_size_; }
+  uint64_t cluster_size() const { return uint64_t{1} << cluster_bits_; }
   uint64_t clusters() const { return clusters_; }
 
   // What a reader needs and what a writer writes, in bytes from kBitmapOffset.
   uint64_t bitmap_bytes() const { return DivideUp(clusters_, 8); }
   uint64_t padded_bitmap_bytes() const { return RoundUp(bitmap_bytes(), kBitmapPadding); }
 
-  static uint64_t ClusterOf(uint64_t offset) { return offset / kClusterSize; }
-  static uint64_t Start(uint64_t cluster) { return cluster * kClusterSize; }
+  uint64_t ClusterOf(uint64_t offset) const { return offset >> cluster_bits_; }
+  uint64_t Start(uint64_t cluster) const { return cluster << cluster_bits_; }
 
   // The first byte after the clusters before `cluster`: the disk's end where
   // the last of them is partial.
@@ -53,13 +57,14 @@ class Layout {
   }
 
   // The clusters that [offset, offset + length) touches; length is 1 or more.
-  static ClusterRange Touched(uint64_t offset, uint64_t length) {
+  ClusterRange Touched(uint64_t offset, uint64_t length) const {
     const uint64_t first = ClusterOf(offset);
     return {first, ClusterOf(offset + length - 1) - first + 1};
   }
 
  private:
   uint64_t virtual_size_;
+  unsigned cluster_bits_;
   uint64_t clusters_;
 };
 

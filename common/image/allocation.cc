@@ -42,27 +42,27 @@ Allocation::View Allocation::ViewAt(uint64_t offset, uint64_t length) const {
 bool Allocation::CanDefer(uint64_t offset, uint64_t length) {
   const uint64_t end = offset + length;
   const bool room =
-      deferral_room_.Has(Layout::Touched(offset, length).count, partials_.count());
+      deferral_room_.Has(layout_.Touched(offset, length).count, partials_.count());
   // Those that wait get theirs while there is some.
   if (!room && partials_.any()) CallForFlush();
-  const auto partial = [&](uint64_t edge) { return edge % kClusterSize != 0; };
+  const auto partial = [&](uint64_t edge) { return edge % layout_.cluster_size() != 0; };
   const auto deferrable = [&](uint64_t edge, uint64_t cluster) {
     return room && edge % kSectorSize == 0 && partials_.HasRoomFor(cluster) &&
            deferral_room_.Reaches(layout_.End(cluster + 1));
   };
-  return (!partial(offset) || deferrable(offset, Layout::ClusterOf(offset))) &&
+  return (!partial(offset) || deferrable(offset, layout_.ClusterOf(offset))) &&
          (!partial(end) || end == layout_.virtual_size() ||
-          deferrable(end, Layout::ClusterOf(end)));
+          deferrable(end, layout_.ClusterOf(end)));
 }
 
 void Allocation::NoteWritten(uint64_t offset, uint64_t length) {
   const uint64_t end = offset + length;
   while (offset < end) {
-    const uint64_t cluster = Layout::ClusterOf(offset);
+    const uint64_t cluster = layout_.ClusterOf(offset);
     // Of clusters that are covered all at once.
     const uint64_t covered =
-        end == layout_.virtual_size() ? layout_.clusters() : Layout::ClusterOf(end);
-    if (offset % kClusterSize == 0 && covered > cluster) {
+        end == layout_.virtual_size() ? layout_.clusters() : layout_.ClusterOf(end);
+    if (offset % layout_.cluster_size() == 0 && covered > cluster) {
       SetAllocated({cluster, covered - cluster});
       offset = layout_.End(covered);
       continue;

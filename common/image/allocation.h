@@ -53,7 +53,7 @@ class Allocation {
 
   // The run of clusters in one state at `offset`, no further than the request.
   ClusterRun RunAt(uint64_t offset, uint64_t length) const {
-    return bitmap_->RunAt(Layout::Touched(offset, length));
+    return bitmap_->RunAt(layout_.Touched(offset, length));
   }
   // The same, and what of it is in the image file although it is not allocated.
   View ViewAt(uint64_t offset, uint64_t length) const;

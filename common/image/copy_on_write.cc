@@ -32,11 +32,11 @@ namespace addcow {
 
 namespace {
 
-// As much of a request as is done under one lock, of so many clusters. Cut
+// As much of a request as is done under one lock. Cut
 // between two clusters: a cut inside one would copy up what the next part
 // overwrites.
-uint64_t LockablePart(uint64_t offset, uint64_t length, uint64_t clusters) {
-  const uint64_t limit = Layout::Start(Layout::ClusterOf(offset) + clusters);
+uint64_t LockablePart(const Layout& layout, uint64_t offset, uint64_t length) {
+  const uint64_t limit = layout.Start(layout.ClusterOf(offset) + ClusterLocks::kMaxLocked);
   return std::min(length, limit - offset);
 }
 
@@ -60,9 +60,8 @@ Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t len
     if (run.allocated) {
       ADDCOW_TRY(image_store_.Write(part, offset));
     } else {
-      part = part.first(
-          static_cast<size_t>(LockablePart(offset, part.size(), ClusterLocks::kMaxLocked)));
-      ADDCOW_TRY(allocation_.TakeStorage(Layout::Touched(offset, part.size())));
+      part = part.first(static_cast<size_t>(LockablePart(layout_, offset, part.size())));
+      ADDCOW_TRY(allocation_.TakeStorage(layout_.Touched(offset, part.size())));
       ADDCOW_TRY(allocation_.CanDefer(offset, part.size()) ? DeferringWrite(part, offset)
                                                            : AllocatingWrite(part, offset));
     }
@@ -85,7 +84,7 @@ Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
 
 Status Image::DeferringWrite(std::span<const std::byte> data, uint64_t offset) {
   {
-    const ClusterRangeLock lock(allocation_.locks(), Layout::Touched(offset, data.size()),
+    const ClusterRangeLock lock(allocation_.locks(), layout_.Touched(offset, data.size()),
                                 ClusterLocks::Kind::kShared);
     ADDCOW_TRY(image_store_.Write(data, offset));
     allocation_.NoteWritten(offset, data.size());
@@ -95,7 +94,7 @@ Status Image::DeferringWrite(std::span<const std::byte> data, uint64_t offset) {
 }
 
 Status Image::AllocatingWrite(std::span<const std::byte> data, uint64_t offset) {
-  const ClusterRangeLock lock(allocation_.locks(), Layout::Touched(offset, data.size()),
+  const ClusterRangeLock lock(allocation_.locks(), layout_.Touched(offset, data.size()),
                               ClusterLocks::Kind::kExclusive);
   while (!data.empty()) {
     const ClusterRun run = allocation_.RunAt(offset, data.size());
@@ -117,7 +116,7 @@ Status Image::Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fu
     if (run.allocated) {
       ADDCOW_TRY(image_store_.Zero(offset, part, options));
     } else {
-      part = LockablePart(offset, part, ClusterLocks::kMaxLocked);
+      part = LockablePart(layout_, offset, part);
       ADDCOW_TRY(AllocatingZero(offset, part, options));
     }
     offset += part;
@@ -128,7 +127,7 @@ Status Image::Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fu
 }
 
 Status Image::AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions options) {
-  const ClusterRangeLock lock(allocation_.locks(), Layout::Touched(offset, length),
+  const ClusterRangeLock lock(allocation_.locks(), layout_.Touched(offset, length),
                               ClusterLocks::Kind::kExclusive);
   while (length > 0) {
     ClusterRun run = allocation_.RunAt(offset, length);
@@ -151,10 +150,10 @@ Status Image::AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions optio
 // For unallocated clusters, under their lock. The image file is zeroed before
 // the bits are set; the other way round, a reader would see old bytes.
 Status Image::ZeroAndAllocate(uint64_t offset, uint64_t length, ZeroOptions options) {
-  ADDCOW_TRY(allocation_.TakeStorage(Layout::Touched(offset, length)));
+  ADDCOW_TRY(allocation_.TakeStorage(layout_.Touched(offset, length)));
   ADDCOW_TRY(image_store_.Zero(offset, length, options));
   ADDCOW_TRY(copy_up_.FillAround(offset, length));
-  allocation_.SetAllocated(Layout::Touched(offset, length));
+  allocation_.SetAllocated(layout_.Touched(offset, length));
   return {};
 }
 
@@ -166,8 +165,8 @@ Status Image::ZeroWhatBackingFills(uint64_t offset, uint64_t length, ZeroOptions
     ADDCOW_TRY_ASSIGN(const uint64_t data, backing_.FindData(offset, end));
     if (data == end) break;
     ADDCOW_TRY_ASSIGN(const uint64_t hole, backing_.FindHole(data, end));
-    const ClusterRange filled = Layout::Touched(data, hole - data);
-    const uint64_t start = std::max(offset, Layout::Start(filled.first));
+    const ClusterRange filled = layout_.Touched(data, hole - data);
+    const uint64_t start = std::max(offset, layout_.Start(filled.first));
     const uint64_t stop = std::min(end, layout_.End(filled.end()));
     ADDCOW_TRY(ZeroAndAllocate(start, stop - start, options));
     offset = stop;
@@ -176,11 +175,11 @@ Status Image::ZeroWhatBackingFills(uint64_t offset, uint64_t length, ZeroOptions
 }
 
 Status Image::CopyUp(ClusterRange range) {
-  const uint64_t start = Layout::Start(range.first);
+  const uint64_t start = layout_.Start(range.first);
   // Bits past the last cluster would be counted as clusters of the disk.
   if (!RangeFits(range.first, range.count, layout_.clusters()))
     return Fail(
-        Error::Io(ENOSPC, "copy up", files_.image_path, start, Layout::Start(range.count)));
+        Error::Io(ENOSPC, "copy up", files_.image_path, start, layout_.Start(range.count)));
   ADDCOW_TRY(CheckWritable("copy up", start, layout_.End(range.end()) - start));
   ADDCOW_TRY(copy_up_.Fill(range));
   durability_.Unflushed();

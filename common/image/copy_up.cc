@@ -26,8 +26,8 @@ constexpr uint64_t kWritebackClusters = 4;
 }  // namespace
 
 Status CopyUp::FillAround(uint64_t offset, uint64_t length) {
-  const ClusterRange range = Layout::Touched(offset, length);
-  ADDCOW_TRY(FillInvalid(Layout::Start(range.first), offset));
+  const ClusterRange range = layout_.Touched(offset, length);
+  ADDCOW_TRY(FillInvalid(layout_.Start(range.first), offset));
   return FillInvalid(offset + length, layout_.End(range.end()));
 }
 
@@ -35,7 +35,7 @@ Status CopyUp::FillAround(uint64_t offset, uint64_t length) {
 // allocated. What a partial cluster has there already stays.
 Status CopyUp::FillInvalid(uint64_t offset, uint64_t end) {
   if (offset == end) return {};
-  ValidSectors valid = allocation_.partials().In(Layout::Touched(offset, end - offset));
+  ValidSectors valid = allocation_.partials().In(layout_.Touched(offset, end - offset));
   while (offset < end) {
     const auto piece = valid.At(offset, end);
     if (!piece.valid) ADDCOW_TRY(CopyFromBacking(offset, piece.end - offset));
@@ -138,7 +138,7 @@ Status CopyUp::Fill(ClusterRange range) {
 
 // Has the disk write the range while the caller goes on.
 Status CopyUp::StartWriteback(ClusterRange range) {
-  const uint64_t start = Layout::Start(range.first);
+  const uint64_t start = layout_.Start(range.first);
   return image_store_.StartWriteback(start, layout_.End(range.end()) - start);
 }
 
@@ -149,7 +149,7 @@ Status CopyUp::LockAndFill(ClusterRange range) {
     const ClusterRun run = allocation_.bitmap().RunAt(range);
     if (!run.allocated) {
       ADDCOW_TRY(allocation_.TakeStorage(run.range));
-      ADDCOW_TRY(FillInvalid(Layout::Start(run.range.first), layout_.End(run.range.end())));
+      ADDCOW_TRY(FillInvalid(layout_.Start(run.range.first), layout_.End(run.range.end())));
       allocation_.SetAllocated(run.range);
     }
     range = {run.range.end(), range.end() - run.range.end()};

@@ -48,7 +48,7 @@ Status Durability::WriteDurably(std::span<const std::byte> data, uint64_t offset
   const InFlight fua_write(fua_writes_);
   const bool own_bytes_suffice =
       !data.empty() && image_store_.can_write_durably() &&
-      allocation_.store().IsDurable(Layout::Touched(offset, data.size()));
+      allocation_.store().IsDurable(layout_.Touched(offset, data.size()));
   if (own_bytes_suffice && fua_write.alone()) {
     ADDCOW_TRY(StopIfFilesAreLost());
     Status written = image_store_.WriteDurably(data, offset);

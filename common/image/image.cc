@@ -13,7 +13,7 @@ namespace addcow {
 Image::Image(FileSystem& file_system, ImageFiles files,
              std::unique_ptr<AllocationBitmap> bitmap, LogSink log, const ImageSource& source)
     : files_(std::move(files)),
-      layout_(files_.virtual_size),
+      layout_(files_.layout()),
       backing_(files_.backing.get(), files_.backing_size),
       log_(log ? std::move(log) : [](LogLevel, const std::string&) {}),
       image_store_(files_, source.reflink),
@@ -25,9 +25,8 @@ Image::Image(FileSystem& file_system, ImageFiles files,
 Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageSource& source,
                                            LogSink log) {
   ADDCOW_TRY_ASSIGN(ImageFiles files, OpenImageFiles(file_system, source));
-  const Layout layout(files.virtual_size);
   ADDCOW_TRY_ASSIGN(auto bitmap,
-                    AllocationBitmap::Create(layout.clusters(), files.add_cow_path));
+                    AllocationBitmap::Create(files.layout().clusters(), files.add_cow_path));
   for (const std::string& note : files.notes)
     if (log) log(LogLevel::kNote, note);
   std::unique_ptr<Image> image(

@@ -215,7 +215,7 @@ Status OpenImage(FileSystem& file_system, const ImageSource& source, ImageFiles&
 }
 
 Status CheckBitmapSize(const ImageFiles& files) {
-  const Layout layout(files.virtual_size);
+  const Layout layout = files.layout();
   ADDCOW_TRY_ASSIGN(const uint64_t size, files.add_cow->Size());
   const uint64_t needed = kBitmapOffset + layout.bitmap_bytes();
   // Whole for a smaller disk, as all programs write it: the disk has grown.
@@ -225,7 +225,7 @@ Status CheckBitmapSize(const ImageFiles& files) {
         fmt::format(
             "the image file has grown to {} bytes, but the COW bitmap is that of a disk "
             "of {} at most (to use the disk as it is: truncate -s {} {})",
-            files.virtual_size, 8 * (size - kBitmapOffset) * kClusterSize,
+            files.virtual_size, 8 * (size - kBitmapOffset) * layout.cluster_size(),
             kBitmapOffset + layout.padded_bitmap_bytes(), ShellWord(files.add_cow_path))));
   if (size < needed)
     return Fail(Error::Because(

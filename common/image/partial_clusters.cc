@@ -34,11 +34,11 @@ uint64_t SectorSet::RunEnd(uint64_t sector) const {
 }
 
 ValidSectors::Piece ValidSectors::ClusterAt(uint64_t offset, uint64_t limit) {
-  const uint64_t cluster = Layout::ClusterOf(offset);
+  const uint64_t cluster = offset / kClusterSize;
   while (next_ < clusters_.size() && clusters_[next_].cluster < cluster) next_++;
   if (next_ == clusters_.size()) return {false, limit};
   const PartialCluster& found = clusters_[next_];
-  const uint64_t start = Layout::Start(found.cluster);
+  const uint64_t start = found.cluster * kClusterSize;
   if (found.cluster > cluster) return {false, std::min(start, limit)};
   const uint64_t sector = (offset - start) / kSectorSize;
   return {found.valid.Has(sector),
@@ -62,8 +62,8 @@ bool PartialClusters::HasRoomFor(uint64_t cluster) const {
 }
 
 bool PartialClusters::Add(uint64_t offset, uint64_t length) {
-  const uint64_t cluster = Layout::ClusterOf(offset);
-  const uint64_t start = Layout::Start(cluster);
+  const uint64_t cluster = layout_.ClusterOf(offset);
+  const uint64_t start = layout_.Start(cluster);
   const uint64_t first = (offset - start) / kSectorSize;
   const uint64_t end = DivideUp(offset + length - start, kSectorSize);
   const uint64_t sectors = DivideUp(layout_.End(cluster + 1) - start, kSectorSize);

@@ -44,27 +44,27 @@ class LeakFinder {
         holes_(holes),
         layout_(layout),
         interrupted_(interrupted),
-        buffer_(kClusterSize) {}
+        buffer_(layout.cluster_size()) {}
 
   // Calls `found` with the clusters of `range` that have data, as many at a
   // time as follow each other, up to kMost. Ranges must come in ascending order.
   Status Find(ClusterRange range, const std::function<Status(ClusterRange)>& found) {
     const uint64_t end = layout_.End(range.end());
     ClusterRange leaked = {range.first, 0};
-    for (uint64_t offset = Layout::Start(range.first); offset < end;) {
+    for (uint64_t offset = layout_.Start(range.first); offset < end;) {
       if (offset >= hole_) ADDCOW_TRY(FindNext(offset));
       const uint64_t start = std::max(offset, data_);
       if (start >= end) break;
-      const uint64_t cluster = Layout::ClusterOf(start);
+      const uint64_t cluster = layout_.ClusterOf(start);
       if (leaked.count > 0 && (leaked.end() != cluster || leaked.count == kMost)) {
         ADDCOW_TRY(found(leaked));
         leaked.count = 0;
       }
-      const uint64_t stop = std::min({hole_, end, Layout::Start(cluster + 1)});
+      const uint64_t stop = std::min({hole_, end, layout_.Start(cluster + 1)});
       ADDCOW_TRY_ASSIGN(const bool data, HasData(start, stop));
       if (data) leaked = {leaked.count > 0 ? leaked.first : cluster, leaked.count + 1};
       // Of a cluster that leaks no more needs to be known.
-      offset = data ? Layout::Start(cluster + 1) : stop;
+      offset = data ? layout_.Start(cluster + 1) : stop;
     }
     return leaked.count > 0 ? found(leaked) : Status();
   }
@@ -111,7 +111,7 @@ class Checker {
       : files_(files),
         repair_(repair),
         interrupted_(interrupted),
-        layout_(files.virtual_size),
+        layout_(files.layout()),
         holes_(*files.image),
         leaks_(*files.image, holes_, layout_, interrupted),
         zeroer_(*files.image, holes_) {}
@@ -182,8 +182,8 @@ class Checker {
     if (repair_ == Repair::kNone) return {};
     // To the end of a last, partial cluster, past the file's end: cut at that
     // end, the file system would keep the last block.
-    const uint64_t start = Layout::Start(range.first);
-    const uint64_t end = std::min(Layout::Start(range.end()), kMaxOffset);
+    const uint64_t start = layout_.Start(range.first);
+    const uint64_t end = std::min(layout_.Start(range.end()), kMaxOffset);
     Status punched = files_.image->PunchHole(start, end - start);
     if (punched || (punched.error().code() != EOPNOTSUPP && punched.error().code() != EINVAL))
       return punched;

@@ -318,7 +318,7 @@ Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& o
   ADDCOW_TRY((*image)->Sync());
   if (made.made()) ADDCOW_TRY(file_system.SyncDirectory(DirectoryOf(result.image_path)));
 
-  const Layout layout(result.virtual_size);
+  const Layout layout(result.virtual_size, header.cluster_size());
   const RenameMode mode =
       target.existing != nullptr ? RenameMode::kReplace : RenameMode::kKeepExisting;
   bool in_place = false;

@@ -17,7 +17,7 @@ namespace {
 
 // What is copied between two looks at the clock. Large, so that holes go by
 // fast; small enough for several in a second on a slow disk.
-constexpr uint64_t kChunkClusters = 16 * kMiB / kClusterSize;
+constexpr uint64_t kChunkSize = 16 * kMiB;  // bytes
 
 // A killed run loses what came after its last flush. But holes go by at
 // terabytes a second, so not more often than the interval.
@@ -62,7 +62,7 @@ Status ForEachUnallocated(const AllocationBitmap& bitmap, uint64_t limit,
 }
 
 uint64_t BytesOf(const Layout& layout, ClusterRange range) {
-  return layout.End(range.end()) - Layout::Start(range.first);
+  return layout.End(range.end()) - layout.Start(range.first);
 }
 
 // How far a run has come that did not get to the end, for its error.
@@ -77,7 +77,7 @@ std::string HowFar(Image& image, bool flushed) {
 
 Status CopyAllUp(Image& image, FlattenResult& result, const FlattenProgress& progress,
                  const Interrupted& interrupted) {
-  const Layout layout(image.virtual_size());
+  const Layout layout = image.files().layout();
   uint64_t total = 0;
   ADDCOW_TRY(ForEachUnallocated(image.bitmap(), UINT64_MAX, [&](ClusterRange range) {
     total += BytesOf(layout, range);
@@ -85,15 +85,16 @@ Status CopyAllUp(Image& image, FlattenResult& result, const FlattenProgress& pro
   }));
   progress(0, total);
   Flusher flusher(image);
-  return ForEachUnallocated(image.bitmap(), kChunkClusters, [&](ClusterRange range) -> Status {
-    ADDCOW_TRY(CheckInterrupted(interrupted, image.files().add_cow_path));
-    ADDCOW_TRY(image.CopyUp(range));
-    const uint64_t bytes = BytesOf(layout, range);
-    ADDCOW_TRY(flusher.Copied(bytes));
-    result.copied += bytes;
-    progress(result.copied, total);
-    return {};
-  });
+  return ForEachUnallocated(
+      image.bitmap(), kChunkSize / layout.cluster_size(), [&](ClusterRange range) -> Status {
+        ADDCOW_TRY(CheckInterrupted(interrupted, image.files().add_cow_path));
+        ADDCOW_TRY(image.CopyUp(range));
+        const uint64_t bytes = BytesOf(layout, range);
+        ADDCOW_TRY(flusher.Copied(bytes));
+        result.copied += bytes;
+        progress(result.copied, total);
+        return {};
+      });
 }
 
 }  // namespace

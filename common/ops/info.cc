@@ -51,7 +51,7 @@ Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source) {
   source.want_backing = false;
   source.access.lock = false;
   ADDCOW_TRY_ASSIGN(const ImageFiles files, OpenImageFiles(file_system, source));
-  const Layout layout(files.virtual_size);
+  const Layout layout = files.layout();
   ADDCOW_TRY_ASSIGN(const FileInfo add_cow, files.add_cow->Info());
   ADDCOW_TRY_ASSIGN(const FileInfo image, files.image->Info());
   ADDCOW_TRY_ASSIGN(const uint64_t allocated, CountAllocated(files, layout));

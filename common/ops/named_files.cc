@@ -114,7 +114,7 @@ Result<uint64_t> CountAllocated(FileSystem& file_system, File& add_cow, const st
     if (image) {
       ADDCOW_TRY_ASSIGN(image_info, (*image)->Info());
       ADDCOW_TRY_ASSIGN(const uint64_t size, (*image)->Size());
-      clusters = size > 0 ? Layout(size).clusters() : 0;
+      clusters = size > 0 ? Layout(size, header->cluster_size()).clusters() : 0;
       if (header->all_allocated) return clusters;
     }
   }

@@ -70,7 +70,7 @@ Status AddBytes(RunBuilder& builder, std::span<const std::byte> bytes) {
 Result<uint64_t> RawBitmapBytes(File& add_cow) {
   ADDCOW_TRY_ASSIGN(const uint64_t size, add_cow.Size());
   const uint64_t bytes = size > kBitmapOffset ? size - kBitmapOffset : 0;
-  return std::min(bytes, Layout(kMaxOffset).padded_bitmap_bytes());
+  return std::min(bytes, Layout(kMaxOffset, kClusterSize).padded_bitmap_bytes());
 }
 
 Status VisitRawBits(File& add_cow, uint64_t bytes,

@@ -70,7 +70,7 @@ Status CheckNewImage(FileSystem& file_system, const RebaseOptions& options,
                       files.virtual_size, old_path, old_size)));
     }
   }
-  const uint64_t clusters = Layout(files.virtual_size).clusters();
+  const uint64_t clusters = files.layout().clusters();
   ADDCOW_TRY_ASSIGN(const uint64_t bytes, RawBitmapBytes(*files.add_cow));
   uint64_t past_end = 0;
   ADDCOW_TRY(VisitRawBits(*files.add_cow, bytes, [&](const ClusterRun& run) -> Status {
@@ -186,7 +186,7 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
     ADDCOW_TRY(file.Write(header, 0));
     ADDCOW_TRY(CopyBitmap(*files.add_cow, file));
     if (files.header.all_allocated) return {};
-    return BitmapStorage(file, Layout(files.virtual_size)).TakeAll();
+    return BitmapStorage(file, files.layout()).TakeAll();
   };
   ADDCOW_TRY(DurableCreate(file_system, files.add_cow_path, RenameMode::kReplace, fill, nullptr,
                            {.kind = NewRights::Kind::kSame, .model = old}));

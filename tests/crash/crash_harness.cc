@@ -20,7 +20,7 @@ namespace {
 
 // The bitmap's bytes in the file; zeroes where there is no file.
 std::vector<std::byte> BitsIn(const FakeFileSystem& files, uint64_t virtual_size) {
-  const uint64_t length = Layout(virtual_size).bitmap_bytes();
+  const uint64_t length = Layout(virtual_size, kClusterSize).bitmap_bytes();
   const auto inode = files.Find(kAddCowPath);
   return inode == nullptr ? std::vector<std::byte>(length)
                           : inode->Bytes(kBitmapOffset, length);
@@ -159,7 +159,7 @@ std::string CrashHarness::CheckState(FakeFileSystem& files,
   const auto flags = files.Find(kAddCowPath)->Bytes(kFeaturesOffset, 1)[0];
   const bool all = (flags & std::byte{kFeatureAllAllocated}) != std::byte{0};
   if (all) {
-    for (uint64_t i = 0; i < Layout(size()).clusters(); i++)
+    for (uint64_t i = 0; i < Layout(size(), kClusterSize).clusters(); i++)
       if ((bits[i / 8] >> (i % 8) & std::byte{1}) == std::byte{0})
         return fmt::format("ALL_ALLOCATED is set and bit {} is not", i);
     if (files.Find(kBackingPath) != nullptr) (void)files.Remove(kBackingPath);
@@ -246,7 +246,7 @@ Status CrashHarness::Do(const CrashRequest& request) {
       return Zero(request.offset, request.length,
                   {.may_punch = request.kind == CrashRequest::Kind::kTrim}, request.fua);
     case CrashRequest::Kind::kCopyUp:
-      return CopyUp(Layout::Touched(request.offset, request.length));
+      return CopyUp(image_->files().layout().Touched(request.offset, request.length));
     case CrashRequest::Kind::kFlush:
       return Flush();
   }

@@ -58,7 +58,7 @@ Status CrashHarness::Perform(const Lane& lane) {
                           {.may_punch = request.kind == CrashRequest::Kind::kTrim},
                           request.fua);
     case CrashRequest::Kind::kCopyUp:
-      return image_->CopyUp(Layout::Touched(request.offset, request.length));
+      return image_->CopyUp(image_->files().layout().Touched(request.offset, request.length));
     case CrashRequest::Kind::kFlush:
       return image_->Flush();
   }

@@ -40,19 +40,20 @@ Status MakeImageFile(FileSystem& file_system, const std::string& path, const Ima
     Random(spec.seed * 2).Fill(bytes);
     ADDCOW_TRY(file->Write(bytes, 0));
   }
-  const Layout layout(spec.size);
+  const Layout layout(spec.size, kClusterSize);
   for (uint64_t cluster = 0; cluster < layout.clusters(); cluster++) {
     const bool allocated =
         spec.all_allocated || std::ranges::count(spec.allocated, cluster) != 0;
     if (!allocated) continue;
-    for (uint64_t i = Layout::Start(cluster); i < layout.End(cluster + 1); i++)
+    for (uint64_t i = Layout(kMaxOffset, kClusterSize).Start(cluster);
+         i < layout.End(cluster + 1); i++)
       disk[i] = bytes[i];
   }
   return {};
 }
 
 Status MakeAddCowFile(FileSystem& file_system, const std::string& path, const ImageSpec& spec) {
-  const Layout layout(spec.size);
+  const Layout layout(spec.size, kClusterSize);
   Header header;
   header.image = {"disk.raw", "raw"};
   if (spec.backing_size) header.backing = NamedFile{"base.img", "raw"};

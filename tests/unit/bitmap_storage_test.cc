@@ -25,7 +25,7 @@ class BitmapStorageTest : public testing::Test {
 
   // A disk whose bitmap has so many bytes; its add-cow file, all a hole.
   void Make(uint64_t bitmap_bytes, const FakeInode::Abilities& abilities = {}) {
-    layout_.emplace(bitmap_bytes * 8 * kClusterSize);
+    layout_.emplace(bitmap_bytes * 8 * kClusterSize, kClusterSize);
     inode_ = std::make_shared<FakeInode>();
     ASSERT_TRUE(inode_->Truncate(kBitmapOffset + layout_->padded_bitmap_bytes()));
     inode_->SetAbilities(abilities);

@@ -88,8 +88,8 @@ TEST_F(HostileOpenTest, LargestImageFileWithAShortBitmapIsRefusedAfterTheHeader)
 
 TEST_F(HostileOpenTest, SparseBitmapCostsWhatStorageItHas) {
   const uint64_t size = 1024 * kTiB;
-  PutSparse(size, Layout(size).padded_bitmap_bytes());  // 2 GiB
-  const uint64_t last = Layout(size).clusters() - 1;
+  PutSparse(size, Layout(size, kClusterSize).padded_bitmap_bytes());  // 2 GiB
+  const uint64_t last = Layout(size, kClusterSize).clusters() - 1;
   for (const uint64_t cluster : {uint64_t{0}, last / 2, last}) SetBit(cluster);
   const uint64_t before = ResidentBytes();
   ASSERT_GT(before, 0u);

@@ -268,7 +268,7 @@ TEST_F(ImageDeferred, RandomRequestsReadBackAndSurviveAFlush) {
           Zero(offset, length, {.may_punch = random_.OneIn(2)});
           break;
         case 1:
-          ASSERT_OK(image_->CopyUp(Layout::Touched(offset, length)));
+          ASSERT_OK(image_->CopyUp(image_->files().layout().Touched(offset, length)));
           break;
         case 2:
           ASSERT_OK(image_->Flush());

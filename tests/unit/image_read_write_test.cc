@@ -69,7 +69,7 @@ TEST_P(ImageSizes, RandomWritesZeroesAndCopyUpsReadBack) {
         Zero(offset, length, {.may_punch = false});
         break;
       case 2:
-        ASSERT_OK(image_->CopyUp(Layout::Touched(offset, length)));
+        ASSERT_OK(image_->CopyUp(image_->files().layout().Touched(offset, length)));
         break;
       default:
         Write(offset, length);
@@ -288,7 +288,8 @@ TEST_F(ImageReadWrite, HugeSparseDiskWorksAtItsEnd) {
   header.backing = NamedFile{"base.img", "raw"};
   ASSERT_OK_AND_ASSIGN(const auto bytes, SerializeHeader(header, kAddCowPath));
   fake_.Put(kAddCowPath, bytes);
-  ASSERT_TRUE(Inode(kAddCowPath).Truncate(kBitmapOffset + Layout(size).padded_bitmap_bytes()));
+  ASSERT_TRUE(Inode(kAddCowPath)
+                  .Truncate(kBitmapOffset + Layout(size, kClusterSize).padded_bitmap_bytes()));
   Reopen();
   ASSERT_OK(image_->Write(Repeat(5, 1000), size - 1000));
   ASSERT_OK(image_->Close());

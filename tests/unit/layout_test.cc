@@ -9,52 +9,67 @@
 namespace addcow {
 namespace {
 
+const Layout kLargest(kMaxOffset, kClusterSize);
+
 TEST(Layout, BitmapStartsAfterTheHeader) { EXPECT_EQ(kBitmapOffset, 4096u); }
 
 TEST(Layout, ClustersAre65536Bytes) {
-  EXPECT_EQ(Layout::ClusterOf(65535), 0u);
-  EXPECT_EQ(Layout::ClusterOf(65536), 1u);
-  EXPECT_EQ(Layout::Start(3), 3 * 65536u);
+  EXPECT_EQ(kLargest.ClusterOf(65535), 0u);
+  EXPECT_EQ(kLargest.ClusterOf(65536), 1u);
+  EXPECT_EQ(kLargest.Start(3), 3 * 65536u);
 }
 
 TEST(Layout, PartialLastClusterCounts) {
-  EXPECT_EQ(Layout(1).clusters(), 1u);
-  EXPECT_EQ(Layout(65535).clusters(), 1u);
-  EXPECT_EQ(Layout(65536).clusters(), 1u);
-  EXPECT_EQ(Layout(65537).clusters(), 2u);
+  EXPECT_EQ(Layout(1, kClusterSize).clusters(), 1u);
+  EXPECT_EQ(Layout(65535, kClusterSize).clusters(), 1u);
+  EXPECT_EQ(Layout(65536, kClusterSize).clusters(), 1u);
+  EXPECT_EQ(Layout(65537, kClusterSize).clusters(), 2u);
 }
 
 TEST(Layout, LastClusterEndsWithTheDisk) {
-  const Layout layout(65536 + 100);
+  const Layout layout(65536 + 100, kClusterSize);
   EXPECT_EQ(layout.End(1), 65536u);
   EXPECT_EQ(layout.End(2), 65636u);
 }
 
 TEST(Layout, BitmapHasOneBitACluster) {
-  EXPECT_EQ(Layout(1).bitmap_bytes(), 1u);
-  EXPECT_EQ(Layout(8 * kClusterSize).bitmap_bytes(), 1u);
-  EXPECT_EQ(Layout(8 * kClusterSize + 1).bitmap_bytes(), 2u);
+  EXPECT_EQ(Layout(1, kClusterSize).bitmap_bytes(), 1u);
+  EXPECT_EQ(Layout(8 * kClusterSize, kClusterSize).bitmap_bytes(), 1u);
+  EXPECT_EQ(Layout(8 * kClusterSize + 1, kClusterSize).bitmap_bytes(), 2u);
 }
 
 TEST(Layout, WritersPadTheBitmapTo65536Bytes) {
-  EXPECT_EQ(Layout(1).padded_bitmap_bytes(), 65536u);
-  EXPECT_EQ(Layout(32 * kGiB).padded_bitmap_bytes(), 65536u);
-  EXPECT_EQ(Layout(32 * kGiB + 1).padded_bitmap_bytes(), 131072u);
+  EXPECT_EQ(Layout(1, kClusterSize).padded_bitmap_bytes(), 65536u);
+  EXPECT_EQ(Layout(32 * kGiB, kClusterSize).padded_bitmap_bytes(), 65536u);
+  EXPECT_EQ(Layout(32 * kGiB + 1, kClusterSize).padded_bitmap_bytes(), 131072u);
 }
 
 TEST(Layout, LargestDiskDoesNotOverflow) {
-  const Layout layout(kMaxOffset);
+  const Layout layout(kMaxOffset, kClusterSize);
   EXPECT_EQ(layout.clusters(), uint64_t{1} << 47);
   EXPECT_EQ(layout.End(layout.clusters()), kMaxOffset);
   EXPECT_EQ(layout.bitmap_bytes(), uint64_t{1} << 44);
 }
 
 TEST(Layout, TouchedIsEveryClusterThatHasAByteOfTheRange) {
-  EXPECT_EQ(Layout::Touched(0, 1), (ClusterRange{0, 1}));
-  EXPECT_EQ(Layout::Touched(65535, 1), (ClusterRange{0, 1}));
-  EXPECT_EQ(Layout::Touched(65535, 2), (ClusterRange{0, 2}));
-  EXPECT_EQ(Layout::Touched(65536, 65536), (ClusterRange{1, 1}));
-  EXPECT_EQ(Layout::Touched(65536, 65537), (ClusterRange{1, 2}));
+  EXPECT_EQ(kLargest.Touched(0, 1), (ClusterRange{0, 1}));
+  EXPECT_EQ(kLargest.Touched(65535, 1), (ClusterRange{0, 1}));
+  EXPECT_EQ(kLargest.Touched(65535, 2), (ClusterRange{0, 2}));
+  EXPECT_EQ(kLargest.Touched(65536, 65536), (ClusterRange{1, 1}));
+  EXPECT_EQ(kLargest.Touched(65536, 65537), (ClusterRange{1, 2}));
+}
+
+TEST(Layout, HasAnyClusterSize) {
+  const Layout small(65536 + 100, 4096);
+  EXPECT_EQ(small.cluster_size(), 4096u);
+  EXPECT_EQ(small.clusters(), 17u);
+  EXPECT_EQ(small.bitmap_bytes(), 3u);
+  EXPECT_EQ(small.End(17), 65636u);
+  EXPECT_EQ(small.Touched(4095, 2), (ClusterRange{0, 2}));
+  const Layout large(5 * kMiB, 2 * kMiB);
+  EXPECT_EQ(large.clusters(), 3u);
+  EXPECT_EQ(large.Start(2), 4 * kMiB);
+  EXPECT_EQ(large.Touched(2 * kMiB - 1, 2), (ClusterRange{0, 2}));
 }
 
 }  // namespace

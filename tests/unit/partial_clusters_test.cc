@@ -160,7 +160,7 @@ TEST(ValidSectors, InvalidPiecesCanBeTakenInParts) {
 class PartialClustersTest : public testing::Test {
  protected:
   void Make(uint64_t disk_size, uint64_t limit = PartialClusters::kMost) {
-    layout_.emplace(disk_size);
+    layout_.emplace(disk_size, kClusterSize);
     auto bitmap = AllocationBitmap::Create(layout_->clusters(), "x.add-cow");
     ASSERT_OK(bitmap);
     bitmap_ = std::move(*bitmap);
