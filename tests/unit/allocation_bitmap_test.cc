@@ -124,7 +124,40 @@ TEST(AllocationBitmap, RunsAgreeWithTheBitsOneByOne) {
   }
 }
 
-// A reader looks twice: at the first bit, then at how far its state goes. Here
+TEST(AllocationBitmap, RunsPassOverPagesWithoutABit) {
+  constexpr uint64_t kPage = 32768;
+  Random random(TestSeed());
+  for (int round = 0; round < 20; round++) {
+    const uint64_t clusters = 200 * kPage - random.Below(kPage);
+    const auto bitmap = Make(clusters);
+    std::vector<ClusterRange> set = {{clusters, 0}};
+    for (uint64_t first = random.Below(70 * kPage); first < clusters;) {
+      const uint64_t near_page_end = RoundUp(first + 1, kPage) - random.Between(0, 2);
+      if (random.Below(2) == 0) first = std::max(first, near_page_end);
+      if (first >= clusters) break;
+      const uint64_t most = random.Below(3) == 0 ? 2 * kPage : 3;
+      const uint64_t count = std::min(clusters - first, random.Between(1, most));
+      bitmap->Set({first, count});
+      set.insert(set.end() - 1, {first, count});
+      first += count + random.Between(1, random.Below(2) == 0 ? 5 : 70 * kPage);
+    }
+    uint64_t position = 0;
+    for (const ClusterRange& next : set) {
+      if (next.first > position) {
+        const ClusterRun run = bitmap->RunAt({position, clusters - position});
+        ASSERT_FALSE(run.allocated);
+        ASSERT_EQ(run.range, (ClusterRange{position, next.first - position}));
+      }
+      if (next.count == 0) break;
+      const ClusterRun run = bitmap->RunAt({next.first, clusters - next.first});
+      ASSERT_TRUE(run.allocated);
+      ASSERT_EQ(run.range, next);
+      position = next.end();
+    }
+  }
+}
+
+// A reader looks at the first bit, and then at how far its state goes. Here
 // it always looks at the bit that is set next, so that this often happens in
 // between.
 TEST(AllocationBitmap, RunIsNeverEmptyWhileBitsAreSet) {

@@ -86,9 +86,10 @@ TEST_F(HostileOpenTest, LargestImageFileWithAShortBitmapIsRefusedAfterTheHeader)
   EXPECT_LT(Calls(), 40u);
 }
 
+// Its map, too: pages of the bitmap in which nothing is set are not looked at.
 TEST_F(HostileOpenTest, SparseBitmapCostsWhatStorageItHas) {
-  const uint64_t size = 1024 * kTiB;
-  PutSparse(size, Layout(size, kClusterSize).padded_bitmap_bytes());  // 2 GiB
+  const uint64_t size = 64 * 1024 * kTiB;
+  PutSparse(size, Layout(size, kClusterSize).padded_bitmap_bytes());  // 128 GiB
   const uint64_t last = Layout(size, kClusterSize).clusters() - 1;
   for (const uint64_t cluster : {uint64_t{0}, last / 2, last}) SetBit(cluster);
   const uint64_t before = ResidentBytes();
@@ -101,6 +102,16 @@ TEST_F(HostileOpenTest, SparseBitmapCostsWhatStorageItHas) {
   EXPECT_LT(Calls(), 60u);
   EXPECT_EQ(image->bitmap().allocated(), 3u);
   EXPECT_TRUE(image->bitmap().Test(last));
+  std::vector<Extent> extents;
+  ASSERT_OK(image->Map(0, size, [&](const Extent& extent) {
+    extents.push_back(extent);
+    return true;
+  }));
+  ASSERT_EQ(extents.size(), 5u);
+  EXPECT_EQ(extents[2].source, Extent::Source::kImage);
+  EXPECT_EQ(extents[2].offset, last / 2 * kClusterSize);
+  EXPECT_EQ(extents[3].length, (last - last / 2 - 1) * kClusterSize);
+  EXPECT_LT(ResidentBytes(), before + 16 * kMiB);
 }
 
 TEST_F(HostileOpenTest, AddCowFileLargerThanAnyBitmapIsNotReadPastTheDisk) {
