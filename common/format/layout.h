@@ -30,6 +30,15 @@ struct ClusterRange {
   bool operator==(const ClusterRange&) const = default;
 };
 
+// Where a bitmap lies in an add-cow file, a bit for each of so many units. Bit n is
+// bit n % 8 of byte n / 8.
+struct BitmapPlace {
+  uint64_t offset = 0;  // in bytes, a multiple of 4096
+  uint64_t bits = 0;
+
+  uint64_t bytes() const { return DivideUp(bits, 8); }  // what a reader needs
+};
+
 // The geometry of one disk. Constant; any thread.
 class Layout {
  public:
@@ -43,8 +52,9 @@ class Layout {
   uint64_t cluster_size() const { return uint64_t{1} << cluster_bits_; }
   uint64_t clusters() const { return clusters_; }
 
-  // What a reader needs and what a writer writes, in bytes from kBitmapOffset.
-  uint64_t bitmap_bytes() const { return DivideUp(clusters_, 8); }
+  BitmapPlace bitmap() const { return {kBitmapOffset, clusters_}; }
+  // What a reader needs and what a writer writes of it, in bytes.
+  uint64_t bitmap_bytes() const { return bitmap().bytes(); }
   uint64_t padded_bitmap_bytes() const { return RoundUp(bitmap_bytes(), kBitmapPadding); }
 
   uint64_t ClusterOf(uint64_t offset) const { return offset >> cluster_bits_; }

@@ -14,8 +14,8 @@ Allocation::Allocation(const ImageFiles& files, std::unique_ptr<AllocationBitmap
     : files_(files),
       layout_(layout),
       bitmap_(std::move(bitmap)),
-      storage_(*files_.add_cow, layout_),
-      store_(*files_.add_cow, *bitmap_, layout_),
+      storage_(*files_.add_cow, layout_.bitmap()),
+      store_(*files_.add_cow, *bitmap_, layout_.bitmap()),
       partials_(layout_, *bitmap_, most_partial),
       deferral_room_(*files_.image) {}
 

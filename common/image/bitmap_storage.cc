@@ -24,7 +24,7 @@ bool IsUnsupported(const Error& error) {
 }  // namespace
 
 Status BitmapStorage::TakeAll() {
-  const uint64_t bytes = layout_.bitmap_bytes();
+  const uint64_t bytes = place_.bytes();
   ADDCOW_TRY_ASSIGN(const FileInfo info, file_.Info());
   ADDCOW_TRY_ASSIGN(bool has_all, HasAll());
   if (!has_all && !info.is_block_device) {
@@ -55,7 +55,7 @@ Status BitmapStorage::Take(ClusterRange range) {
   for (uint64_t page = range.first / 8 / kPageBytes; page <= last; page++) {
     if (pages_.contains(page)) continue;
     const uint64_t offset = page * kPageBytes;
-    const uint64_t end = std::min(offset + kPageBytes, layout_.bitmap_bytes());
+    const uint64_t end = std::min(offset + kPageBytes, place_.bytes());
     Status taken = Reserve(offset, end);
     if (!taken && IsUnsupported(taken.error())) taken = WriteZeroes(offset, end);
     ADDCOW_TRY(taken);
@@ -69,9 +69,9 @@ Status BitmapStorage::Take(ClusterRange range) {
 Result<bool> BitmapStorage::HasAll() {
   constexpr int kMostRuns = 64;  // a file that is in more pieces is reserved again
   ADDCOW_TRY_ASSIGN(const FileInfo info, file_.Info());
-  const uint64_t end = kBitmapOffset + layout_.bitmap_bytes();
+  const uint64_t end = place_.offset + place_.bytes();
   if (end > info.size_limit) return false;  // storage alone does not do
-  uint64_t position = kBitmapOffset;
+  uint64_t position = place_.offset;
   for (int runs = 0; runs < kMostRuns && position < end; runs++) {
     const auto run = file_.StorageAt(position, end - position);
     if (!run && IsUnsupported(run.error())) return false;
@@ -85,8 +85,8 @@ Result<bool> BitmapStorage::HasAll() {
 Status BitmapStorage::Reserve(uint64_t offset, uint64_t end) {
   if (!can_reserve_.load(std::memory_order_relaxed))
     return Fail(
-        Error::Io(EOPNOTSUPP, "fallocate", file_.name(), kBitmapOffset + offset, end - offset));
-  Status reserved = file_.Reserve(kBitmapOffset + offset, end - offset);
+        Error::Io(EOPNOTSUPP, "fallocate", file_.name(), place_.offset + offset, end - offset));
+  Status reserved = file_.Reserve(place_.offset + offset, end - offset);
   if (!reserved && IsUnsupported(reserved.error()))
     can_reserve_.store(false, std::memory_order_relaxed);
   return reserved;
@@ -101,13 +101,13 @@ Status BitmapStorage::WriteZeroes(uint64_t offset, uint64_t end) {
   if (first_hole >= size)
     return info.allocated_bytes >= size ? Status() : WriteWhereZero(offset, end);
   while (offset < end) {
-    ADDCOW_TRY_ASSIGN(const uint64_t data, file_.FindData(kBitmapOffset + offset));
-    const uint64_t stop = std::min(data - kBitmapOffset, end);
+    ADDCOW_TRY_ASSIGN(const uint64_t data, file_.FindData(place_.offset + offset));
+    const uint64_t stop = std::min(data - place_.offset, end);
     ADDCOW_TRY(WriteWhereZero(offset, stop));
     if (stop == end) break;
     ADDCOW_TRY_ASSIGN(const uint64_t hole, file_.FindHole(data));
     // It may not move on where the file was truncated underneath.
-    offset = std::max(hole, data + 1) - kBitmapOffset;
+    offset = std::max(hole, data + 1) - place_.offset;
   }
   return {};
 }
@@ -119,8 +119,8 @@ Status BitmapStorage::WriteWhereZero(uint64_t offset, uint64_t end) {
   while (offset < end) {
     const uint64_t stop = std::min(RoundDown(offset, kPageBytes) + kPageBytes, end);
     const auto page = std::span(buffer).first(static_cast<size_t>(stop - offset));
-    ADDCOW_TRY(file_.ReadExactly(page, kBitmapOffset + offset));
-    if (IsZero(page)) ADDCOW_TRY(file_.Write(page, kBitmapOffset + offset));
+    ADDCOW_TRY(file_.ReadExactly(page, place_.offset + offset));
+    if (IsZero(page)) ADDCOW_TRY(file_.Write(page, place_.offset + offset));
     offset = stop;
   }
   return {};

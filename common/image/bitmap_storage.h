@@ -40,7 +40,7 @@ class BitmapStorage {
   static constexpr uint64_t kMostWritten = 8 * kMiB;
 
   // `file` is the add-cow file, and must outlive this object.
-  BitmapStorage(File& file, const Layout& layout) : file_(file), layout_(layout) {}
+  BitmapStorage(File& file, const BitmapPlace& place) : file_(file), place_(place) {}
 
   // Storage for all bits, if it is not too much: no more than the above, and
   // than a quarter of the room that is left. Succeeds also where there is no room.
@@ -60,7 +60,7 @@ class BitmapStorage {
 
   // Constant after construction; the file is internally synchronised.
   File& file_;
-  const Layout layout_;
+  const BitmapPlace place_;
 
   std::atomic<bool> all_ = false;         // every page has it; false to true only
   std::atomic<bool> can_reserve_ = true;  // until it turns out that it cannot

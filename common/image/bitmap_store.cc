@@ -21,30 +21,30 @@ constexpr uint64_t kClustersPerPage = BitmapStore::kPageBytes * 8;
 }  // namespace
 
 Status BitmapStore::Load() {
-  const uint64_t end = kBitmapOffset + layout_.bitmap_bytes();
+  const uint64_t end = place_.offset + place_.bytes();
   Holes holes(file_);
   ADDCOW_TRY(holes.Settle(file_));
-  for (uint64_t position = kBitmapOffset; position < end;) {
+  for (uint64_t position = place_.offset; position < end;) {
     ADDCOW_TRY_ASSIGN(const uint64_t data, holes.FindData(position));
     if (data >= end) break;
     ADDCOW_TRY_ASSIGN(const uint64_t hole, holes.FindHole(data));
     const uint64_t stop = std::min(std::max(hole, data + 1), end);
     ADDCOW_TRY(LoadRange(data, stop));
-    position = RoundUp(stop - kBitmapOffset, sizeof(uint64_t)) + kBitmapOffset;
+    position = RoundUp(stop - place_.offset, sizeof(uint64_t)) + place_.offset;
   }
   return {};
 }
 
 // `start` and `end` are offsets in the file; whole words around them are read.
 Status BitmapStore::LoadRange(uint64_t start, uint64_t end) {
-  const uint64_t bitmap_end = layout_.bitmap_bytes();
-  uint64_t position = RoundDown(start - kBitmapOffset, sizeof(uint64_t));
-  const uint64_t stop = std::min(RoundUp(end - kBitmapOffset, sizeof(uint64_t)), bitmap_end);
+  const uint64_t bitmap_end = place_.bytes();
+  uint64_t position = RoundDown(start - place_.offset, sizeof(uint64_t));
+  const uint64_t stop = std::min(RoundUp(end - place_.offset, sizeof(uint64_t)), bitmap_end);
   std::vector<std::byte> buffer(std::min<uint64_t>(kMiB, RoundUp(stop - position, 8)));
   while (position < stop) {
     const size_t count =
         static_cast<size_t>(std::min<uint64_t>(buffer.size(), stop - position));
-    ADDCOW_TRY(file_.ReadExactly(std::span(buffer).first(count), kBitmapOffset + position));
+    ADDCOW_TRY(file_.ReadExactly(std::span(buffer).first(count), place_.offset + position));
     // The last word of the bitmap may be cut short by the end of the file.
     std::fill(buffer.begin() + static_cast<std::ptrdiff_t>(count), buffer.end(), std::byte{0});
     for (size_t i = 0; i < count; i += sizeof(uint64_t)) {
@@ -144,9 +144,9 @@ Status BitmapStore::Write(const PageMap& taken) {
     std::array<Le64, kPageWords> bytes;
     std::copy(page.begin(), page.end(), bytes.begin());
     const uint64_t start = index * kPageBytes;
-    const uint64_t count = std::min(kPageBytes, layout_.bitmap_bytes() - start);
+    const uint64_t count = std::min(kPageBytes, place_.bytes() - start);
     ADDCOW_TRY(
-        file_.Write(std::as_bytes(std::span(bytes)).first(count), kBitmapOffset + start));
+        file_.Write(std::as_bytes(std::span(bytes)).first(count), place_.offset + start));
   }
   return {};
 }

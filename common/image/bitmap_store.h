@@ -42,8 +42,8 @@ class BitmapStore {
   using PageMap = std::map<uint64_t, Page>;
 
   // Both must outlive this object.
-  BitmapStore(File& file, AllocationBitmap& bitmap, const Layout& layout)
-      : file_(file), bitmap_(bitmap), layout_(layout) {}
+  BitmapStore(File& file, AllocationBitmap& bitmap, const BitmapPlace& place)
+      : file_(file), bitmap_(bitmap), place_(place) {}
 
   // Fills the live bitmap from the file, reading only where it has storage.
   // Call once, before any other thread is there.
@@ -90,7 +90,7 @@ class BitmapStore {
   // Constant after construction; the objects are internally synchronised.
   File& file_;
   AllocationBitmap& bitmap_;
-  const Layout layout_;
+  const BitmapPlace place_;
 
   // The innermost lock: nothing else is locked and no I/O is done under it.
   // It makes "live bit set" and "bit pending" one step for Publishable.

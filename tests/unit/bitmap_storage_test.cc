@@ -36,7 +36,7 @@ class BitmapStorageTest : public testing::Test {
         std::make_unique<ForwardingFile>(std::make_unique<FakeFile>("x.add-cow", inode_),
                                          faults_),
         log_);
-    storage_.emplace(*file_, *layout_);
+    storage_.emplace(*file_, layout_->bitmap());
     log_.Clear();
   }
   Lines Writes() const {

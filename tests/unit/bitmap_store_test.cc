@@ -38,7 +38,7 @@ class BitmapStoreTest : public testing::Test {
         std::make_unique<ForwardingFile>(std::make_unique<FakeFile>("x.add-cow", inode_),
                                          faults_),
         log_);
-    store_.emplace(*file_, *bitmap_, *layout_);
+    store_.emplace(*file_, *bitmap_, layout_->bitmap());
   }
 
   void PutBits(uint64_t byte, std::vector<uint8_t> bits) {
