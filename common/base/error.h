@@ -43,6 +43,10 @@ class Error {
   Error WithNote(const std::string& note) const;
 
   int code() const { return code_; }
+  // The file system, the quota or the limit of file sizes has no room for it.
+  bool IsNoRoom() const { return code_ == ENOSPC || code_ == EDQUOT || code_ == EFBIG; }
+  // The file system cannot do that, or not there: to be done in another way.
+  bool IsUnsupported() const { return code_ == EOPNOTSUPP || code_ == EINVAL; }
   const std::string& file() const { return file_; }
   const std::string& operation() const { return operation_; }
   std::optional<uint64_t> offset() const { return offset_; }

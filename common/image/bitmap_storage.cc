@@ -11,18 +11,6 @@
 
 namespace addcow {
 
-namespace {
-
-bool IsNoRoom(const Error& error) {
-  return error.code() == ENOSPC || error.code() == EDQUOT || error.code() == EFBIG;
-}
-
-bool IsUnsupported(const Error& error) {
-  return error.code() == EOPNOTSUPP || error.code() == EINVAL;
-}
-
-}  // namespace
-
 Status BitmapStorage::TakeAll() {
   const uint64_t bytes = place_.bytes();
   ADDCOW_TRY_ASSIGN(const FileInfo info, file_.Info());
@@ -33,14 +21,14 @@ Status BitmapStorage::TakeAll() {
     const uint64_t missing = bytes - std::min(bytes, info.allocated_bytes);
     if (info.free_bytes && missing > *info.free_bytes / 4) return {};
     Status taken = Reserve(0, bytes);
-    if (!taken && !IsUnsupported(taken.error())) {
-      if (IsNoRoom(taken.error())) return {};
+    if (!taken && !taken.error().IsUnsupported()) {
+      if (taken.error().IsNoRoom()) return {};
       return taken;
     }
     if (!taken) {
       if (bytes > kMostWritten) return {};
       taken = WriteZeroes(0, bytes);
-      if (!taken && IsNoRoom(taken.error())) return {};
+      if (!taken && taken.error().IsNoRoom()) return {};
       ADDCOW_TRY(taken);
     }
   }
@@ -57,7 +45,7 @@ Status BitmapStorage::Take(ClusterRange range) {
     const uint64_t offset = page * kPageBytes;
     const uint64_t end = std::min(offset + kPageBytes, place_.bytes());
     Status taken = Reserve(offset, end);
-    if (!taken && IsUnsupported(taken.error())) taken = WriteZeroes(offset, end);
+    if (!taken && taken.error().IsUnsupported()) taken = WriteZeroes(offset, end);
     ADDCOW_TRY(taken);
     pages_.insert(page);
   }
@@ -74,7 +62,7 @@ Result<bool> BitmapStorage::HasAll() {
   uint64_t position = place_.offset;
   for (int runs = 0; runs < kMostRuns && position < end; runs++) {
     const auto run = file_.StorageAt(position, end - position);
-    if (!run && IsUnsupported(run.error())) return false;
+    if (!run && run.error().IsUnsupported()) return false;
     if (!run) return Fail(run.error());
     if (!run->present) return false;
     position += run->length;
@@ -87,7 +75,7 @@ Status BitmapStorage::Reserve(uint64_t offset, uint64_t end) {
     return Fail(
         Error::Io(EOPNOTSUPP, "fallocate", file_.name(), place_.offset + offset, end - offset));
   Status reserved = file_.Reserve(place_.offset + offset, end - offset);
-  if (!reserved && IsUnsupported(reserved.error()))
+  if (!reserved && reserved.error().IsUnsupported())
     can_reserve_.store(false, std::memory_order_relaxed);
   return reserved;
 }

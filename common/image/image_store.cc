@@ -8,14 +8,6 @@ namespace addcow {
 
 namespace {
 
-bool IsUnsupported(const Error& error) {
-  return error.code() == EOPNOTSUPP || error.code() == EINVAL;
-}
-
-bool IsNoRoom(const Error& error) {
-  return error.code() == ENOSPC || error.code() == EDQUOT || error.code() == EFBIG;
-}
-
 // Where the image is read only there is but one, and nothing is written.
 File& OrData(const std::unique_ptr<File>& file, const ImageFiles& files) {
   return file != nullptr ? *file : *files.image;
@@ -59,12 +51,12 @@ Status ImageStore::WriteDurably(std::span<const std::byte> data, uint64_t offset
   ADDCOW_TRY(OrStop([&]() -> Status {
     Status written = durable_.WriteDurably(data, offset);
     if (written) return written;
-    if (IsUnsupported(written.error())) {
+    if (written.error().IsUnsupported()) {
       can_write_durably_.store(false, std::memory_order_relaxed);
       own = Fail(Error::Io(EOPNOTSUPP, "durable write", data_.name(), offset, data.size()));
       return {};
     }
-    if (!IsNoRoom(written.error())) return written;
+    if (!written.error().IsNoRoom()) return written;
     // Where data was lost for it after all, the next sync is told, too.
     own = std::move(written);
     return {};

@@ -185,8 +185,7 @@ class Checker {
     const uint64_t start = layout_.Start(range.first);
     const uint64_t end = std::min(layout_.Start(range.end()), kMaxOffset);
     Status punched = files_.image->PunchHole(start, end - start);
-    if (punched || (punched.error().code() != EOPNOTSUPP && punched.error().code() != EINVAL))
-      return punched;
+    if (punched || !punched.error().IsUnsupported()) return punched;
     return zeroer_.Zero(start, layout_.End(range.end()) - start, {.may_punch = false});
   }
 

@@ -147,8 +147,7 @@ Status Preallocate(File& image, uint64_t size, const CreateOptions& options) {
   if (options.preallocation == Preallocation::kOff) return {};
   // Also before it is written: where there is no room that is known at once.
   const Status reserved = image.Reserve(0, size);
-  const bool cannot =
-      !reserved && (reserved.error().code() == EOPNOTSUPP || reserved.error().code() == EINVAL);
+  const bool cannot = !reserved && reserved.error().IsUnsupported();
   if (!reserved && !cannot) return reserved;
   if (options.preallocation == Preallocation::kFalloc) {
     if (reserved) return {};
