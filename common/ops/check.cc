@@ -242,8 +242,7 @@ bool IsAnother(FileSystem& file_system, const ImageSource& source, const ImageFi
 Status CheckThatDataIsOwn(FileSystem& file_system, const ImageSource& source,
                           const ImageFiles& files, const Interrupted& interrupted) {
   if (files.header.all_allocated) return {};
-  ADDCOW_TRY_ASSIGN(const uint64_t bytes, RawBitmapBytes(*files.add_cow));
-  ADDCOW_TRY_ASSIGN(const bool any, AnyRawBit(*files.add_cow, bytes));
+  ADDCOW_TRY_ASSIGN(const bool any, AnyRawBit(*files.add_cow));
   const bool another = IsAnother(file_system, source, files);
   if (any && !another) return {};
   const CheckReport report = RunChecker(files, Repair::kNone, true, interrupted);

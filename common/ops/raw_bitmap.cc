@@ -104,7 +104,8 @@ Status VisitRawBits(File& add_cow, uint64_t bytes,
   return builder.Finish();
 }
 
-Result<bool> AnyRawBit(File& add_cow, uint64_t bytes) {
+Result<bool> AnyRawBit(File& add_cow) {
+  ADDCOW_TRY_ASSIGN(const uint64_t bytes, RawBitmapBytes(add_cow));
   bool any = false;
   ADDCOW_TRY(VisitRawBits(add_cow, bytes, [&](const ClusterRun& run) -> Status {
     any = any || run.allocated;

@@ -30,8 +30,8 @@ Result<uint64_t> RawBitmapBytes(File& add_cow);
 Status VisitRawBits(File& add_cow, uint64_t bytes,
                     const std::function<Status(const ClusterRun&)>& visit);
 
-// Whether any of those bits is 1.
-Result<bool> AnyRawBit(File& add_cow, uint64_t bytes);
+// Whether any bit that there is in `add_cow` is 1.
+Result<bool> AnyRawBit(File& add_cow);
 
 // Sets the bits of `range` to `value` in the file, where they must have their
 // place already. Not synced.

@@ -30,8 +30,7 @@ namespace {
 Status CheckStrangeData(const ImageFiles& files, bool moved, RebaseResult& result) {
   ADDCOW_TRY_ASSIGN(const uint64_t strange, LeakedClusters(files));
   if (strange == 0) return {};
-  ADDCOW_TRY_ASSIGN(const uint64_t bytes, RawBitmapBytes(*files.add_cow));
-  ADDCOW_TRY_ASSIGN(const bool any, AnyRawBit(*files.add_cow, bytes));
+  ADDCOW_TRY_ASSIGN(const bool any, AnyRawBit(*files.add_cow));
   const auto error = [&](const std::string& what) {
     return Error::Because(EINVAL, files.image_path,
                           fmt::format("holds data in {} where nothing is allocated{}",

@@ -45,8 +45,7 @@ Status MakeImageFile(FileSystem& file_system, const std::string& path, const Ima
     const bool allocated =
         spec.all_allocated || std::ranges::count(spec.allocated, cluster) != 0;
     if (!allocated) continue;
-    for (uint64_t i = Layout(kMaxOffset, kClusterSize).Start(cluster);
-         i < layout.End(cluster + 1); i++)
+    for (uint64_t i = layout.Start(cluster); i < layout.End(cluster + 1); i++)
       disk[i] = bytes[i];
   }
   return {};
