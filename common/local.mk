@@ -35,16 +35,14 @@ engine_sources = \
 	common/image/backing.cc common/image/backing.h \
 	common/image/bitmap_storage.cc common/image/bitmap_storage.h \
 	common/image/bitmap_store.cc common/image/bitmap_store.h \
-	common/image/cluster_locks.cc common/image/cluster_locks.h \
+	common/image/range_locks.cc common/image/range_locks.h \
 	common/image/copy_on_write.cc \
 	common/image/copy_up.cc common/image/copy_up.h \
-	common/image/deferral_room.cc common/image/deferral_room.h \
 	common/image/durability.cc common/image/durability.h \
 	common/image/extents.cc \
 	common/image/image.cc common/image/image.h \
 	common/image/image_files.cc common/image/image_files.h \
 	common/image/image_store.cc common/image/image_store.h \
-	common/image/partial_clusters.cc common/image/partial_clusters.h \
 	common/image/raw_file.cc common/image/raw_file.h
 
 if UNITY

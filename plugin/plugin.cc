@@ -164,7 +164,7 @@ int64_t addcow_get_size(void*) { return static_cast<int64_t>(image->virtual_size
 
 int addcow_block_size(void*, uint32_t* minimum, uint32_t* preferred, uint32_t* maximum) {
   *minimum = 1;
-  *preferred = static_cast<uint32_t>(kClusterSize);
+  *preferred = static_cast<uint32_t>(kSubclusterSize);
   *maximum = 0xffffffff;
   return 0;
 }
@@ -247,13 +247,13 @@ int addcow_extents(void*, uint32_t count, uint64_t offset, uint32_t flags,
 // The clean stop could not write everything. Whoever waits for nbdkit learns it
 // from the log only.
 void LogLoss(const Error& cause) {
-  const uint64_t clusters = image->unpublished_clusters();
+  const uint64_t bytes = image->unpublished_bytes();
   std::string lost = "what was written since the last flush may be lost";
-  if (clusters > 0)
+  if (bytes > 0)
     lost = fmt::format(
-        "what was written to up to {} ({} bytes) since the last flush is lost, and what was "
-        "written elsewhere since then may be",
-        Counted(clusters, "cluster"), clusters * image->files().header.cluster_size());
+        "what was written to up to {} bytes of the disk since the last flush is lost, and "
+        "what was written elsewhere since then may be",
+        bytes);
   Log(LogLevel::kError,
       cause
           .WithNote(fmt::format(

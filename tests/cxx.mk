@@ -9,7 +9,7 @@ check_LTLIBRARIES =
 support_sources = \
 	tests/support/crash_disk.cc tests/support/crash_disk.h \
 	tests/support/crash_model.cc tests/support/crash_model.h \
-	tests/support/deferred_fixture.h \
+	tests/support/engine_lines.h \
 	tests/support/expect.h \
 	tests/support/fake_file.cc tests/support/fake_file.h \
 	tests/support/fake_file_system.cc tests/support/fake_file_system.h \
@@ -37,7 +37,6 @@ unit_sources = \
 	tests/unit/bitmap_store_test.cc \
 	tests/unit/boundary_test.cc \
 	tests/unit/cloner_test.cc \
-	tests/unit/cluster_locks_test.cc \
 	tests/unit/durable_create_test.cc \
 	tests/unit/fake_file_test.cc \
 	tests/unit/file_test.cc \
@@ -45,19 +44,19 @@ unit_sources = \
 	tests/unit/holes_test.cc \
 	tests/unit/image_access_test.cc \
 	tests/unit/hostile_open_test.cc \
-	tests/unit/image_deferred_flush_test.cc \
-	tests/unit/image_deferred_race_test.cc \
-	tests/unit/image_deferred_test.cc \
 	tests/unit/image_files_test.cc \
 	tests/unit/image_flush_sharing_test.cc \
 	tests/unit/image_flush_test.cc \
 	tests/unit/image_found_state_test.cc \
 	tests/unit/image_fua_test.cc \
 	tests/unit/image_map_test.cc \
-	tests/unit/image_no_room_test.cc \
 	tests/unit/image_race_test.cc \
+	tests/unit/image_no_room_test.cc \
 	tests/unit/image_read_write_test.cc \
 	tests/unit/image_removed_test.cc \
+	tests/unit/image_subclusters_flush_test.cc \
+	tests/unit/image_subclusters_race_test.cc \
+	tests/unit/image_subclusters_test.cc \
 	tests/unit/image_truncated_test.cc \
 	tests/unit/image_write_back_test.cc \
 	tests/unit/image_zero_test.cc \
@@ -67,8 +66,8 @@ unit_sources = \
 	tests/unit/ops_interrupted_test.cc \
 	tests/unit/ops_rebase_test.cc \
 	tests/unit/ops_test.cc \
-	tests/unit/partial_clusters_test.cc \
 	tests/unit/posix_file_test.cc \
+	tests/unit/range_locks_test.cc \
 	tests/unit/server_arguments_test.cc plugin/server_arguments.cc \
 	tests/unit/zeroer_test.cc
 

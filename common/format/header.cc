@@ -189,6 +189,7 @@ Result<Header> ParseHeader(std::span<const std::byte> bytes, const std::string& 
         uint32_t{raw.backing_name_offset}, uint32_t{raw.backing_name_size},
         uint32_t{raw.image_name_offset}, uint32_t{raw.image_name_size});
   header.all_allocated = (raw.features & kFeatureAllAllocated) != 0;
+  header.subclusters = (raw.features & kFeatureSubclusters) != 0;
   header.optional_features = raw.optional_features & ~kOptionalBackingIdentity;
   header.backing_identity = FindIdentity(bytes, raw);
   return header;

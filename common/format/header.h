@@ -24,8 +24,9 @@ namespace addcow {
 inline constexpr uint64_t kFeatureBackingFile = 1u << 0;
 inline constexpr uint64_t kFeatureImageFile = 1u << 1;
 inline constexpr uint64_t kFeatureAllAllocated = 1u << 2;
+inline constexpr uint64_t kFeatureSubclusters = 1u << 16;
 inline constexpr uint64_t kKnownFeatures =
-    kFeatureBackingFile | kFeatureImageFile | kFeatureAllAllocated;
+    kFeatureBackingFile | kFeatureImageFile | kFeatureAllAllocated | kFeatureSubclusters;
 
 // Bits of the optional features field.
 inline constexpr uint64_t kOptionalBackingIdentity = 1u << 16;
@@ -45,6 +46,7 @@ struct Header {
   NamedFile image;
   std::optional<NamedFile> backing;
   bool all_allocated = false;
+  bool subclusters = false;  // the subcluster bitmap counts
   // All but BACKING_IDENTITY, which the next member stands for. Kept as found.
   uint64_t optional_features = 0;
   // What the backing file was when it was named. Only with a backing file.
@@ -53,7 +55,8 @@ struct Header {
   uint64_t cluster_size() const { return kClusterSize; }  // in bytes, a power of two
   uint64_t features() const {
     return kFeatureImageFile | (backing ? kFeatureBackingFile : 0u) |
-           (all_allocated ? kFeatureAllAllocated : 0u);
+           (all_allocated ? kFeatureAllAllocated : 0u) |
+           (subclusters ? kFeatureSubclusters : 0u);
   }
   bool operator==(const Header&) const = default;
 };
@@ -74,7 +77,7 @@ Result<HeaderBytes> SerializeHeader(const Header& header, const std::string& fil
 // Whether the header's names leave room for an identity of the backing file.
 bool IdentityFits(const Header& header);
 
-// The `features` field alone, for setting ALL_ALLOCATED in place: 8 bytes at
+// The `features` field alone, for changing flags in place: 8 bytes at
 // kFeaturesOffset, inside one sector, so that a crash leaves the old or new.
 inline constexpr uint64_t kFeaturesOffset = 28;
 std::array<std::byte, 8> SerializeFeatures(uint64_t features);

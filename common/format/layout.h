@@ -17,10 +17,20 @@ namespace addcow {
 inline constexpr uint64_t kHeaderPageSize = 4096;
 inline constexpr uint64_t kHeaderSize = kHeaderPageSize;  // header pages size is 1
 inline constexpr uint64_t kClusterSize = 65536;           // of version 1
+inline constexpr uint64_t kSubclusterSize = 4096;
 inline constexpr uint64_t kBitmapOffset = kHeaderSize;
 inline constexpr uint64_t kBitmapPadding = 65536;  // writers round its length up to this
 
-// The first cluster and how many. In this project a range of clusters is
+// Bytes of the disk.
+struct ByteRange {
+  uint64_t offset = 0;
+  uint64_t length = 0;
+
+  uint64_t end() const { return offset + length; }
+  bool operator==(const ByteRange&) const = default;
+};
+
+// The first cluster and how many, or subcluster. In this project a range of them is
 // always that pair.
 struct ClusterRange {
   uint64_t first = 0;
@@ -37,6 +47,7 @@ struct BitmapPlace {
   uint64_t bits = 0;
 
   uint64_t bytes() const { return DivideUp(bits, 8); }  // what a reader needs
+  uint64_t padded_end() const { return offset + RoundUp(bytes(), kBitmapPadding); }
 };
 
 // The geometry of one disk. Constant; any thread.
@@ -53,7 +64,11 @@ class Layout {
   uint64_t clusters() const { return clusters_; }
 
   BitmapPlace bitmap() const { return {kBitmapOffset, clusters_}; }
-  // What a reader needs and what a writer writes of it, in bytes.
+  // A bit for each subcluster (format.md, SUBCLUSTERS).
+  BitmapPlace subcluster_bitmap() const {
+    return {kBitmapOffset + padded_bitmap_bytes(), DivideUp(virtual_size_, kSubclusterSize)};
+  }
+  // What a reader needs and what a writer writes of the first, in bytes.
   uint64_t bitmap_bytes() const { return bitmap().bytes(); }
   uint64_t padded_bitmap_bytes() const { return RoundUp(bitmap_bytes(), kBitmapPadding); }
 

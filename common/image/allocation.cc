@@ -4,93 +4,198 @@
 
 #include "common/image/allocation.h"
 
-#include <algorithm>
 #include <utility>
+
+#include "common/io/holes.h"
+#include "common/io/zeroer.h"
 
 namespace addcow {
 
-Allocation::Allocation(const ImageFiles& files, std::unique_ptr<AllocationBitmap> bitmap,
-                       const Layout& layout, uint64_t most_partial)
-    : files_(files),
-      layout_(layout),
-      bitmap_(std::move(bitmap)),
-      storage_(*files_.add_cow, layout_.bitmap()),
-      store_(*files_.add_cow, *bitmap_, layout_.bitmap()),
-      partials_(layout_, *bitmap_, most_partial),
-      deferral_room_(*files_.image) {}
+Result<Allocation::Level> Allocation::MakeLevel(const ImageFiles& files,
+                                                const BitmapPlace& place) {
+  Level level;
+  ADDCOW_TRY_ASSIGN(level.bitmap, AllocationBitmap::Create(place.bits, files.add_cow_path));
+  level.storage = std::make_unique<BitmapStorage>(*files.add_cow, place);
+  level.store = std::make_unique<BitmapStore>(*files.add_cow, *level.bitmap, place);
+  return level;
+}
+
+Result<std::unique_ptr<Allocation>> Allocation::Create(const ImageFiles& files,
+                                                       bool subclusters) {
+  std::unique_ptr<Allocation> allocation(new Allocation(files));
+  const Layout& layout = allocation->layout_;
+  ADDCOW_TRY_ASSIGN(allocation->clusters_, MakeLevel(files, layout.bitmap()));
+  allocation->grain_ = layout.cluster_size();
+  const bool found = files.header.subclusters;
+  if (!found) {
+    const bool wanted = subclusters && files.mode == OpenMode::kReadWrite &&
+                        !files.header.all_allocated && layout.cluster_size() > kSubclusterSize;
+    if (!wanted) return allocation;
+    ADDCOW_TRY_ASSIGN(const bool may_grow, allocation->MayGrow());
+    if (!may_grow) return allocation;
+  }
+  auto level = MakeLevel(files, layout.subcluster_bitmap());
+  // A disk of exbibytes has more subclusters than there are addresses for bits.
+  if (!level && found) return Fail(level.error());
+  if (!level) return allocation;
+  allocation->subclusters_ = std::move(*level);
+  allocation->grain_ = kSubclusterSize;
+  allocation->grown_ = found;
+  return allocation;
+}
 
 Status Allocation::Load() {
-  if (files_.header.all_allocated)
-    bitmap_->SetAll();
-  else
-    ADDCOW_TRY(store_.Load());
-  if (files_.mode == OpenMode::kReadOnly || bitmap_->all()) return {};
-  ADDCOW_TRY(storage_.TakeAll());
-  return deferral_room_.Start();
+  if (files_.header.all_allocated) {
+    clusters_.bitmap->SetAll();
+  } else {
+    ADDCOW_TRY(clusters_.store->Load());
+    if (files_.header.subclusters) ADDCOW_TRY(subclusters_.store->Load());
+  }
+  if (files_.mode == OpenMode::kReadOnly || clusters().all()) return {};
+  return clusters_.storage->TakeAll();
 }
 
-Allocation::View Allocation::ViewAt(uint64_t offset, uint64_t length) const {
-  const bool any_partial = partials_.any();
-  ClusterRun run = RunAt(offset, length);
-  if (run.allocated || !any_partial) return {run, {}};
-  ValidSectors valid = partials_.In(run.range);
-  // The bits once more: a cluster that has just left the table has its bit set.
-  run = bitmap_->RunAt(run.range);
-  return {run, std::move(valid)};
+Allocation::Run Allocation::RunAt(uint64_t offset, uint64_t end) const {
+  const ClusterRun run = ClustersAt(offset, end - offset);
+  const uint64_t run_end = std::min(layout_.End(run.range.end()), end);
+  if (run.allocated || !has_subclusters()) return {run.allocated, run_end};
+  const ClusterRun subs = subclusters_.bitmap->RunAt(Subclusters(offset, run_end));
+  return {subs.allocated, std::min(subs.range.end() * kSubclusterSize, run_end)};
 }
 
-bool Allocation::CanDefer(uint64_t offset, uint64_t length) {
-  const uint64_t end = offset + length;
-  const bool room =
-      deferral_room_.Has(layout_.Touched(offset, length).count, partials_.count());
-  // Those that wait get theirs while there is some.
-  if (!room && partials_.any()) CallForFlush();
-  const auto partial = [&](uint64_t edge) { return edge % layout_.cluster_size() != 0; };
-  const auto deferrable = [&](uint64_t edge, uint64_t cluster) {
-    return room && edge % kSectorSize == 0 && partials_.HasRoomFor(cluster) &&
-           deferral_room_.Reaches(layout_.End(cluster + 1));
+bool Allocation::AnySubcluster(uint64_t offset, uint64_t end) const {
+  if (!has_subclusters()) return false;
+  const ClusterRange range = Subclusters(offset, end);
+  const ClusterRun run = subclusters_.bitmap->RunAt(range);
+  return run.allocated || run.range != range;
+}
+
+Status Allocation::TakeStorage(uint64_t offset, uint64_t end) {
+  // Whole clusters get their own bits only.
+  const uint64_t first = DivideUp(offset, layout_.cluster_size());
+  const uint64_t last =
+      end == layout_.virtual_size() ? layout_.clusters() : layout_.ClusterOf(end);
+  if (grain_ == layout_.cluster_size()) {
+    const ClusterRange touched = layout_.Touched(offset, end - offset);
+    return clusters_.storage->Take(touched);
+  }
+  // A cluster whose last subcluster is written gets its bit as well.
+  ADDCOW_TRY(clusters_.storage->Take(layout_.Touched(offset, end - offset)));
+  if (first < last && layout_.Start(first) == offset && layout_.End(last) == end) return {};
+  ADDCOW_TRY(Grow());
+  const auto take = [&](uint64_t from, uint64_t to) {
+    return from < to ? subclusters_.storage->Take(Subclusters(from, to)) : Status();
   };
-  return (!partial(offset) || deferrable(offset, layout_.ClusterOf(offset))) &&
-         (!partial(end) || end == layout_.virtual_size() ||
-          deferrable(end, layout_.ClusterOf(end)));
+  if (first >= last) return take(offset, end);
+  ADDCOW_TRY(take(offset, layout_.Start(first)));
+  return take(layout_.End(last), end);
 }
 
-void Allocation::NoteWritten(uint64_t offset, uint64_t length) {
-  const uint64_t end = offset + length;
+// Whether a subcluster bitmap can have its place: a device cannot grow, and a file no
+// more than the file system and the limit of file sizes allow.
+Result<bool> Allocation::MayGrow() const {
+  ADDCOW_TRY_ASSIGN(const FileInfo info, files_.add_cow->Info());
+  return !info.is_block_device && layout_.subcluster_bitmap().padded_end() <= info.size_limit;
+}
+
+// Room for the subcluster bitmap, as a hole. What was there before is not ours. A
+// flush makes it durable before it sets SUBCLUSTERS.
+Status Allocation::Grow() {
+  if (grown_.load(std::memory_order_acquire)) return {};
+  MutexLock lock(growing_mutex_);
+  if (grown_.load(std::memory_order_relaxed)) return {};
+  const BitmapPlace place = layout_.subcluster_bitmap();
+  ADDCOW_TRY_ASSIGN(const uint64_t size, files_.add_cow->Size());
+  if (size > place.offset) ADDCOW_TRY(files_.add_cow->Truncate(place.offset));
+  ADDCOW_TRY(files_.add_cow->Truncate(place.padded_end()));
+  grown_.store(true, std::memory_order_release);
+  return {};
+}
+
+void Allocation::SetInImage(uint64_t offset, uint64_t end) {
+  const bool to_the_end = end == layout_.virtual_size();
   while (offset < end) {
     const uint64_t cluster = layout_.ClusterOf(offset);
-    // Of clusters that are covered all at once.
-    const uint64_t covered =
-        end == layout_.virtual_size() ? layout_.clusters() : layout_.ClusterOf(end);
-    if (offset % layout_.cluster_size() == 0 && covered > cluster) {
-      SetAllocated({cluster, covered - cluster});
+    // Clusters that are covered, all at once.
+    const uint64_t covered = to_the_end ? layout_.clusters() : layout_.ClusterOf(end);
+    if (offset == layout_.Start(cluster) && covered > cluster) {
+      clusters_.store->Allocate({cluster, covered - cluster});
       offset = layout_.End(covered);
       continue;
     }
-    const uint64_t part = std::min(end, layout_.End(cluster + 1)) - offset;
-    if (partials_.Add(offset, part)) SetAllocated({cluster, 1});
-    offset += part;
+    const uint64_t part_end = std::min(end, layout_.End(cluster + 1));
+    subclusters_.store->Allocate(Subclusters(offset, part_end));
+    const ClusterRange all = Subclusters(layout_.Start(cluster), layout_.End(cluster + 1));
+    const ClusterRun run = subclusters_.bitmap->RunAt(all);
+    if (run.allocated && run.range == all) clusters_.store->Allocate({cluster, 1});
+    offset = part_end;
   }
 }
 
-void Allocation::SetAllocated(ClusterRange range) {
-  store_.Allocate(range);
-  partials_.Remove(range);  // in this order, see partial_clusters.h
+bool Allocation::IsDurable(uint64_t offset, uint64_t end) {
+  while (offset < end) {
+    const uint64_t cluster = layout_.ClusterOf(offset);
+    const uint64_t part_end = std::min(end, layout_.End(cluster + 1));
+    if (!clusters_.store->IsDurable({cluster, 1}) &&
+        !(has_subclusters() && subclusters_.store->IsDurable(Subclusters(offset, part_end))))
+      return false;
+    offset = part_end;
+  }
+  return true;
 }
 
-void Allocation::SetCrowdedHandler(std::function<void()> handler) {
-  MutexLock lock(crowded_mutex_);
-  crowded_handler_ = std::move(handler);
+uint64_t Allocation::end_of_bits() const {
+  const bool both = publishes_them() && grown_.load(std::memory_order_acquire);
+  const BitmapPlace last = both ? layout_.subcluster_bitmap() : layout_.bitmap();
+  return last.offset + last.bytes();
 }
 
-void Allocation::CallIfCrowded() {
-  if (partials_.crowded()) CallForFlush();
+uint64_t Allocation::UnpublishedBytes() {
+  uint64_t bytes = clusters_.store->Unpublished() * layout_.cluster_size();
+  if (publishes_them()) bytes += subclusters_.store->Unpublished() * kSubclusterSize;
+  return bytes;
 }
 
-void Allocation::CallForFlush() {
-  if (crowded_called_.exchange(true)) return;
-  MutexLock lock(crowded_mutex_);
-  if (crowded_handler_) crowded_handler_();
+uint64_t Allocation::PendingPages() {
+  return clusters_.store->PendingPages() +
+         (publishes_them() ? subclusters_.store->PendingPages() : 0);
+}
+
+bool Allocation::AnyPartial() const {
+  if (!has_subclusters()) return false;
+  const uint64_t count = subclusters_.bitmap->clusters();
+  for (uint64_t position = 0; position < count;) {
+    const ClusterRun run = subclusters_.bitmap->RunAt({position, count - position});
+    position = run.range.end();
+    if (!run.allocated) continue;
+    const uint64_t start = run.range.first * kSubclusterSize;
+    const uint64_t end = std::min(position * kSubclusterSize, layout_.virtual_size());
+    const ClusterRun above = ClustersAt(start, end - start);
+    if (!above.allocated || layout_.End(above.range.end()) < end) return true;
+  }
+  return false;
+}
+
+Allocation::Taken Allocation::Take() {
+  Taken taken;
+  taken.clusters = clusters_.store->Take();
+  if (publishes_them()) taken.subclusters = subclusters_.store->Take();
+  return taken;
+}
+
+Status Allocation::Write(const Taken& taken) {
+  if (has_subclusters()) ADDCOW_TRY(subclusters_.store->Write(taken.subclusters));
+  return clusters_.store->Write(taken.clusters);
+}
+
+void Allocation::PutBack(Taken taken) {
+  clusters_.store->PutBack(std::move(taken.clusters));
+  if (has_subclusters()) subclusters_.store->PutBack(std::move(taken.subclusters));
+}
+
+void Allocation::Published() {
+  clusters_.store->Published();
+  if (has_subclusters()) subclusters_.store->Published();
 }
 
 }  // namespace addcow

@@ -1,111 +1,148 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // Allocation: which of the two files has a byte of the disk, and who may change
-// that. It owns the bitmap, the bits that wait for a flush, the storage that they
-// will need in the add-cow file, the table of partial clusters, and the locks of
-// ranges.
+// that. A cluster's bit decides first; where it is 0, the bits of its subclusters do.
+// Both are the same thing: a bitmap that is read without a lock, and a store that
+// publishes it in two phases.
 //
-// Threads: any, but for Load. To ask takes no lock, but for partial clusters. Who
-// makes clusters allocated holds them (locks()).
+// Where images may not have subclusters (subclusters=off, or they could have no
+// bitmap), a write is rounded to whole clusters: grain() is the cluster size.
+//
+// Bits go from 0 to 1 only. So nothing that was seen in the image file ever goes
+// back, and no order between the two bitmaps has to be kept.
+//
+// Threads: any, but for Load. To ask takes no lock. Who changes where a byte is holds
+// a claim on it (locks()).
 
 #ifndef ADDCOW_COMMON_IMAGE_ALLOCATION_H
 #define ADDCOW_COMMON_IMAGE_ALLOCATION_H
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <memory>
+#include <optional>
 
 #include "common/base/error.h"
 #include "common/base/mutex.h"
 #include "common/image/allocation_bitmap.h"
 #include "common/image/bitmap_storage.h"
 #include "common/image/bitmap_store.h"
-#include "common/image/cluster_locks.h"
-#include "common/image/deferral_room.h"
 #include "common/image/image_files.h"
-#include "common/image/partial_clusters.h"
+#include "common/image/range_locks.h"
 
 namespace addcow {
 
 class Allocation {
  public:
-  // What is known of the clusters at some place, in the order that makes it
-  // true (partial_clusters.h).
-  struct View {
-    ClusterRun run;
-    ValidSectors valid;  // where the run is not allocated
+  // Neighbouring bytes of the disk that the same file has.
+  struct Run {
+    bool in_image = false;
+    uint64_t end = 0;
   };
 
-  // `files` must outlive this object. `most_partial`: how many clusters may be
-  // partial.
-  Allocation(const ImageFiles& files, std::unique_ptr<AllocationBitmap> bitmap,
-             const Layout& layout, uint64_t most_partial);
+  // `files` must outlive it. `subclusters`: whether a file that has none may get them.
+  static Result<std::unique_ptr<Allocation>> Create(const ImageFiles& files, bool subclusters);
 
   // Reads the bits, and has storage for new ones where there will be some. Before
   // any other thread is there.
   Status Load();
 
-  const AllocationBitmap& bitmap() const { return *bitmap_; }
-  const PartialClusters& partials() const { return partials_; }
-  BitmapStore& store() { return store_; }
-  ClusterLocks& locks() { return locks_; }
+  const AllocationBitmap& clusters() const { return *clusters_.bitmap; }
+  RangeLocks& locks() { return locks_; }
+
+  // What a write is rounded to, in bytes.
+  uint64_t grain() const { return grain_; }
+  uint64_t GrainStart(uint64_t offset) const { return RoundDown(offset, grain_); }
+  uint64_t GrainEnd(uint64_t end) const {
+    return std::min(RoundUp(end, grain_), layout_.virtual_size());
+  }
 
   // The run of clusters in one state at `offset`, no further than the request.
-  ClusterRun RunAt(uint64_t offset, uint64_t length) const {
-    return bitmap_->RunAt(layout_.Touched(offset, length));
+  ClusterRun ClustersAt(uint64_t offset, uint64_t length) const {
+    return clusters().RunAt(layout_.Touched(offset, length));
   }
-  // The same, and what of it is in the image file although it is not allocated.
-  View ViewAt(uint64_t offset, uint64_t length) const;
-  // How many bytes of the request at `offset` lie in `run`.
-  uint64_t BytesOf(ClusterRun run, uint64_t offset, uint64_t length) const {
-    return std::min(layout_.End(run.range.end()) - offset, length);
-  }
+  // The bytes in one file at `offset`; ends at `end` at the latest.
+  Run RunAt(uint64_t offset, uint64_t end) const;
+  // Whether any of it is in the image file although its cluster is not allocated.
+  bool AnySubcluster(uint64_t offset, uint64_t end) const;
 
-  // Before a write that will set the bits of these clusters. ENOSPC and the like.
-  Status TakeStorage(ClusterRange range) { return storage_.Take(range); }
+  // Before the write that will set bits for [offset, end): storage for them in the
+  // add-cow file. ENOSPC and the like: not to be had, nothing may be written.
+  Status TakeStorage(uint64_t offset, uint64_t end) ADDCOW_EXCLUDES(growing_mutex_);
 
-  // Whether a write to unallocated clusters can do without any copy-up for now.
-  // May call for a flush.
-  bool CanDefer(uint64_t offset, uint64_t length) ADDCOW_EXCLUDES(crowded_mutex_);
+  // All of [offset, end), whole grains, is in the image file; the caller holds a claim.
+  void SetInImage(uint64_t offset, uint64_t end);
 
-  // All these bytes are in the image file, and no copy-up is under way.
-  void NoteWritten(uint64_t offset, uint64_t length);
+  // Whether all of the range is in the image file, and will be after a crash.
+  bool IsDurable(uint64_t offset, uint64_t end);
 
-  // Every byte of the clusters is in the image file.
-  void SetAllocated(ClusterRange range);
+  // Up to where the add-cow file must reach, in bytes.
+  uint64_t end_of_bits() const;
 
-  // Calls for a flush where many clusters are partial.
-  void CallIfCrowded() ADDCOW_EXCLUDES(crowded_mutex_);
-  // What is called then (Image::SetCrowdedHandler).
-  void SetCrowdedHandler(std::function<void()> handler) ADDCOW_EXCLUDES(crowded_mutex_);
-  // A flush has filled all partial clusters.
-  void Uncrowd() { crowded_called_.store(false); }
-  // So many were filled, and synced, in that time.
-  void Filled(uint64_t clusters, double seconds) { partials_.Filled(clusters, seconds); }
+  // Whether bits wait for a flush; so many that one should not be put off.
+  bool HasPending() { return clusters_.store->HasPending() || SubclustersPending(); }
+  bool IsFull() { return PendingPages() >= kMostPendingPages; }
+  // Bytes of the disk that whoever opens the files next would not find.
+  uint64_t UnpublishedBytes();
+  // Whether a subcluster bit counts: of a cluster that is not allocated.
+  bool AnyPartial() const;
 
-  // Clusters that whoever opens the files next would not find allocated.
-  uint64_t Unpublished() { return store_.Unpublished() + partials_.count(); }
+  // For Durability: the steps of a flush (bitmap_store.h) for both bitmaps.
+  struct Taken {
+    BitmapStore::PageMap clusters;
+    BitmapStore::PageMap subclusters;
+    bool empty() const { return clusters.empty() && subclusters.empty(); }
+  };
+  Taken Take();
+  Status Write(const Taken& taken);
+  void PutBack(Taken taken);
+  void Published();
+  bool OldBitsDurable() { return clusters_.store->OldBitsDurable(); }
+  // Every cluster is allocated, durably: no subcluster bit is published from now on.
+  // One may still be set, by a write that began before.
+  void DropSubclusters() { dropped_.store(true, std::memory_order_relaxed); }
 
  private:
-  void CallForFlush() ADDCOW_EXCLUDES(crowded_mutex_);
+  // 64 MiB of memory: 8 TiB of clusters, or 512 GiB of subclusters.
+  static constexpr uint64_t kMostPendingPages = 16384;
 
-  // Constant after construction.
+  struct Level {
+    std::unique_ptr<AllocationBitmap> bitmap;
+    std::unique_ptr<BitmapStorage> storage;
+    std::unique_ptr<BitmapStore> store;
+  };
+
+  explicit Allocation(const ImageFiles& files) : files_(files), layout_(files.layout()) {}
+
+  static Result<Level> MakeLevel(const ImageFiles& files, const BitmapPlace& place);
+  Result<bool> MayGrow() const;
+  Status Grow() ADDCOW_EXCLUDES(growing_mutex_);
+  bool SubclustersPending() { return publishes_them() && subclusters_.store->HasPending(); }
+  bool has_subclusters() const { return subclusters_.bitmap != nullptr; }
+  bool publishes_them() const {
+    return has_subclusters() && !dropped_.load(std::memory_order_relaxed);
+  }
+  uint64_t PendingPages();
+  ClusterRange Subclusters(uint64_t offset, uint64_t end) const {
+    return {offset / kSubclusterSize,
+            DivideUp(end, kSubclusterSize) - offset / kSubclusterSize};
+  }
+
+  // Constant after Create.
   const ImageFiles& files_;
   const Layout layout_;
+  uint64_t grain_ = 0;
 
   // Internally synchronised.
-  const std::unique_ptr<AllocationBitmap> bitmap_;
-  BitmapStorage storage_;
-  BitmapStore store_;
-  PartialClusters partials_;
-  DeferralRoom deferral_room_;
-  ClusterLocks locks_;
+  Level clusters_;
+  Level subclusters_;  // null where there are none, and may be none
+  RangeLocks locks_;
 
-  // Not again before a flush has filled all of them.
-  std::atomic<bool> crowded_called_ = false;
-  Mutex crowded_mutex_;  // taken while no other is held
-  std::function<void()> crowded_handler_ ADDCOW_GUARDED_BY(crowded_mutex_);
+  // The add-cow file has room for the subcluster bitmap, zero where no bit was set.
+  std::atomic<bool> grown_ = false;
+  std::atomic<bool> dropped_ = false;
+  Mutex growing_mutex_;  // held across the I/O; innermost
 };
 
 }  // namespace addcow

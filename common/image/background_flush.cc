@@ -70,13 +70,11 @@ BackgroundFlush::BackgroundFlush(Image& image, Clock::duration interval, LogSink
       interval_(interval),
       round_(image, std::move(log)),
       thread_([this] { Loop(); }) {
-  image_.SetCrowdedHandler([this] { Wake(); });
   // Fails only where the name is too long.
   (void)::pthread_setname_np(thread_.native_handle(), kThreadName);
 }
 
 BackgroundFlush::~BackgroundFlush() {
-  image_.SetCrowdedHandler({});
   {
     MutexLock lock(mutex_);
     stop_ = true;
@@ -85,19 +83,10 @@ BackgroundFlush::~BackgroundFlush() {
   thread_.join();
 }
 
-void BackgroundFlush::Wake() {
-  {
-    MutexLock lock(mutex_);
-    woken_ = true;
-  }
-  changed_.NotifyAll();
-}
-
 bool BackgroundFlush::SleepUntil(Clock::time_point time) {
   MutexLock lock(mutex_);
-  while (!stop_ && !woken_ && changed_.WaitUntil(mutex_, time)) {
+  while (!stop_ && changed_.WaitUntil(mutex_, time)) {
   }
-  woken_ = false;
   return !stop_;
 }
 

@@ -8,9 +8,6 @@
 // What it does is a flush (Image::FlushNewBits), so the order of data and bits
 // is the same one. Where no bit waits, it makes no system call at all.
 //
-// It also comes when so many clusters wait for their copy-up that a client's
-// flush would take long (Image::SetCrowdedHandler).
-//
 // The bound: rounds begin `interval` apart, or as soon as the one before is
 // done where that took longer. So a write that was answered longer ago than
 // the interval and the time of its round (and of a flush that this had to wait
@@ -76,9 +73,7 @@ class BackgroundFlush {
   BackgroundFlush(Image& image, Clock::duration interval, LogSink log);
 
   void Loop();
-  // A round is wanted now.
-  void Wake() ADDCOW_EXCLUDES(mutex_);
-  // Sleeps until then, or until Wake. False: it is time to end.
+  // Sleeps until then. False: it is time to end.
   bool SleepUntil(Clock::time_point time) ADDCOW_EXCLUDES(mutex_);
 
   // Constant after construction.
@@ -91,7 +86,6 @@ class BackgroundFlush {
   Mutex mutex_;
   ConditionVariable changed_;
   bool stop_ ADDCOW_GUARDED_BY(mutex_) = false;
-  bool woken_ ADDCOW_GUARDED_BY(mutex_) = false;
 
   // The last member: all others are there when it starts.
   std::thread thread_;

@@ -72,6 +72,11 @@ bool BitmapStore::HasPending() {
   return !pending_.empty();
 }
 
+uint64_t BitmapStore::PendingPages() {
+  MutexLock lock(mutex_);
+  return pending_.size();
+}
+
 uint64_t BitmapStore::Unpublished() {
   uint64_t count = 0;
   MutexLock lock(mutex_);

@@ -60,6 +60,9 @@ class BitmapStore {
   // Whether Take would return anything. Any thread.
   bool HasPending() ADDCOW_EXCLUDES(mutex_);
 
+  // How many pages of bits wait to be taken. Any thread.
+  uint64_t PendingPages() ADDCOW_EXCLUDES(mutex_);
+
   // Phase (a): all bits set so far and not yet written. Any thread, but the
   // phases of one flush must not mix with another's (Image::Flush).
   PageMap Take() ADDCOW_EXCLUDES(mutex_);

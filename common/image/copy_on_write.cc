@@ -2,26 +2,25 @@
 //
 // Writing. A request is cut into runs of clusters in one state.
 //
-//   allocated     written to the image file, no lock: a set bit stays set.
-//   unallocated   under the cluster lock, shared: written to the image file.
-//                 Then the bits of clusters that are covered are set, and the
-//                 sectors of the others noted (partial_clusters.h).
-//                 Where there is no room to note more, or a write ends inside
-//                 a sector, under the lock held alone: look at the bits again
-//                 (another thread may have been here first), put every byte of
-//                 each cluster into the image file, then set the bits.
+//   allocated     written to the image file, no claim: a set bit stays set.
+//   unallocated   whole grains (subclusters): under a shared claim, written to the
+//                 image file; then their bits are set.
+//                 Part of a grain: what the backing file has around it is read; then,
+//                 under a claim held alone, look at the bits again (another thread may
+//                 have been here first), write what is still missing around it, write
+//                 the data, set the bits.
 //
 // Two races that this order excludes; both have lost acknowledged writes in
 // other copy-on-write servers:
 //
-// - Two writes to different parts of one unallocated cluster. Were the copy-up
-//   not under the lock, the second one's copy could put the backing file's
-//   bytes over what the first one wrote.
-// - A write of a whole cluster needs no copy-up, but takes the lock too: a
-//   copy-up that has begun would otherwise put old bytes over it.
+// - Two writes to different parts of one grain. Were what is copied not written under
+//   the claim, the second one's copy could put the backing file's bytes over what the
+//   first one wrote.
+// - A write of a whole grain needs no copy, but takes a claim too: a copy-up that
+//   has begun would otherwise put old bytes over it.
 //
 // Whatever the image file holds under a 0 bit is meaningless, old data
-// perhaps. So every byte of a cluster is written or zeroed before its bit is
+// perhaps. So every byte of a grain is written or zeroed before its bit is
 // set; a hole that is there already is as good as zeroes.
 
 #include <algorithm>
@@ -29,18 +28,6 @@
 #include "common/image/image.h"
 
 namespace addcow {
-
-namespace {
-
-// As much of a request as is done under one lock. Cut
-// between two clusters: a cut inside one would copy up what the next part
-// overwrites.
-uint64_t LockablePart(const Layout& layout, uint64_t offset, uint64_t length) {
-  const uint64_t limit = layout.Start(layout.ClusterOf(offset) + ClusterLocks::kMaxLocked);
-  return std::min(length, limit - offset);
-}
-
-}  // namespace
 
 Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t length) const {
   if (files_.mode == OpenMode::kReadOnly)
@@ -51,19 +38,25 @@ Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t len
   return {};
 }
 
+// After any change of the disk.
+Status Image::Written() {
+  durability_->Unflushed();
+  return allocation_->IsFull() ? Flush() : Status();
+}
+
 // Inlined for what it costs: a tenth of a write to an allocated cluster.
 [[gnu::always_inline]] inline Status Image::WriteRuns(std::span<const std::byte> data,
                                                       uint64_t offset) {
   while (!data.empty()) {
-    const ClusterRun run = allocation_.RunAt(offset, data.size());
-    auto part = data.first(allocation_.BytesOf(run, offset, data.size()));
+    const ClusterRun run = allocation_->ClustersAt(offset, data.size());
+    auto part = data.first(static_cast<size_t>(
+        std::min<uint64_t>(layout_.End(run.range.end()) - offset, data.size())));
     if (run.allocated) {
       ADDCOW_TRY(image_store_.Write(part, offset));
     } else {
-      part = part.first(static_cast<size_t>(LockablePart(layout_, offset, part.size())));
-      ADDCOW_TRY(allocation_.TakeStorage(layout_.Touched(offset, part.size())));
-      ADDCOW_TRY(allocation_.CanDefer(offset, part.size()) ? DeferringWrite(part, offset)
-                                                           : AllocatingWrite(part, offset));
+      part = part.first(static_cast<size_t>(std::min<uint64_t>(
+          part.size(), RoundDown(offset, RangeLocks::kMost) + RangeLocks::kMost - offset)));
+      ADDCOW_TRY(WriteGrains(part, offset));
     }
     offset += part.size();
     data = data.subspan(part.size());
@@ -75,102 +68,115 @@ Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
   ADDCOW_TRY(CheckWritable("write", offset, data.size()));
   if (fua == Fua::kYes) {
     const auto write = [&] { return WriteRuns(data, offset); };
-    return durability_.WriteDurably(data, offset, std::ref(write));
+    return durability_->WriteDurably(data, offset, std::ref(write));
   }
   ADDCOW_TRY(WriteRuns(data, offset));
-  durability_.Unflushed();
+  return Written();
+}
+
+// To clusters that are not allocated, or were not a moment ago.
+Status Image::WriteGrains(std::span<const std::byte> data, uint64_t offset) {
+  const uint64_t end = offset + data.size();
+  const uint64_t start = allocation_->GrainStart(offset);
+  const uint64_t stop = allocation_->GrainEnd(end);
+  ADDCOW_TRY(allocation_->TakeStorage(start, stop));
+  if (start != offset || stop != end) return WriteWithEdges(data, offset);
+  const RangeLock lock(allocation_->locks(), offset, end, RangeLocks::Kind::kShared);
+  ADDCOW_TRY(image_store_.Write(data, offset));
+  allocation_->SetInImage(offset, end);
   return {};
 }
 
-Status Image::DeferringWrite(std::span<const std::byte> data, uint64_t offset) {
-  {
-    const ClusterRangeLock lock(allocation_.locks(), layout_.Touched(offset, data.size()),
-                                ClusterLocks::Kind::kShared);
-    ADDCOW_TRY(image_store_.Write(data, offset));
-    allocation_.NoteWritten(offset, data.size());
-  }
-  allocation_.CallIfCrowded();
-  return {};
-}
-
-Status Image::AllocatingWrite(std::span<const std::byte> data, uint64_t offset) {
-  const ClusterRangeLock lock(allocation_.locks(), layout_.Touched(offset, data.size()),
-                              ClusterLocks::Kind::kExclusive);
-  while (!data.empty()) {
-    const ClusterRun run = allocation_.RunAt(offset, data.size());
-    const auto part = data.first(allocation_.BytesOf(run, offset, data.size()));
-    if (!run.allocated) ADDCOW_TRY(copy_up_.FillAround(offset, part.size()));
-    ADDCOW_TRY(image_store_.Write(part, offset));
-    if (!run.allocated) allocation_.SetAllocated(run.range);
-    offset += part.size();
-    data = data.subspan(part.size());
-  }
+Status Image::WriteWithEdges(std::span<const std::byte> data, uint64_t offset) {
+  const uint64_t end = offset + data.size();
+  const uint64_t start = allocation_->GrainStart(offset);
+  const uint64_t stop = allocation_->GrainEnd(end);
+  ADDCOW_TRY_ASSIGN(const CopyUp::Edges edges, copy_up_->ReadEdges(offset, end));
+  const RangeLock lock(allocation_->locks(), start, stop, RangeLocks::Kind::kExclusive);
+  ADDCOW_TRY(copy_up_->WriteEdge(edges.head));
+  ADDCOW_TRY(image_store_.Write(data, offset));
+  ADDCOW_TRY(copy_up_->WriteEdge(edges.tail));
+  allocation_->SetInImage(start, stop);
   return {};
 }
 
 Status Image::Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fua) {
   ADDCOW_TRY(CheckWritable("zero", offset, length));
-  while (length > 0) {
-    const ClusterRun run = allocation_.RunAt(offset, length);
-    uint64_t part = allocation_.BytesOf(run, offset, length);
+  const uint64_t end = offset + length;
+  while (offset < end) {
+    const ClusterRun run = allocation_->ClustersAt(offset, end - offset);
+    uint64_t stop = std::min(layout_.End(run.range.end()), end);
     if (run.allocated) {
-      ADDCOW_TRY(image_store_.Zero(offset, part, options));
+      ADDCOW_TRY(image_store_.Zero(offset, stop - offset, options));
     } else {
-      part = LockablePart(layout_, offset, part);
-      ADDCOW_TRY(AllocatingZero(offset, part, options));
+      stop = std::min(stop, RoundDown(offset, RangeLocks::kMost) + RangeLocks::kMost);
+      ADDCOW_TRY(ZeroUnallocated(offset, stop, options));
     }
-    offset += part;
-    length -= part;
+    offset = stop;
   }
-  durability_.Unflushed();
+  ADDCOW_TRY(Written());
   return fua == Fua::kYes ? Flush() : Status();
 }
 
-Status Image::AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions options) {
-  const ClusterRangeLock lock(allocation_.locks(), layout_.Touched(offset, length),
-                              ClusterLocks::Kind::kExclusive);
-  while (length > 0) {
-    ClusterRun run = allocation_.RunAt(offset, length);
-    // What a partial cluster reads as is not what the backing file has there.
-    const PartialClusters::Run partials = allocation_.partials().RunAt(run.range);
-    if (!run.allocated) run.range = partials.range;
-    const uint64_t part = allocation_.BytesOf(run, offset, length);
-    if (run.allocated)
-      ADDCOW_TRY(image_store_.Zero(offset, part, options));
-    else if (options.may_punch && !partials.partial)
-      ADDCOW_TRY(ZeroWhatBackingFills(offset, part, options));
-    else
-      ADDCOW_TRY(ZeroAndAllocate(offset, part, options));
-    offset += part;
-    length -= part;
-  }
-  return {};
-}
-
-// For unallocated clusters, under their lock. The image file is zeroed before
-// the bits are set; the other way round, a reader would see old bytes.
-Status Image::ZeroAndAllocate(uint64_t offset, uint64_t length, ZeroOptions options) {
-  ADDCOW_TRY(allocation_.TakeStorage(layout_.Touched(offset, length)));
-  ADDCOW_TRY(image_store_.Zero(offset, length, options));
-  ADDCOW_TRY(copy_up_.FillAround(offset, length));
-  allocation_.SetAllocated(layout_.Touched(offset, length));
-  return {};
-}
-
-// As ZeroAndAllocate, but leaves clusters unallocated in which the range
-// reads as zeroes as it is: holes of the backing file, and past its end.
-Status Image::ZeroWhatBackingFills(uint64_t offset, uint64_t length, ZeroOptions options) {
-  const uint64_t end = offset + length;
+// Where zeroes have to be in the image file: all of it, or, where storage may be given
+// up, only what does not read as zeroes from the backing file; in whole grains, but
+// that the range is not left.
+Result<std::vector<ByteRange>> Image::WhatBackingFills(uint64_t offset, uint64_t end,
+                                                       ZeroOptions options) const {
+  std::vector<ByteRange> filled;
+  if (!options.may_punch) return std::vector<ByteRange>{{offset, end - offset}};
   while (offset < end) {
     ADDCOW_TRY_ASSIGN(const uint64_t data, backing_.FindData(offset, end));
     if (data == end) break;
     ADDCOW_TRY_ASSIGN(const uint64_t hole, backing_.FindHole(data, end));
-    const ClusterRange filled = layout_.Touched(data, hole - data);
-    const uint64_t start = std::max(offset, layout_.Start(filled.first));
-    const uint64_t stop = std::min(end, layout_.End(filled.end()));
-    ADDCOW_TRY(ZeroAndAllocate(start, stop - start, options));
-    offset = stop;
+    const uint64_t start = std::max(offset, allocation_->GrainStart(data));
+    offset = std::min(allocation_->GrainEnd(hole), end);
+    filled.push_back({start, offset - start});
   }
+  return filled;
+}
+
+Status Image::ZeroUnallocated(uint64_t offset, uint64_t end, ZeroOptions options) {
+  const uint64_t start = allocation_->GrainStart(offset);
+  const uint64_t stop = allocation_->GrainEnd(end);
+  ADDCOW_TRY_ASSIGN(const auto filled, WhatBackingFills(offset, end, options));
+  CopyUp::Edges edges;
+  if (!filled.empty()) {
+    ADDCOW_TRY_ASSIGN(edges, copy_up_->ReadEdges(offset, end));
+    for (const ByteRange& range : filled)
+      ADDCOW_TRY(allocation_->TakeStorage(allocation_->GrainStart(range.offset),
+                                          allocation_->GrainEnd(range.end())));
+  }
+  const bool whole = start == offset && stop == end;
+  const RangeLock lock(allocation_->locks(), start, stop,
+                       whole ? RangeLocks::Kind::kShared : RangeLocks::Kind::kExclusive);
+  auto next = filled.begin();
+  for (uint64_t at = offset; at < end;) {
+    const Allocation::Run run = allocation_->RunAt(at, end);
+    if (run.in_image) {
+      ADDCOW_TRY(image_store_.Zero(at, run.end - at, options));
+    } else {
+      for (; next != filled.end() && next->offset < run.end; ++next) {
+        const uint64_t from = std::max(at, next->offset);
+        const uint64_t to = std::min(run.end, next->end());
+        if (from < to) ADDCOW_TRY(ZeroMissing({from, to - from}, edges, options));
+        if (next->end() > run.end) break;
+      }
+    }
+    at = run.end;
+  }
+  return {};
+}
+
+// The image file is zeroed before the bits are set; the other way round, a reader
+// would see old bytes. The range begins and ends where a grain does, or the request.
+Status Image::ZeroMissing(ByteRange range, const CopyUp::Edges& edges, ZeroOptions options) {
+  const uint64_t start = allocation_->GrainStart(range.offset);
+  const uint64_t stop = allocation_->GrainEnd(range.end());
+  ADDCOW_TRY(image_store_.Zero(range.offset, range.length, options));
+  if (start != range.offset) ADDCOW_TRY(copy_up_->WriteEdge(edges.head));
+  if (stop != range.end()) ADDCOW_TRY(copy_up_->WriteEdge(edges.tail));
+  allocation_->SetInImage(start, stop);
   return {};
 }
 
@@ -181,9 +187,8 @@ Status Image::CopyUp(ClusterRange range) {
     return Fail(
         Error::Io(ENOSPC, "copy up", files_.image_path, start, layout_.Start(range.count)));
   ADDCOW_TRY(CheckWritable("copy up", start, layout_.End(range.end()) - start));
-  ADDCOW_TRY(copy_up_.Fill(range));
-  durability_.Unflushed();
-  return {};
+  ADDCOW_TRY(copy_up_->Fill(range));
+  return Written();
 }
 
 }  // namespace addcow

@@ -5,7 +5,6 @@
 #include "common/image/copy_up.h"
 
 #include <algorithm>
-#include <memory>
 
 #include "common/base/zero_bytes.h"
 
@@ -17,97 +16,46 @@ namespace {
 // smaller hole.
 constexpr uint64_t kHoleSize = 4096;
 
-// Most bytes copied from the backing file with one read.
-constexpr uint64_t kCopySize = kMiB;
-
-// A flush has the disk write whenever it has filled so many clusters (256 KiB).
-constexpr uint64_t kWritebackClusters = 4;
+// Most bytes that are copied with one claim, where they are not one cluster.
+constexpr uint64_t kChunkSize = kMiB;
 
 }  // namespace
 
-Status CopyUp::FillAround(uint64_t offset, uint64_t length) {
-  const ClusterRange range = layout_.Touched(offset, length);
-  ADDCOW_TRY(FillInvalid(layout_.Start(range.first), offset));
-  return FillInvalid(offset + length, layout_.End(range.end()));
+Result<CopyUp::Edge> CopyUp::ReadEdge(uint64_t offset, uint64_t end) const {
+  Edge edge{offset, {}};
+  if (offset >= end) return edge;
+  // Seen in the image file, it stays there.
+  const Allocation::Run run = allocation_.RunAt(offset, end);
+  if (run.in_image && run.end == end) return edge;
+  edge.bytes.resize(static_cast<size_t>(end - offset));
+  ADDCOW_TRY(backing_.Read(edge.bytes, offset));
+  return edge;
 }
 
-// Makes the image file right in [offset, end), in clusters that are not
-// allocated. What a partial cluster has there already stays.
-Status CopyUp::FillInvalid(uint64_t offset, uint64_t end) {
-  if (offset == end) return {};
-  ValidSectors valid = allocation_.partials().In(layout_.Touched(offset, end - offset));
+Result<CopyUp::Edges> CopyUp::ReadEdges(uint64_t offset, uint64_t end) const {
+  Edges edges;
+  ADDCOW_TRY_ASSIGN(edges.head, ReadEdge(allocation_.GrainStart(offset), offset));
+  ADDCOW_TRY_ASSIGN(edges.tail, ReadEdge(end, allocation_.GrainEnd(end)));
+  return edges;
+}
+
+Status CopyUp::WriteEdge(const Edge& edge) { return WriteMissing(edge.bytes, edge.offset); }
+
+// What is not in the image file, where the caller's claim keeps it from getting there.
+Status CopyUp::WriteMissing(std::span<const std::byte> data, uint64_t offset) {
+  const uint64_t end = offset + data.size();
   while (offset < end) {
-    const auto piece = valid.At(offset, end);
-    if (!piece.valid) ADDCOW_TRY(CopyFromBacking(offset, piece.end - offset));
-    offset = piece.end;
-  }
-  return {};
-}
-
-// Copies bytes from the backing file to the same place in the image file.
-Status CopyUp::CopyFromBacking(uint64_t offset, uint64_t length) {
-  const uint64_t end = offset + length;
-  while (offset < end) {
-    ADDCOW_TRY_ASSIGN(const uint64_t data, backing_.FindData(offset, end));
-    if (data > offset) ADDCOW_TRY(image_store_.ZeroUnlessHole(offset, data - offset));
-    if (data == end) break;
-    ADDCOW_TRY_ASSIGN(offset, backing_.FindHole(data, end));
-    ADDCOW_TRY(CopyData(data, offset));
-  }
-  return {};
-}
-
-// The same for [offset, end), where the backing file has data.
-Status CopyUp::CopyData(uint64_t offset, uint64_t end) {
-  while (offset < end) {
-    const uint64_t first = RoundUp(offset, File::kCloneAlignment);
-    const uint64_t last = RoundDown(end, File::kCloneAlignment);
-    if (first >= last || !image_store_.can_clone()) break;
-    const StorageRun run = CopyableRun(first, last - first);
-    uint64_t stop = first + run.length;
-    if (!run.present && image_store_.Clone(first, run.length)) {
-      ADDCOW_TRY(CopyBytes(offset, first));
-    } else {
-      if (stop == last) stop = end;
-      ADDCOW_TRY(CopyBytes(offset, stop));
-    }
-    offset = stop;
-  }
-  return CopyBytes(offset, end);
-}
-
-// What of the range the image file has storage for, or does not, from its
-// beginning. Sharing would give that storage back: whoever had it reserved, so
-// that writes never find the file system full, would have lost it.
-StorageRun CopyUp::CopyableRun(uint64_t offset, uint64_t length) {
-  const auto run = files_.image->StorageAt(offset, length);
-  if (run) {
-    // In whole blocks; what has storage in part of a block has it.
-    if (run->present)
-      return {true, std::min(RoundUp(run->length, File::kCloneAlignment), length)};
-    const uint64_t blocks = RoundDown(run->length, File::kCloneAlignment);
-    return blocks > 0 ? StorageRun{false, blocks} : StorageRun{true, File::kCloneAlignment};
-  }
-  // It cannot be told: whether all of the file has storage tells enough.
-  const auto info = files_.image->Info();
-  return {!info || info->allocated_bytes >= layout_.virtual_size(), length};
-}
-
-Status CopyUp::CopyBytes(uint64_t offset, uint64_t end) {
-  if (offset == end) return {};
-  const auto buffer = std::make_unique_for_overwrite<std::byte[]>(
-      static_cast<size_t>(std::min(end - offset, kCopySize)));
-  while (offset < end) {
-    const std::span chunk(buffer.get(), static_cast<size_t>(std::min(end - offset, kCopySize)));
-    ADDCOW_TRY(backing_.Read(chunk, offset));
-    ADDCOW_TRY(CopyNonZero(chunk, offset));
-    offset += chunk.size();
+    const Allocation::Run run = allocation_.RunAt(offset, end);
+    const auto part = data.first(static_cast<size_t>(run.end - offset));
+    if (!run.in_image) ADDCOW_TRY(WriteNonZero(part, offset));
+    data = data.subspan(part.size());
+    offset = run.end;
   }
   return {};
 }
 
 // Writes `data` to the image file, but its blocks of zeroes as holes.
-Status CopyUp::CopyNonZero(std::span<const std::byte> data, uint64_t offset) {
+Status CopyUp::WriteNonZero(std::span<const std::byte> data, uint64_t offset) {
   const auto block_at = [&](size_t position) {
     const uint64_t to_boundary = kHoleSize - (offset + position) % kHoleSize;
     return data.subspan(position, std::min<size_t>(to_boundary, data.size() - position));
@@ -128,61 +76,133 @@ Status CopyUp::CopyNonZero(std::span<const std::byte> data, uint64_t offset) {
 }
 
 Status CopyUp::Fill(ClusterRange range) {
-  if (Status filled = LockAndFill(range); !filled) {
-    // What can be had counts: on a file system that fills up, most of the range.
-    if (range.count > 1) filled = FillOneByOne(range);
-    ADDCOW_TRY(filled);
-  }
-  return StartWriteback(range);
-}
-
-// Has the disk write the range while the caller goes on.
-Status CopyUp::StartWriteback(ClusterRange range) {
   const uint64_t start = layout_.Start(range.first);
-  return image_store_.StartWriteback(start, layout_.End(range.end()) - start);
+  const uint64_t end = layout_.End(range.end());
+  const uint64_t chunk = std::max(kChunkSize, layout_.cluster_size());
+  Status result;
+  for (uint64_t offset = start; offset < end; offset += chunk) {
+    Status filled = FillChunk(offset, std::min(offset + chunk, end));
+    // What can be had counts: cluster by cluster, and then the others.
+    for (uint64_t at = offset; !filled && at < std::min(offset + chunk, end);
+         at += layout_.cluster_size()) {
+      Status one = FillChunk(at, std::min(at + layout_.cluster_size(), end));
+      if (!one && result) result = std::move(one);
+    }
+  }
+  ADDCOW_TRY(result);
+  return image_store_.StartWriteback(start, end - start);
 }
 
-// Copies up what the range lacks in clusters that are not allocated.
-Status CopyUp::LockAndFill(ClusterRange range) {
-  const ClusterRangeLock lock(allocation_.locks(), range, ClusterLocks::Kind::kExclusive);
-  while (range.count > 0) {
-    const ClusterRun run = allocation_.bitmap().RunAt(range);
-    if (!run.allocated) {
-      ADDCOW_TRY(allocation_.TakeStorage(run.range));
-      ADDCOW_TRY(FillInvalid(layout_.Start(run.range.first), layout_.End(run.range.end())));
-      allocation_.SetAllocated(run.range);
+// Whole clusters, of which some may be allocated.
+Status CopyUp::FillChunk(uint64_t offset, uint64_t end) {
+  bool clone = image_store_.can_clone();
+  for (;;) {
+    ADDCOW_TRY_ASSIGN(const Plan plan, MakePlan(offset, end, clone));
+    if (plan.pieces.empty() && allocation_.ClustersAt(offset, end - offset).allocated &&
+        layout_.End(allocation_.ClustersAt(offset, end - offset).range.end()) >= end)
+      return {};
+    ADDCOW_TRY(allocation_.TakeStorage(offset, end));
+    const RangeLock lock(allocation_.locks(), offset, end, RangeLocks::Kind::kExclusive);
+    ADDCOW_TRY_ASSIGN(const bool done, CarryOut(plan, offset));
+    if (!done) {
+      clone = false;  // by reading, then
+      continue;
     }
-    range = {run.range.end(), range.end() - run.range.end()};
+    allocation_.SetInImage(offset, end);
+    return {};
   }
+}
+
+// What is missing, and what the backing file has there.
+Result<CopyUp::Plan> CopyUp::MakePlan(uint64_t offset, uint64_t end, bool clone) {
+  Plan plan;
+  for (uint64_t position = offset; position < end;) {
+    const Allocation::Run run = allocation_.RunAt(position, end);
+    while (!run.in_image && position < run.end) {
+      ADDCOW_TRY_ASSIGN(const uint64_t data, backing_.FindData(position, run.end));
+      if (data > position) plan.pieces.push_back({Piece::Kind::kHole, position, data});
+      if (data == run.end) break;
+      ADDCOW_TRY_ASSIGN(position, backing_.FindHole(data, run.end));
+      ADDCOW_TRY(PlanData(data, position, clone, plan));
+    }
+    position = run.end;
+  }
+  for (const Piece& piece : plan.pieces) {
+    if (piece.kind != Piece::Kind::kData) continue;
+    plan.bytes.resize(static_cast<size_t>(end - offset));
+    ADDCOW_TRY(backing_.Read(std::span(plan.bytes)
+                                 .subspan(static_cast<size_t>(piece.offset - offset),
+                                          static_cast<size_t>(piece.end - piece.offset)),
+                             piece.offset));
+  }
+  return plan;
+}
+
+// [offset, end), where the backing file has data: what can be shared, and what is read.
+Status CopyUp::PlanData(uint64_t offset, uint64_t end, bool clone, Plan& plan) {
+  const auto add = [&](Piece::Kind kind, uint64_t from, uint64_t to) {
+    if (from < to) plan.pieces.push_back({kind, from, to});
+  };
+  const uint64_t first = RoundUp(offset, File::kCloneAlignment);
+  const uint64_t last = RoundDown(end, File::kCloneAlignment);
+  if (!clone || first >= last) {
+    add(Piece::Kind::kData, offset, end);
+    return {};
+  }
+  add(Piece::Kind::kData, offset, first);
+  for (uint64_t position = first; position < last;) {
+    const StorageRun run = CopyableRun(position, last - position);
+    add(run.present ? Piece::Kind::kData : Piece::Kind::kClone, position,
+        position + run.length);
+    position += run.length;
+  }
+  add(Piece::Kind::kData, last, end);
   return {};
 }
 
-Status CopyUp::FillPartialClusters() {
-  Status result;
-  ClusterRange unwritten = {};  // what was filled lies in it
-  uint64_t filled_clusters = 0;
-  for (const ClusterRange& run : allocation_.partials().Runs(ClusterLocks::kMaxLocked)) {
-    Status filled = LockAndFill(run);
-    if (!filled && run.count > 1) filled = FillOneByOne(run);
-    if (!filled && result) result = std::move(filled);
-    if (filled_clusters == 0) unwritten.first = run.first;
-    unwritten.count = run.end() - unwritten.first;
-    filled_clusters += run.count;
-    if (filled_clusters >= kWritebackClusters) {
-      ADDCOW_TRY(StartWriteback(unwritten));
-      filled_clusters = 0;
-    }
+// What of the range the image file has storage for, or does not, from its
+// beginning. Sharing would give that storage back: whoever had it reserved, so
+// that writes never find the file system full, would have lost it.
+StorageRun CopyUp::CopyableRun(uint64_t offset, uint64_t length) const {
+  const auto run = files_.image->StorageAt(offset, length);
+  if (run) {
+    // In whole blocks; what has storage in part of a block has it.
+    if (run->present)
+      return {true, std::min(RoundUp(run->length, File::kCloneAlignment), length)};
+    const uint64_t blocks = RoundDown(run->length, File::kCloneAlignment);
+    return blocks > 0 ? StorageRun{false, blocks} : StorageRun{true, File::kCloneAlignment};
   }
-  return result;
+  // It cannot be told: whether all of the file has storage tells enough.
+  const auto info = files_.image->Info();
+  return {!info || info->allocated_bytes >= layout_.virtual_size(), length};
 }
 
-Status CopyUp::FillOneByOne(ClusterRange range) {
-  Status result;
-  for (uint64_t cluster = range.first; cluster < range.end(); cluster++) {
-    Status filled = LockAndFill({cluster, 1});
-    if (!filled && result) result = std::move(filled);
+// With the range claimed. False: something was to be shared that cannot be.
+Result<bool> CopyUp::CarryOut(const Plan& plan, uint64_t offset) {
+  for (const Piece& piece : plan.pieces) {
+    for (uint64_t position = piece.offset; position < piece.end;) {
+      const Allocation::Run run = allocation_.RunAt(position, piece.end);
+      const uint64_t length = run.end - position;
+      if (!run.in_image) {
+        switch (piece.kind) {
+          case Piece::Kind::kHole:
+            ADDCOW_TRY(image_store_.ZeroUnlessHole(position, length));
+            break;
+          case Piece::Kind::kClone:
+            if (!image_store_.Clone(position, length)) return false;
+            break;
+          case Piece::Kind::kData:
+            ADDCOW_TRY(WriteNonZero(std::span(plan.bytes)
+                                        .subspan(static_cast<size_t>(position - offset),
+                                                 static_cast<size_t>(length)),
+                                    position));
+            break;
+        }
+      }
+      position = run.end;
+    }
   }
-  return result;
+  return true;
 }
 
 }  // namespace addcow

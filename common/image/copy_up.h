@@ -3,19 +3,24 @@
 // CopyUp: what the backing file has goes to the same place in the image file. The
 // one place that copies.
 //
+// The backing file is constant. So it is read first, with no claim held: a slow one
+// holds up nobody but who asked for its bytes. Then the range is claimed, and what is
+// still missing there is written; what somebody wrote meanwhile stays.
+//
 // Data is shared where the file system can do that (Cloner), else read and
 // written; what is zero becomes a hole, or stays one. copy_file_range is not
 // used: it would write a backing file's zeroes out as data, and where it does
 // better than that, it does what the Cloner does.
 //
-// Threads: any. All copying is done with the clusters held alone
-// (cluster_locks.h): FillAround is called by who holds them, the others take them.
+// Threads: any.
 
 #ifndef ADDCOW_COMMON_IMAGE_COPY_UP_H
 #define ADDCOW_COMMON_IMAGE_COPY_UP_H
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/image/allocation.h"
@@ -28,10 +33,10 @@ namespace addcow {
 class CopyUp {
  public:
   // All of them must outlive this object.
-  CopyUp(const ImageFiles& files, const Layout& layout, const Backing& backing,
-         Allocation& allocation, ImageStore& image_store)
+  CopyUp(const ImageFiles& files, const Backing& backing, Allocation& allocation,
+         ImageStore& image_store)
       : files_(files),
-        layout_(layout),
+        layout_(files.layout()),
         backing_(backing),
         allocation_(allocation),
         image_store_(image_store) {}
@@ -41,26 +46,41 @@ class CopyUp {
   // others fail: on a file system that fills up, most of the range.
   Status Fill(ClusterRange range);
 
-  // Copies up the rest of all clusters that are partial now, in ascending order,
-  // and has the disk write while it copies on. A cluster that cannot be filled does
-  // not keep the others from it; the first failure is returned.
-  Status FillPartialClusters();
-
-  // Makes the image file right in the unallocated clusters that
-  // [offset, offset + length) touches, outside of that range. The caller holds them
-  // alone.
-  Status FillAround(uint64_t offset, uint64_t length);
+  // What a write of [offset, end) needs around it, to be of whole grains.
+  struct Edge {
+    uint64_t offset = 0;
+    std::vector<std::byte> bytes;  // empty where nothing is needed
+  };
+  struct Edges {
+    Edge head;
+    Edge tail;
+  };
+  // Reads them from the backing file. The caller holds no claim.
+  Result<Edges> ReadEdges(uint64_t offset, uint64_t end) const;
+  // Writes what is still missing of them. The caller holds them alone.
+  Status WriteEdge(const Edge& edge);
 
  private:
-  Status FillInvalid(uint64_t offset, uint64_t end);
-  Status LockAndFill(ClusterRange range);
-  Status FillOneByOne(ClusterRange range);
-  Status StartWriteback(ClusterRange range);
-  Status CopyFromBacking(uint64_t offset, uint64_t length);
-  Status CopyData(uint64_t offset, uint64_t end);
-  StorageRun CopyableRun(uint64_t offset, uint64_t length);
-  Status CopyBytes(uint64_t offset, uint64_t end);
-  Status CopyNonZero(std::span<const std::byte> data, uint64_t offset);
+  // What is to be done with a part of the range, as it was before the claim.
+  struct Piece {
+    enum class Kind { kHole, kClone, kData };
+    Kind kind;
+    uint64_t offset;
+    uint64_t end;
+  };
+  struct Plan {
+    std::vector<Piece> pieces;     // what was missing, ascending
+    std::vector<std::byte> bytes;  // of the range, where pieces are data
+  };
+
+  Result<Edge> ReadEdge(uint64_t offset, uint64_t end) const;
+  Status FillChunk(uint64_t offset, uint64_t end);
+  Result<Plan> MakePlan(uint64_t offset, uint64_t end, bool clone);
+  Status PlanData(uint64_t offset, uint64_t end, bool clone, Plan& plan);
+  Result<bool> CarryOut(const Plan& plan, uint64_t offset);
+  Status WriteMissing(std::span<const std::byte> data, uint64_t offset);
+  Status WriteNonZero(std::span<const std::byte> data, uint64_t offset);
+  StorageRun CopyableRun(uint64_t offset, uint64_t length) const;
 
   // Constant after construction; what they name is internally synchronised.
   const ImageFiles& files_;

@@ -6,7 +6,8 @@
 
 #include <fmt/format.h>
 
-#include <chrono>
+#include "common/io/holes.h"
+#include "common/io/zeroer.h"
 
 namespace addcow {
 
@@ -31,24 +32,21 @@ class InFlight {
 
 }  // namespace
 
-Durability::Durability(FileSystem& file_system, const ImageFiles& files, const Layout& layout,
-                       const LogSink& log, Allocation& allocation, CopyUp& copy_up,
-                       ImageStore& image_store)
+Durability::Durability(FileSystem& file_system, const ImageFiles& files, const LogSink& log,
+                       Allocation& allocation, ImageStore& image_store)
     : file_system_(file_system),
       files_(files),
-      layout_(layout),
+      layout_(files.layout()),
       log_(log),
       allocation_(allocation),
-      copy_up_(copy_up),
       image_store_(image_store),
-      flag_written_(files_.header.all_allocated) {}
+      flags_(files.header) {}
 
 Status Durability::WriteDurably(std::span<const std::byte> data, uint64_t offset,
                                 const std::function<Status()>& write) {
   const InFlight fua_write(fua_writes_);
-  const bool own_bytes_suffice =
-      !data.empty() && image_store_.can_write_durably() &&
-      allocation_.store().IsDurable(layout_.Touched(offset, data.size()));
+  const bool own_bytes_suffice = !data.empty() && image_store_.can_write_durably() &&
+                                 allocation_.IsDurable(offset, offset + data.size());
   if (own_bytes_suffice && fua_write.alone()) {
     ADDCOW_TRY(StopIfFilesAreLost());
     Status written = image_store_.WriteDurably(data, offset);
@@ -73,7 +71,7 @@ Status Durability::SyncAddCow() {
 
 Status Durability::StopIfFilesAreLost() {
   ADDCOW_TRY(StopIfLost(*files_.image, layout_.virtual_size(), image_moved_));
-  return StopIfLost(*files_.add_cow, kBitmapOffset + layout_.bitmap_bytes(), add_cow_moved_);
+  return StopIfLost(*files_.add_cow, allocation_.end_of_bits(), add_cow_moved_);
 }
 
 // A file that somebody truncated has lost what was flushed before. Writing on
@@ -119,29 +117,60 @@ void Durability::LogIfMoved() {
   log_if(files_.add_cow->name(), add_cow_moved_);
 }
 
-// Steps (a) to (d) of bitmap_store.h, and the flag.
+// In one sector, so that a crash leaves the old ones or the new.
+Status Durability::WriteFlags(bool all_allocated, bool subclusters) {
+  Header header = files_.header;
+  header.all_allocated = all_allocated;
+  header.subclusters = subclusters;
+  ADDCOW_TRY(files_.add_cow->Write(SerializeFeatures(header.features()), kFeaturesOffset));
+  ADDCOW_TRY(SyncAddCow());
+  flags_ = std::move(header);
+  return {};
+}
+
+// Steps (a) to (d) of bitmap_store.h, and the flags. SUBCLUSTERS, and the file's growth
+// before it, are durable before the first of these bits is written.
 Status Durability::PublishBits(FlushFor whom) {
   // Looked at before (a): if every bit was set by then, all of them are
   // durable after (d).
-  const bool all_set = allocation_.bitmap().all();
-  BitmapStore::PageMap taken = allocation_.store().Take();
+  const bool all_set = allocation_.clusters().all();
+  Allocation::Taken taken = allocation_.Take();
   if (Status synced = image_store_.Sync(); !synced) return synced;
-  if (!taken.empty()) {
-    if (Status written = allocation_.store().Write(taken); !written) {
-      // Not a sync: it can be tried again, for example when space is freed.
-      allocation_.store().PutBack(std::move(taken));
-      return written;
-    }
+  const auto write = [&]() ADDCOW_REQUIRES(flush_mutex_) -> Status {
+    // One that was found may be from a process that was killed before it synced it.
+    if (!taken.subclusters.empty() && !(flags_.subclusters && allocation_.OldBitsDurable()))
+      ADDCOW_TRY(SyncAddCow());
+    if (!taken.subclusters.empty() && !flags_.subclusters)
+      ADDCOW_TRY(WriteFlags(flags_.all_allocated, true));
+    return taken.empty() ? Status() : allocation_.Write(taken);
+  };
+  if (Status written = write(); !written) {
+    // Where it was no sync, it can be tried again, for example when space is freed.
+    allocation_.PutBack(std::move(taken));
+    return written;
   }
-  if (!taken.empty() || !allocation_.store().OldBitsDurable()) ADDCOW_TRY(SyncAddCow());
-  allocation_.store().Published();
-  if (all_set && !flag_written_ && whom == FlushFor::kWriter) {
-    Header header = files_.header;
-    header.all_allocated = true;
-    ADDCOW_TRY(files_.add_cow->Write(SerializeFeatures(header.features()), kFeaturesOffset));
-    ADDCOW_TRY(SyncAddCow());
-    flag_written_ = true;
-  }
+  if (!taken.empty() || !allocation_.OldBitsDurable()) ADDCOW_TRY(SyncAddCow());
+  allocation_.Published();
+  if (all_set && !flags_.all_allocated && whom == FlushFor::kWriter)
+    return flags_.subclusters ? DropSubclusters(true) : WriteFlags(true, false);
+  return {};
+}
+
+// Makes the file one of version 1 again. No subcluster bit counts any more: every
+// cluster that has one is allocated, durably. They are cleared before SUBCLUSTERS is,
+// so that none comes back with the next one.
+Status Durability::DropSubclusters(bool all_allocated) {
+  const BitmapPlace place = layout_.subcluster_bitmap();
+  ADDCOW_TRY_ASSIGN(const uint64_t size, files_.add_cow->Size());
+  Holes holes(*files_.add_cow);
+  Zeroer zeroer(*files_.add_cow, holes);
+  if (size > place.offset)
+    ADDCOW_TRY(zeroer.Zero(place.offset, size - place.offset, {.may_punch = true}));
+  ADDCOW_TRY(SyncAddCow());
+  ADDCOW_TRY(WriteFlags(all_allocated, false));
+  allocation_.DropSubclusters();
+  // Only its length is wrong where that fails, which nobody minds.
+  if (size > place.offset) (void)files_.add_cow->Truncate(place.offset);
   return {};
 }
 
@@ -172,32 +201,20 @@ Status Durability::FlushNewBits() {
 // The flag alone, for bits that were found in the file, waits for a write:
 // without one the server may be meant to be read only.
 bool Durability::HasNewBits() {
-  return allocation_.partials().any() || allocation_.store().HasPending() ||
-         (allocation_.bitmap().all() && !flag_written_ &&
-          unflushed_.load(std::memory_order_relaxed));
+  return allocation_.HasPending() || (allocation_.clusters().all() && !flags_.all_allocated &&
+                                      unflushed_.load(std::memory_order_relaxed));
 }
 
 Status Durability::FlushLocked(FlushFor whom) {
   if (image_store_.stopped()) return Fail(image_store_.Stopped("flush"));
   const uint64_t number = flushes_begun_.fetch_add(1) + 1;
   ADDCOW_TRY(StopIfFilesAreLost());
-  const auto begun = std::chrono::steady_clock::now();
-  const uint64_t partial = allocation_.partials().count();
-  // Where a cluster cannot be filled, the others become durable all the same.
-  const Status filled = copy_up_.FillPartialClusters();
-  if (!filled && image_store_.stopped()) return filled;  // the cause
-  // Not where some stay: each write would call for another flush.
-  if (filled) allocation_.Uncrowd();
   const bool written = unflushed_.exchange(false, std::memory_order_relaxed);
   try {
     Status published = PublishBits(whom);
-    if (published) published = filled;
     // What is left to do is the next one's.
-    if (written && allocation_.bitmap().all() && !flag_written_)
+    if (written && allocation_.clusters().all() && !flags_.all_allocated)
       unflushed_.store(true, std::memory_order_relaxed);
-    // What is written out counts: that is most of it.
-    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
-    if (published) allocation_.Filled(partial, took.count());
     if (published)
       last_flushed_ = number;
     else
@@ -211,18 +228,28 @@ Status Durability::FlushLocked(FlushFor whom) {
   }
 }
 
+bool Durability::CanDropSubclusters() {
+  MutexLock lock(flush_mutex_);
+  return flags_.subclusters && !allocation_.AnyPartial();
+}
+
 Status Durability::Close() {
   if (image_store_.stopped()) return Fail(image_store_.Stopped("flush"));
   // Bits may wait without a write that succeeded: one that failed half way has
   // allocated clusters before.
-  if (unflushed_.load(std::memory_order_relaxed) || allocation_.partials().any() ||
-      allocation_.store().HasPending())
-    return Flush(FlushFor::kWriter);
-  // What was flushed may have gone since.
-  if (flushes_begun_.load() == 0) return {};
-  ADDCOW_TRY(StopIfFilesAreLost());
-  LogIfMoved();
-  return {};
+  if (unflushed_.load(std::memory_order_relaxed) || allocation_.HasPending() ||
+      (CanDropSubclusters() && !allocation_.OldBitsDurable())) {
+    ADDCOW_TRY(Flush(FlushFor::kWriter));
+  } else {
+    // What was flushed may have gone since.
+    if (flushes_begun_.load() == 0) return {};
+    ADDCOW_TRY(StopIfFilesAreLost());
+    LogIfMoved();
+  }
+  // In this order: bits that are set, but not on the disk, have just been found to wait.
+  if (!CanDropSubclusters() || allocation_.HasPending()) return {};
+  MutexLock lock(flush_mutex_);
+  return DropSubclusters(flags_.all_allocated);
 }
 
 }  // namespace addcow

@@ -7,7 +7,7 @@
 //
 // Threads: any, but for Close.
 //
-// Lock order: flush_mutex_, then ranges of clusters (CopyUp), then what is innermost.
+// A flush takes no other lock than the innermost ones, and never reads the backing file.
 // No log line is written while flush_mutex_ is held.
 
 #ifndef ADDCOW_COMMON_IMAGE_DURABILITY_H
@@ -22,7 +22,6 @@
 #include "common/base/log.h"
 #include "common/base/mutex.h"
 #include "common/image/allocation.h"
-#include "common/image/copy_up.h"
 #include "common/image/image_files.h"
 #include "common/image/image_store.h"
 
@@ -34,9 +33,8 @@ enum class FlushFor { kWriter, kReader };
 class Durability {
  public:
   // All of them must outlive this object.
-  Durability(FileSystem& file_system, const ImageFiles& files, const Layout& layout,
-             const LogSink& log, Allocation& allocation, CopyUp& copy_up,
-             ImageStore& image_store);
+  Durability(FileSystem& file_system, const ImageFiles& files, const LogSink& log,
+             Allocation& allocation, ImageStore& image_store);
 
   // Something was written that no flush has covered.
   void Unflushed() { unflushed_.store(true, std::memory_order_relaxed); }
@@ -61,8 +59,11 @@ class Durability {
 
   Status FlushLocked(FlushFor whom) ADDCOW_REQUIRES(flush_mutex_);
   bool HasNewBits() ADDCOW_REQUIRES(flush_mutex_);
+  bool CanDropSubclusters() ADDCOW_EXCLUDES(flush_mutex_);
   Status PublishBits(FlushFor whom) ADDCOW_REQUIRES(flush_mutex_);
   Status SyncAddCow() ADDCOW_REQUIRES(flush_mutex_);
+  Status WriteFlags(bool all_allocated, bool subclusters) ADDCOW_REQUIRES(flush_mutex_);
+  Status DropSubclusters(bool all_allocated) ADDCOW_REQUIRES(flush_mutex_);
   Status StopIfFilesAreLost();
   Status StopIfLost(File& file, uint64_t size, Moved& moved);
   void LogIfMoved();
@@ -73,7 +74,6 @@ class Durability {
   const Layout layout_;
   const LogSink& log_;
   Allocation& allocation_;
-  CopyUp& copy_up_;
   ImageStore& image_store_;
 
   std::atomic<uint64_t> fua_writes_ = 0;  // under way
@@ -88,7 +88,8 @@ class Durability {
   // One flush at a time; held across its I/O.
   Mutex flush_mutex_;
   uint64_t last_flushed_ ADDCOW_GUARDED_BY(flush_mutex_) = 0;  // the last that succeeded
-  bool flag_written_ ADDCOW_GUARDED_BY(flush_mutex_);          // ALL_ALLOCATED is on the disk
+  // On the disk, as far as they may be: ALL_ALLOCATED and SUBCLUSTERS.
+  Header flags_ ADDCOW_GUARDED_BY(flush_mutex_);
 };
 
 }  // namespace addcow

@@ -89,34 +89,22 @@ Status Image::Map(uint64_t offset, uint64_t length,
   // Up to where the backing file supplies bytes, its last sector whole.
   const uint64_t backing_end = RoundUp(backing_.size(), kSectorSize);
   Joiner joiner(visit);
-  while (length > 0) {
-    Allocation::View view = allocation_.ViewAt(offset, length);
-    const ClusterRun& run = view.run;
-    const uint64_t end = offset + allocation_.BytesOf(run, offset, length);
-    length -= end - offset;
+  const uint64_t end = offset + length;
+  while (offset < end) {
+    const Allocation::Run run = allocation_->RunAt(offset, end);
     // A new one for each run: what it learns of the image file must come after
     // the bits. A hole that it remembered from before may since have become
     // the data of a cluster whose bit is set by now.
     HoleCursor image(&image_store_.holes(), virtual_size());
-    while (offset < end) {
+    while (offset < run.end) {
       Extent extent{offset, 0, Extent::Source::kImage, false};
-      uint64_t limit = end;
-      // Written a moment ago, so data.
-      const auto written = view.valid.At(offset, end);
-      if (!run.allocated && written.valid) {
-        extent.data = true;
-        extent.length = written.end - offset;
-        if (!joiner.Add(extent)) return {};
-        offset = written.end;
-        continue;
-      }
-      if (!run.allocated) {
-        limit = written.end;
+      uint64_t limit = run.end;
+      if (!run.in_image) {
         const bool supplied = offset < backing_end;
         extent.source = supplied ? Extent::Source::kBacking : Extent::Source::kNone;
         if (supplied) limit = std::min(limit, backing_end);
       }
-      HoleCursor& cursor = run.allocated ? image : backing;
+      HoleCursor& cursor = run.in_image ? image : backing;
       ADDCOW_TRY_ASSIGN(const HoleCursor::Piece piece, cursor.At(offset, limit));
       extent.data = piece.data;
       extent.length = piece.end - offset;

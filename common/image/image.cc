@@ -7,32 +7,42 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 
 namespace addcow {
 
-Image::Image(FileSystem& file_system, ImageFiles files,
-             std::unique_ptr<AllocationBitmap> bitmap, LogSink log, const ImageSource& source)
+namespace {
+
+// Reading a range of which pieces are in either file takes so many calls for its pieces
+// at most; where there are more, it is read from both.
+constexpr int kMostPieces = 8;
+
+// Most bytes of the backing file to be read for such a range at once.
+constexpr uint64_t kScratchSize = 64 * kKiB;
+
+}  // namespace
+
+Image::Image(FileSystem&, ImageFiles files, LogSink log, const ImageSource& source)
     : files_(std::move(files)),
       layout_(files_.layout()),
       backing_(files_.backing.get(), files_.backing_size),
       log_(log ? std::move(log) : [](LogLevel, const std::string&) {}),
-      image_store_(files_, source.reflink),
-      allocation_(files_, std::move(bitmap), layout_,
-                  source.max_partial_clusters.value_or(PartialClusters::kMost)),
-      copy_up_(files_, layout_, backing_, allocation_, image_store_),
-      durability_(file_system, files_, layout_, log_, allocation_, copy_up_, image_store_) {}
+      image_store_(files_, source.reflink) {}
 
 Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageSource& source,
                                            LogSink log) {
   ADDCOW_TRY_ASSIGN(ImageFiles files, OpenImageFiles(file_system, source));
-  ADDCOW_TRY_ASSIGN(auto bitmap,
-                    AllocationBitmap::Create(files.layout().clusters(), files.add_cow_path));
   for (const std::string& note : files.notes)
     if (log) log(LogLevel::kNote, note);
   std::unique_ptr<Image> image(
-      new Image(file_system, std::move(files), std::move(bitmap), std::move(log), source));
+      new Image(file_system, std::move(files), std::move(log), source));
+  ADDCOW_TRY_ASSIGN(image->allocation_, Allocation::Create(image->files_, source.subclusters));
+  image->copy_up_.emplace(image->files_, image->backing_, *image->allocation_,
+                          image->image_store_);
+  image->durability_.emplace(file_system, image->files_, image->log_, *image->allocation_,
+                             image->image_store_);
   ADDCOW_TRY(image->image_store_.Open());
-  ADDCOW_TRY(image->allocation_.Load());
+  ADDCOW_TRY(image->allocation_->Load());
   if (const auto& cause = image->files_.not_writable)
     image->log_(LogLevel::kError,
                 fmt::format("{}; so the disk is read only", cause->Message()));
@@ -43,61 +53,92 @@ bool Image::writable() const {
   return files_.mode == OpenMode::kReadWrite && !image_store_.stopped();
 }
 
-// Of unallocated clusters.
-Status Image::ReadMerged(std::span<std::byte> buffer, uint64_t offset, ValidSectors valid) {
-  while (!buffer.empty()) {
-    const auto piece = valid.At(offset, offset + buffer.size());
-    const auto part = buffer.first(static_cast<size_t>(piece.end - offset));
-    ADDCOW_TRY(piece.valid ? image_store_.Read(part, offset) : backing_.Read(part, offset));
-    buffer = buffer.subspan(part.size());
-    offset = piece.end;
-  }
-  return {};
-}
-
 Status Image::Read(std::span<std::byte> buffer, uint64_t offset) {
   if (!RangeFits(offset, buffer.size(), virtual_size()))
     return Fail(
         Error::Io(EINVAL, "read past the end", files_.image_path, offset, buffer.size()));
   while (!buffer.empty()) {
-    Allocation::View view = allocation_.ViewAt(offset, buffer.size());
-    const auto part = buffer.first(allocation_.BytesOf(view.run, offset, buffer.size()));
+    const ClusterRun run = allocation_->ClustersAt(offset, buffer.size());
+    const auto part = buffer.first(static_cast<size_t>(
+        std::min<uint64_t>(layout_.End(run.range.end()) - offset, buffer.size())));
     // No lock: what gets into the image file meanwhile does so by a write that
     // is in flight together with this read, so either content will do.
-    if (view.run.allocated)
-      ADDCOW_TRY(image_store_.Read(part, offset));
-    else if (view.valid.none())
-      ADDCOW_TRY(backing_.Read(part, offset));
-    else
-      ADDCOW_TRY(ReadMerged(part, offset, std::move(view.valid)));
+    ADDCOW_TRY(run.allocated ? image_store_.Read(part, offset) : ReadUnallocated(part, offset));
     offset += part.size();
     buffer = buffer.subspan(part.size());
   }
   return {};
 }
 
-// Of a partial cluster the backing file is asked for: the rest was written a
-// moment ago.
+Status Image::ReadUnallocated(std::span<std::byte> buffer, uint64_t offset) {
+  const uint64_t end = offset + buffer.size();
+  if (!allocation_->AnySubcluster(offset, end)) return backing_.Read(buffer, offset);
+  int pieces = 0;
+  for (uint64_t at = offset; at < end && pieces <= kMostPieces; pieces++)
+    at = allocation_->RunAt(at, end).end;
+  if (pieces > kMostPieces) {
+    if (Status read = ReadPieces(buffer, offset); read) return read;
+    // What cannot be read may lie between the pieces, where nobody asked for it.
+  }
+  while (!buffer.empty()) {
+    const Allocation::Run run = allocation_->RunAt(offset, end);
+    const auto part = buffer.first(static_cast<size_t>(run.end - offset));
+    ADDCOW_TRY(run.in_image ? image_store_.Read(part, offset) : backing_.Read(part, offset));
+    buffer = buffer.subspan(part.size());
+    offset = run.end;
+  }
+  return {};
+}
+
+// All of it from the image file, and then over it what the backing file has.
+Status Image::ReadPieces(std::span<std::byte> buffer, uint64_t offset) {
+  // Looked at once: what is set later was written later than what is read here.
+  std::vector<ByteRange> missing;
+  const uint64_t end = offset + buffer.size();
+  for (uint64_t at = offset; at < end;) {
+    const Allocation::Run run = allocation_->RunAt(at, end);
+    if (!run.in_image) missing.push_back({at, run.end - at});
+    at = run.end;
+  }
+  ADDCOW_TRY(image_store_.Read(buffer, offset));
+  std::vector<std::byte> scratch(
+      static_cast<size_t>(std::min<uint64_t>(kScratchSize, buffer.size())));
+  auto next = missing.begin();
+  for (uint64_t start = offset; start < end && next != missing.end(); start += scratch.size()) {
+    const uint64_t stop = std::min<uint64_t>(start + scratch.size(), end);
+    if (next->offset >= stop) continue;
+    const auto part = std::span(scratch).first(static_cast<size_t>(stop - start));
+    ADDCOW_TRY(backing_.Read(part, start));
+    for (; next != missing.end() && next->offset < stop; ++next) {
+      const uint64_t from = std::max(next->offset, start);
+      const uint64_t to = std::min(next->end(), stop);
+      std::memcpy(buffer.data() + (from - offset), scratch.data() + (from - start),
+                  static_cast<size_t>(to - from));
+      if (next->end() > stop) break;
+    }
+  }
+  return {};
+}
+
 Status Image::Prefetch(uint64_t offset, uint64_t length) {
   if (!RangeFits(offset, length, virtual_size()))
     return Fail(Error::Io(EINVAL, "cache past the end", files_.image_path, offset, length));
-  while (length > 0) {
-    const ClusterRun run = allocation_.RunAt(offset, length);
-    const uint64_t part = allocation_.BytesOf(run, offset, length);
-    ADDCOW_TRY(run.allocated ? image_store_.Prefetch(offset, part)
-                             : backing_.Prefetch(offset, part));
-    offset += part;
-    length -= part;
+  const uint64_t end = offset + length;
+  while (offset < end) {
+    const Allocation::Run run = allocation_->RunAt(offset, end);
+    ADDCOW_TRY(run.in_image ? image_store_.Prefetch(offset, run.end - offset)
+                            : backing_.Prefetch(offset, run.end - offset));
+    offset = run.end;
   }
   return {};
 }
 
 Status Image::Flush(FlushFor whom) {
-  return files_.mode == OpenMode::kReadOnly ? Status() : durability_.Flush(whom);
+  return files_.mode == OpenMode::kReadOnly ? Status() : durability_->Flush(whom);
 }
 
 Status Image::FlushNewBits() {
-  return files_.mode == OpenMode::kReadOnly ? Status() : durability_.FlushNewBits();
+  return files_.mode == OpenMode::kReadOnly ? Status() : durability_->FlushNewBits();
 }
 
 }  // namespace addcow

@@ -6,8 +6,6 @@
 //
 // It is a facade: what it asks for is done by ImageStore (the image file), Allocation
 // (where a byte is), CopyUp (what copies) and Durability (what makes writes durable).
-// The copy-up of a write that is smaller than its cluster is deferred to the
-// next flush, see partial_clusters.h.
 //
 // There is one Image for a set of files in a process, whatever the number of
 // clients: a flush covers the completed writes of all of them.
@@ -25,7 +23,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/base/log.h"
@@ -63,7 +63,7 @@ class Image {
 
   uint64_t virtual_size() const { return layout_.virtual_size(); }
   const ImageFiles& files() const { return files_; }
-  const AllocationBitmap& bitmap() const { return allocation_.bitmap(); }
+  const AllocationBitmap& bitmap() const { return allocation_->clusters(); }
   // False: opened for reading only, or a sync has failed since (see Flush).
   bool writable() const;
 
@@ -99,34 +99,29 @@ class Image {
   // ranges.
   Status CopyUp(ClusterRange range);
 
-  // `handler` is called when so many clusters are partial that a flush should
-  // come soon, by a thread that writes: it must be quick, and not call back.
-  // An empty one ends that; it is not called after this returned.
-  void SetCrowdedHandler(std::function<void()> handler) {
-    allocation_.SetCrowdedHandler(std::move(handler));
-  }
-
   // Flushes what was written since the last flush. Call it once, when no
   // other call is under way or follows.
-  Status Close() { return durability_.Close(); }
+  Status Close() { return durability_->Close(); }
 
-  // How many clusters have been written to that will not be found allocated by
-  // whoever opens the files next, as things are: since the last flush that
-  // succeeded. What was written to them would be lost. Any thread.
-  uint64_t unpublished_clusters() { return allocation_.Unpublished(); }
+  // How many bytes of the disk have been written to that whoever opens the files next
+  // would not find in the image file, as things are: since the last flush that
+  // succeeded. What was written there would be lost. Any thread.
+  uint64_t unpublished_bytes() { return allocation_->UnpublishedBytes(); }
 
  private:
-  Image(FileSystem& file_system, ImageFiles files, std::unique_ptr<AllocationBitmap> bitmap,
-        LogSink log, const ImageSource& source);
+  Image(FileSystem& file_system, ImageFiles files, LogSink log, const ImageSource& source);
 
   Status CheckWritable(const char* operation, uint64_t offset, uint64_t length) const;
-  Status ReadMerged(std::span<std::byte> buffer, uint64_t offset, ValidSectors valid);
+  Status ReadUnallocated(std::span<std::byte> buffer, uint64_t offset);
+  Status ReadPieces(std::span<std::byte> buffer, uint64_t offset);
   Status WriteRuns(std::span<const std::byte> data, uint64_t offset);
-  Status DeferringWrite(std::span<const std::byte> data, uint64_t offset);
-  Status AllocatingWrite(std::span<const std::byte> data, uint64_t offset);
-  Status AllocatingZero(uint64_t offset, uint64_t length, ZeroOptions options);
-  Status ZeroAndAllocate(uint64_t offset, uint64_t length, ZeroOptions options);
-  Status ZeroWhatBackingFills(uint64_t offset, uint64_t length, ZeroOptions options);
+  Status WriteGrains(std::span<const std::byte> data, uint64_t offset);
+  Status WriteWithEdges(std::span<const std::byte> data, uint64_t offset);
+  Status ZeroUnallocated(uint64_t offset, uint64_t end, ZeroOptions options);
+  Status ZeroMissing(ByteRange range, const CopyUp::Edges& edges, ZeroOptions options);
+  Result<std::vector<ByteRange>> WhatBackingFills(uint64_t offset, uint64_t end,
+                                                  ZeroOptions options) const;
+  Status Written();
 
   // Constant after construction; what they name is internally synchronised.
   const ImageFiles files_;
@@ -136,9 +131,9 @@ class Image {
 
   // Internally synchronised. Each knows those before it, none those after it.
   ImageStore image_store_;
-  Allocation allocation_;
-  addcow::CopyUp copy_up_;
-  Durability durability_;
+  std::unique_ptr<Allocation> allocation_;
+  std::optional<addcow::CopyUp> copy_up_;
+  std::optional<Durability> durability_;
 };
 
 }  // namespace addcow

@@ -49,9 +49,8 @@ struct ImageSource {
   AccessOptions access = {};
   // Whether copy-up may share the backing file's storage (where it can).
   bool reflink = true;
-  // How many clusters may wait for their copy-up, at most; unset:
-  // PartialClusters::kMost.
-  std::optional<uint64_t> max_partial_clusters = std::nullopt;
+  // Whether a file that has no subclusters may get them.
+  bool subclusters = true;
 };
 
 struct ImageFiles {

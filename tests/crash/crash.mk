@@ -64,7 +64,6 @@ mutated_files = \
 	common/image/copy_up.cc \
 	common/image/durability.cc \
 	common/image/image_store.cc \
-	common/image/partial_clusters.cc \
 	common/io/durable_create.cc \
 	common/io/zeroer.cc \
 	common/ops/create.cc \
@@ -77,7 +76,6 @@ mutated_sources = \
 	tests/crash/mutated/common/image/copy_up.cpp \
 	tests/crash/mutated/common/image/durability.cpp \
 	tests/crash/mutated/common/image/image_store.cpp \
-	tests/crash/mutated/common/image/partial_clusters.cpp \
 	tests/crash/mutated/common/io/durable_create.cpp \
 	tests/crash/mutated/common/io/zeroer.cpp \
 	tests/crash/mutated/common/ops/create.cpp \

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <thread>
 
+#include "common/base/zero_bytes.h"
 #include "common/ops/create.h"
 #include "common/ops/flatten.h"
 #include "common/ops/rebase.h"
@@ -17,14 +18,6 @@
 namespace addcow {
 
 namespace {
-
-// The bitmap's bytes in the file; zeroes where there is no file.
-std::vector<std::byte> BitsIn(const FakeFileSystem& files, uint64_t virtual_size) {
-  const uint64_t length = Layout(virtual_size, kClusterSize).bitmap_bytes();
-  const auto inode = files.Find(kAddCowPath);
-  return inode == nullptr ? std::vector<std::byte>(length)
-                          : inode->Bytes(kBitmapOffset, length);
-}
 
 // What the disk reads where none of its clusters were written.
 std::vector<std::byte> Unwritten(const FakeFileSystem& files, const ImageSpec& spec) {
@@ -36,8 +29,9 @@ std::vector<std::byte> Unwritten(const FakeFileSystem& files, const ImageSpec& s
 }  // namespace
 
 CrashHarness::CrashHarness(const ImageSpec& spec, const FakeInode::Abilities& abilities,
-                           uint64_t seed, const CrashDisk::Effort& effort, Origin origin)
-    : random_(seed), effort_(effort) {
+                           uint64_t seed, const CrashDisk::Effort& effort, Origin origin,
+                           bool subclusters)
+    : random_(seed), effort_(effort), subclusters_(subclusters) {
   FakeFileSystem files;
   files.MakeDirectory(kDirectory);
   auto contents = MakeTestImage(files, kDirectory, spec);
@@ -47,6 +41,9 @@ CrashHarness::CrashHarness(const ImageSpec& spec, const FakeInode::Abilities& ab
   }
   // The padding is a hole, as a writer leaves it: storage is asked for at opening.
   (void)files.Find(kAddCowPath)->PunchHole(kBitmapOffset + 4096, kBitmapPadding - 4096);
+  if (!spec.subclusters.empty())
+    (void)files.Find(kAddCowPath)
+        ->PunchHole(kBitmapOffset + kBitmapPadding + 4096, kBitmapPadding - 4096);
   for (const std::string& name : files.List()) files.Find(name)->SetAbilities(abilities);
   if (origin == Origin::kFound) {
     model_.emplace(std::move(*contents));
@@ -109,8 +106,9 @@ int CrashHarness::OnOperation(const Operation& operation) {
     // Only while a flush holds no lock that a writer wants. Not in a durable
     // write (a sync of a part): it may be half of a request that is to fail, and
     // the model knows no others beside that.
-    const bool flushing =
-        (IsSync(operation.kind) && operation.length == 0) || operation.path == kAddCowPath;
+    const bool flushing = (IsSync(operation.kind) && operation.length == 0) ||
+                          (operation.path == kAddCowPath && operation.kind == OpKind::kWrite &&
+                           !IsZero(operation.data));
     if (meanwhile_ && image_ && flushing && !in_meanwhile_) {
       in_meanwhile_ = true;
       Begin("meanwhile:");
@@ -139,29 +137,64 @@ void CrashHarness::CheckStates() {
   }
   look_ = now;
   Count(now.entries <= effort.exhaustive ? "moment with every subset" : "moment with samples");
-  const auto durable_bits = BitsIn(*disk_->CrashLosingAll(), size());
+  const Bits durable = BitsIn(*disk_->CrashLosingAll());
   for (const CrashDisk::Choice& choice : disk_->Choices(random_, effort)) {
     const auto files = disk_->Crash(choice);
-    const std::string wrong = CheckState(*files, durable_bits);
+    const std::string wrong = CheckState(*files, durable);
     checked_++;
     if (!wrong.empty()) return Wrong(wrong + "\n" + disk_->Describe(choice));
   }
 }
 
-std::string CrashHarness::CheckState(FakeFileSystem& files,
-                                     std::span<const std::byte> durable_bits) const {
+CrashHarness::Bits CrashHarness::BitsIn(const FakeFileSystem& files) const {
+  const Layout layout(size(), kClusterSize);
+  const BitmapPlace place = layout.subcluster_bitmap();
+  Bits bits{std::vector<bool>(layout.clusters()), std::vector<bool>(place.bits)};
+  const auto inode = files.Find(kAddCowPath);
+  if (inode == nullptr) return bits;
+  const auto is_set = [](const std::vector<std::byte>& bytes, uint64_t bit) {
+    return (bytes[bit / 8] >> (bit % 8) & std::byte{1}) != std::byte{0};
+  };
+  const auto features = inode->Bytes(kFeaturesOffset, 8);
+  const auto clusters = inode->Bytes(kBitmapOffset, layout.bitmap_bytes());
+  std::vector<std::byte> subclusters(place.bytes());
+  if (is_set(features, 16)) subclusters = inode->Bytes(place.offset, place.bytes());
+  for (uint64_t i = 0; i < bits.clusters.size(); i++) bits.clusters[i] = is_set(clusters, i);
+  for (uint64_t i = 0; i < bits.subclusters.size(); i++)
+    bits.subclusters[i] =
+        bits.clusters[i * kSubclusterSize / kClusterSize] || is_set(subclusters, i);
+  return bits;
+}
+
+bool CrashHarness::IsDurable(uint64_t offset) const {
+  return BitsIn(*disk_->CrashLosingAll()).subclusters[offset / kSubclusterSize];
+}
+
+bool CrashHarness::HasSubclusters() const {
+  const auto features = disk_->live().Find(kAddCowPath)->Bytes(kFeaturesOffset, 8);
+  return (features[2] & std::byte{1}) != std::byte{0};
+}
+
+std::string CrashHarness::CheckState(FakeFileSystem& files, const Bits& durable) const {
   if (files.Find(kAddCowPath) == nullptr)
     return created_ ? "the add-cow file is not there" : "";
-  const auto bits = BitsIn(files, size());
-  for (size_t i = 0; i < bits.size(); i++)
-    if ((bits[i] & durable_bits[i]) != durable_bits[i])
-      return fmt::format("a durable bit is gone from byte {} of the bitmap", i);
-  const auto flags = files.Find(kAddCowPath)->Bytes(kFeaturesOffset, 1)[0];
-  const bool all = (flags & std::byte{kFeatureAllAllocated}) != std::byte{0};
+  const Bits bits = BitsIn(files);
+  for (size_t i = 0; i < bits.clusters.size(); i++)
+    if (durable.clusters[i] && !bits.clusters[i])
+      return fmt::format("the durable bit of cluster {} is gone", i);
+  for (size_t i = 0; i < bits.subclusters.size(); i++)
+    if (durable.subclusters[i] && !bits.subclusters[i])
+      return fmt::format("the durable bit of subcluster {} is gone", i);
+  const auto features = files.Find(kAddCowPath)->Bytes(kFeaturesOffset, 3);
+  const bool all = (features[0] & std::byte{kFeatureAllAllocated}) != std::byte{0};
+  const bool subclusters = (features[2] & std::byte{1}) != std::byte{0};
+  if (all && subclusters) return "SUBCLUSTERS is set beside ALL_ALLOCATED";
+  const BitmapPlace place = Layout(size(), kClusterSize).subcluster_bitmap();
+  if (!subclusters && !IsZero(files.Find(kAddCowPath)->Bytes(place.offset, place.bytes())))
+    return "a subcluster has a bit, and the file not SUBCLUSTERS";
   if (all) {
-    for (uint64_t i = 0; i < Layout(size(), kClusterSize).clusters(); i++)
-      if ((bits[i / 8] >> (i % 8) & std::byte{1}) == std::byte{0})
-        return fmt::format("ALL_ALLOCATED is set and bit {} is not", i);
+    for (size_t i = 0; i < bits.clusters.size(); i++)
+      if (!bits.clusters[i]) return fmt::format("ALL_ALLOCATED is set and bit {} is not", i);
     if (files.Find(kBackingPath) != nullptr) (void)files.Remove(kBackingPath);
   }
   auto image = OpenTestImage(files);
@@ -169,9 +202,9 @@ std::string CrashHarness::CheckState(FakeFileSystem& files,
   return model_->Check(ReadAll(**image));
 }
 
-void CrashHarness::StopBefore(OpKind kind, const std::string& path) {
-  Begin(fmt::format("to be killed before: {} {}", Name(kind), path));
-  faults_.Set({.at = 1,
+void CrashHarness::StopBefore(OpKind kind, const std::string& path, uint64_t n) {
+  Begin(fmt::format("to be killed before: {} {} {}", n, Name(kind), path));
+  faults_.Set({.at = n,
                .error = EIO,
                .lasting = FaultPlan::Lasting::kPersistent,
                .where = [kind, path](const Operation& operation) {
@@ -191,7 +224,7 @@ void CrashHarness::Kill() {
   Begin("open");
   faults_.Clear();
   image_.reset();
-  auto image = OpenTestImage(*seam_);
+  auto image = OpenTestImage(*seam_, kDirectory, OpenMode::kReadWrite, nullptr, subclusters_);
   if (!image) return Wrong(image.error().Message());
   image_ = std::move(*image);
   wrote_ = false;

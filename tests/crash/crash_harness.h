@@ -50,11 +50,17 @@ class CrashHarness {
   // created, with a new image file or for the one that is there.
   enum class Origin { kFound, kCreated, kCreatedForImage };
 
-  // `effort` is made at each moment. All random choices come from `seed`.
+  // `effort` is made at each moment. All random choices come from `seed`. `subclusters`:
+  // whether the engine may use them where the file has none.
   CrashHarness(const ImageSpec& spec, const FakeInode::Abilities& abilities, uint64_t seed,
-               const CrashDisk::Effort& effort, Origin origin = Origin::kFound);
+               const CrashDisk::Effort& effort, Origin origin = Origin::kFound,
+               bool subclusters = true);
 
   Image& image() { return *image_; }
+  // Whether a power failure now, at its worst, leaves the byte in the image file.
+  bool IsDurable(uint64_t offset) const;
+  // Whether the file that the process sees has SUBCLUSTERS.
+  bool HasSubclusters() const;
   CrashDisk& disk() { return *disk_; }
   Random& random() { return random_; }
   uint64_t size() const { return model_->size(); }
@@ -96,9 +102,9 @@ class CrashHarness {
   // The N-th change from now on, of that file if one is given, fails for lack
   // of space, perhaps half done.
   void FailChange(uint64_t n, FaultPlan::Effect effect, const std::string& path = "");
-  // The next operation of that kind on `path` is not made, as if the process
-  // were killed before it; Kill must follow.
-  void StopBefore(OpKind kind, const std::string& path);
+  // The N-th operation of that kind on `path` from now on is not made, as if the
+  // process were killed before it; Kill must follow.
+  void StopBefore(OpKind kind, const std::string& path, uint64_t n = 1);
 
   // The process ends without a word and a new one opens the files.
   void Kill();
@@ -128,7 +134,14 @@ class CrashHarness {
   void Start(const FakeFileSystem& files);
   void Create(const ImageSpec& spec);
   int OnOperation(const Operation& operation);
-  std::string CheckState(FakeFileSystem& files, std::span<const std::byte> durable_bits) const;
+  // Which bits an add-cow file has: of the clusters, and whether the image file has each
+  // subcluster, by either bitmap.
+  struct Bits {
+    std::vector<bool> clusters;
+    std::vector<bool> subclusters;
+  };
+  Bits BitsIn(const FakeFileSystem& files) const;
+  std::string CheckState(FakeFileSystem& files, const Bits& durable) const;
   void Wrong(const std::string& what);
   void Begin(std::string request) { requests_.push_back(std::move(request)); }
   template <typename Request>
@@ -143,6 +156,7 @@ class CrashHarness {
 
   Random random_;
   const CrashDisk::Effort effort_;
+  const bool subclusters_;
   std::optional<CrashModel> model_;
   FaultPlan faults_;
   GatedSchedule schedule_{3};

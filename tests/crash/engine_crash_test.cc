@@ -5,18 +5,21 @@
 
 #include <gtest/gtest.h>
 
+#include <tuple>
+
 #include "tests/crash/crash_harness.h"
 #include "tests/support/expect.h"
 
 namespace addcow {
 namespace {
 
-class EngineCrash : public testing::Test {
+class EngineCrash : public testing::TestWithParam<bool> {
  protected:
   static constexpr CrashDisk::Effort kEffort{.exhaustive = 12, .samples = 256};
 
   void Make(const ImageSpec& spec) {
-    harness_.emplace(spec, FakeInode::Abilities{}, 1, kEffort);
+    harness_.emplace(spec, FakeInode::Abilities{}, 1, kEffort, CrashHarness::Origin::kFound,
+                     GetParam());
   }
 
   // Also the states after the last request.
@@ -29,36 +32,45 @@ class EngineCrash : public testing::Test {
 
   CrashHarness& disk() { return *harness_; }
 
-  // The add-cow file as the worst crash leaves it.
-  bool BitIsDurable(uint64_t cluster) {
-    const auto files = harness_->disk().CrashLosingAll();
-    const auto byte = files->Find(kAddCowPath)->Bytes(kBitmapOffset + cluster / 8, 1)[0];
-    return (static_cast<unsigned>(byte) >> (cluster % 8) & 1) != 0;
+  // Of the cluster's first byte.
+  bool BitIsDurable(uint64_t cluster) { return harness_->IsDurable(cluster * kC); }
+  // Whether this process reads the byte from the image file.
+  bool InImage(uint64_t offset) {
+    Extent::Source source = Extent::Source::kNone;
+    EXPECT_OK(disk().image().Map(offset, 1, [&](const Extent& extent) {
+      source = extent.source;
+      return true;
+    }));
+    return source == Extent::Source::kImage;
   }
 
   std::optional<CrashHarness> harness_;
 };
 
-TEST_F(EngineCrash, SmallWriteAndFlush) {
+INSTANTIATE_TEST_SUITE_P(, EngineCrash, testing::Bool(), [](const auto& parameter) {
+  return parameter.param ? "Subclusters" : "Clusters";
+});
+
+TEST_P(EngineCrash, SmallWriteAndFlush) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
   ASSERT_OK(disk().Write(1000, 100));
   ASSERT_OK(disk().Flush());
   EXPECT_TRUE(BitIsDurable(0));
 }
 
-TEST_F(EngineCrash, WriteWithoutAFlushLeavesOldOrNothingElse) {
+TEST_P(EngineCrash, WriteWithoutAFlushLeavesOldOrNothingElse) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
   ASSERT_OK(disk().Write(1000, 100));
   EXPECT_FALSE(BitIsDurable(0));
 }
 
-TEST_F(EngineCrash, WholeClustersAndFlush) {
+TEST_P(EngineCrash, WholeClustersAndFlush) {
   Make({.size = 3 * kC, .backing_size = 3 * kC});
   ASSERT_OK(disk().Write(0, 2 * kC));
   ASSERT_OK(disk().Flush());
 }
 
-TEST_F(EngineCrash, FlushedThenWrittenAgain) {
+TEST_P(EngineCrash, FlushedThenWrittenAgain) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
   ASSERT_OK(disk().Write(1000, 1000));
   ASSERT_OK(disk().Flush());
@@ -67,30 +79,30 @@ TEST_F(EngineCrash, FlushedThenWrittenAgain) {
   ASSERT_OK(disk().Flush());
 }
 
-TEST_F(EngineCrash, FuaWrite) {
+TEST_P(EngineCrash, FuaWrite) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
   ASSERT_OK(disk().Write(kC - 700, 1400, Fua::kYes));
 }
 
-TEST_F(EngineCrash, FuaZero) {
+TEST_P(EngineCrash, FuaZero) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
   ASSERT_OK(disk().Zero(kC - 700, 1400, {}, Fua::kYes));
 }
 
-TEST_F(EngineCrash, TrimOfWhatTheBackingFileFills) {
+TEST_P(EngineCrash, TrimOfWhatTheBackingFileFills) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
   ASSERT_OK(disk().Zero(0, kC, {}));
   ASSERT_OK(disk().Flush());
   EXPECT_TRUE(BitIsDurable(0));
 }
 
-TEST_F(EngineCrash, TrimOfAnAllocatedCluster) {
+TEST_P(EngineCrash, TrimOfAnAllocatedCluster) {
   Make({.size = 2 * kC, .backing_size = 2 * kC, .allocated = {0}});
   ASSERT_OK(disk().Zero(0, kC, {}));
   ASSERT_OK(disk().Flush());
 }
 
-TEST_F(EngineCrash, TrimAndThenWriteIntoIt) {
+TEST_P(EngineCrash, TrimAndThenWriteIntoIt) {
   Make({.size = 2 * kC, .backing_size = kC + 1000});
   ASSERT_OK(disk().Zero(100, kC + 5000, {}));
   ASSERT_OK(disk().Write(2000, 10));
@@ -98,13 +110,13 @@ TEST_F(EngineCrash, TrimAndThenWriteIntoIt) {
   ASSERT_OK(disk().Flush());
 }
 
-TEST_F(EngineCrash, ZeroWithoutPunching) {
+TEST_P(EngineCrash, ZeroWithoutPunching) {
   Make({.size = 2 * kC, .backing_size = kC / 2});
   ASSERT_OK(disk().Zero(100, kC + 5000, {.may_punch = false}));
   ASSERT_OK(disk().Flush());
 }
 
-TEST_F(EngineCrash, CopyUpOfEverythingSetsTheFlagLast) {
+TEST_P(EngineCrash, CopyUpOfEverythingSetsTheFlagLast) {
   Make({.size = 3 * kC - 100, .backing_size = 2 * kC + 50});
   ASSERT_OK(disk().CopyUp({0, 3}));
   ASSERT_OK(disk().Flush());
@@ -114,13 +126,13 @@ TEST_F(EngineCrash, CopyUpOfEverythingSetsTheFlagLast) {
   EXPECT_OK(OpenTestImage(*files));
 }
 
-TEST_F(EngineCrash, CloseIsAFlush) {
+TEST_P(EngineCrash, CloseIsAFlush) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
   ASSERT_OK(disk().Write(1000, 100));
   ASSERT_OK(disk().Close());
 }
 
-TEST_F(EngineCrash, BackingFileAbsent) {
+TEST_P(EngineCrash, BackingFileAbsent) {
   Make({.size = 2 * kC, .backing_size = {}});
   ASSERT_OK(disk().Write(1000, 100));
   ASSERT_OK(disk().Flush());
@@ -128,7 +140,7 @@ TEST_F(EngineCrash, BackingFileAbsent) {
 
 // Another thread writes while a flush is under way: neither its bits nor its
 // data may go with that flush.
-TEST_F(EngineCrash, ClusterAllocatedDuringAFlush) {
+TEST_P(EngineCrash, ClusterAllocatedDuringAFlush) {
   Make({.size = 6 * kC, .backing_size = 6 * kC});
   uint64_t next = 1;
   disk().SetMeanwhile([&] {
@@ -143,7 +155,7 @@ TEST_F(EngineCrash, ClusterAllocatedDuringAFlush) {
   ASSERT_OK(disk().Flush());
 }
 
-TEST_F(EngineCrash, LastClusterAllocatedDuringAFlush) {
+TEST_P(EngineCrash, LastClusterAllocatedDuringAFlush) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
   disk().SetMeanwhile([&] { EXPECT_OK(disk().Write(kC, kC)); });
   ASSERT_OK(disk().Write(1000, 100));
@@ -152,7 +164,7 @@ TEST_F(EngineCrash, LastClusterAllocatedDuringAFlush) {
   ASSERT_OK(disk().Flush());
 }
 
-TEST_F(EngineCrash, AllocatedClusterWrittenDuringAFlush) {
+TEST_P(EngineCrash, AllocatedClusterWrittenDuringAFlush) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
   disk().SetMeanwhile([&] { EXPECT_OK(disk().Write(1050, 1000)); });
   ASSERT_OK(disk().Write(1000, 100));
@@ -161,7 +173,7 @@ TEST_F(EngineCrash, AllocatedClusterWrittenDuringAFlush) {
 
 // The kernel forgets what a failed sync should have written. Nothing may be
 // acknowledged as flushed after that.
-TEST_F(EngineCrash, SyncOfTheImageFileFails) {
+TEST_P(EngineCrash, SyncOfTheImageFileFails) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
   ASSERT_OK(disk().Write(1000, 100));
   disk().FailNextSync(kImagePath);
@@ -171,7 +183,7 @@ TEST_F(EngineCrash, SyncOfTheImageFileFails) {
   EXPECT_FALSE(disk().Close());
 }
 
-TEST_F(EngineCrash, SyncOfTheAddCowFileFails) {
+TEST_P(EngineCrash, SyncOfTheAddCowFileFails) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
   ASSERT_OK(disk().Write(1000, 100));
   disk().FailNextSync(kAddCowPath);
@@ -182,20 +194,22 @@ TEST_F(EngineCrash, SyncOfTheAddCowFileFails) {
 
 // A process that was killed between writing bits and syncing them leaves bits
 // that the next one sees and a crash can still take away.
-TEST_F(EngineCrash, KilledBeforeTheBitsWereSynced) {
+TEST_P(EngineCrash, KilledBeforeTheBitsWereSynced) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
+  ASSERT_OK(disk().Write(kC, 100));
+  ASSERT_OK(disk().Flush());
   ASSERT_OK(disk().Write(1000, 100));
   disk().StopBefore(OpKind::kSyncData, kAddCowPath);
   EXPECT_FALSE(disk().Flush());
   disk().Kill();
-  EXPECT_TRUE(disk().image().bitmap().Test(0));
+  EXPECT_TRUE(InImage(0));
   EXPECT_FALSE(BitIsDurable(0));
   ASSERT_OK(disk().Write(3000, 100));
   ASSERT_OK(disk().Flush());
   EXPECT_TRUE(BitIsDurable(0));
 }
 
-TEST_F(EngineCrash, KilledBeforeTheLastBitsWereSynced) {
+TEST_P(EngineCrash, KilledBeforeTheLastBitsWereSynced) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
   ASSERT_OK(disk().Write(0, 2 * kC));
   disk().StopBefore(OpKind::kSyncData, kAddCowPath);
@@ -204,7 +218,7 @@ TEST_F(EngineCrash, KilledBeforeTheLastBitsWereSynced) {
   ASSERT_OK(disk().Flush());
 }
 
-TEST_F(EngineCrash, KilledBeforeTheFlagWasSynced) {
+TEST_P(EngineCrash, KilledBeforeTheFlagWasSynced) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
   ASSERT_OK(disk().CopyUp({0, 2}));
   int writes = 0;
@@ -219,13 +233,100 @@ TEST_F(EngineCrash, KilledBeforeTheFlagWasSynced) {
   ASSERT_OK(disk().Flush());
 }
 
-TEST_F(EngineCrash, BitsThatCouldNotBeWrittenGoWithALaterFlush) {
+TEST_P(EngineCrash, BitsThatCouldNotBeWrittenGoWithALaterFlush) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
   ASSERT_OK(disk().Write(1000, 100));
   disk().StopBefore(OpKind::kWrite, kAddCowPath);
   EXPECT_FALSE(disk().Flush());
   EXPECT_FALSE(disk().Flush());
   EXPECT_FALSE(BitIsDurable(0));
+}
+
+// Subclusters. The first flush makes the growth of the file durable, then the feature,
+// then the bits.
+
+class SubclusterCrash : public EngineCrash {};
+INSTANTIATE_TEST_SUITE_P(, SubclusterCrash, testing::Values(true));
+
+TEST_P(SubclusterCrash, KilledBeforeAnyStepOfTheFirstFlush) {
+  for (const auto& [kind, path, nth] : std::vector<std::tuple<OpKind, const char*, uint64_t>>{
+           {OpKind::kSyncData, kImagePath, 1},
+           {OpKind::kSyncData, kAddCowPath, 1},
+           {OpKind::kWrite, kAddCowPath, 1},
+           {OpKind::kSyncData, kAddCowPath, 2},
+           {OpKind::kWrite, kAddCowPath, 2},
+           {OpKind::kSyncData, kAddCowPath, 3}}) {
+    Make({.size = 2 * kC, .backing_size = 2 * kC});
+    ASSERT_OK(disk().Write(4096, 4096));
+    disk().StopBefore(kind, path, nth);
+    EXPECT_FALSE(disk().Flush());
+    disk().Kill();
+    ASSERT_OK(disk().Write(kC + 8192, 4096));
+    ASSERT_OK(disk().Flush());
+    EXPECT_TRUE(disk().IsDurable(kC + 8192));
+    disk().CheckStates();
+    EXPECT_EQ(disk().wrong(), "");
+  }
+}
+
+TEST_P(SubclusterCrash, LastSubclusterMakesAClusterOfThem) {
+  Make({.size = 2 * kC, .backing_size = 2 * kC});
+  for (uint64_t i = 0; i < 15; i++) ASSERT_OK(disk().Write(i * 4096, 4096));
+  ASSERT_OK(disk().Flush());
+  ASSERT_OK(disk().Write(15 * 4096 + 1, 4095));
+  ASSERT_OK(disk().Flush());
+  EXPECT_TRUE(disk().image().bitmap().Test(0));
+}
+
+// What is found may be set by a process that was killed before it synced it.
+TEST_P(SubclusterCrash, CloseWithoutPartialClustersLeavesAFileOfVersion1) {
+  Make({.size = 2 * kC, .backing_size = 2 * kC, .subclusters = {3, 4}});
+  ASSERT_OK(disk().CopyUp({0, 1}));
+  ASSERT_OK(disk().Close());
+  EXPECT_FALSE(disk().HasSubclusters());
+  EXPECT_TRUE(BitIsDurable(0));
+}
+
+TEST_P(SubclusterCrash, BitsOfBeforeDoNotComeBackWithTheFeature) {
+  Make({.size = 3 * kC, .backing_size = 3 * kC});
+  for (uint64_t i = 0; i < 2; i++) {
+    ASSERT_OK(disk().Write(i * kC + 4096, 4096));
+    ASSERT_OK(disk().Flush());
+    ASSERT_OK(disk().CopyUp({0, i + 1}));
+    ASSERT_OK(disk().Close());
+    EXPECT_FALSE(disk().HasSubclusters());
+    disk().Kill();
+    ASSERT_OK(disk().Write((i + 1) * kC + 8192, 4096));
+    ASSERT_OK(disk().Flush());
+    EXPECT_TRUE(disk().HasSubclusters());
+    disk().CrashAndGoOn();
+  }
+}
+
+TEST_P(SubclusterCrash, AllAllocatedEndsThem) {
+  Make({.size = 2 * kC - 100, .backing_size = 2 * kC, .subclusters = {3, 20}});
+  ASSERT_OK(disk().Write(12 * 4096, 2000));
+  ASSERT_OK(disk().Flush());
+  ASSERT_OK(disk().CopyUp({0, 2}));
+  ASSERT_OK(disk().Flush());
+  EXPECT_FALSE(disk().HasSubclusters());
+  EXPECT_TRUE(BitIsDurable(1));
+}
+
+TEST_P(SubclusterCrash, SubclustersWrittenDuringTheFirstFlush) {
+  Make({.size = 6 * kC, .backing_size = 6 * kC});
+  uint64_t next = 2;
+  disk().SetMeanwhile([&] {
+    if (next < 12) {
+      EXPECT_OK(disk().Write(next++ * 4096, 4096));
+    }
+  });
+  ASSERT_OK(disk().Write(4096, 4096));
+  ASSERT_OK(disk().Flush());
+  EXPECT_GT(next, 5u);
+  disk().SetMeanwhile(nullptr);
+  ASSERT_OK(disk().Flush());
+  EXPECT_TRUE(disk().IsDurable((next - 1) * 4096));
 }
 
 }  // namespace

@@ -54,6 +54,8 @@ TEST(RandomCrash, EverySectorReadsAVersionThatMayBeThere) {
                            "flatten killed",
                            "ALL_ALLOCATED",
                            "clean close",
+                           "SUBCLUSTERS",
+                           "SUBCLUSTERS dropped",
                            "create",
                            "rebase",
                            "race",

@@ -41,6 +41,9 @@ ImageSpec RandomSpec(Random& random) {
   spec.garbage = !random.OneIn(4);
   for (uint64_t i = 0; i < DivideUp(spec.size, kC); i++)
     if (random.OneIn(5)) spec.allocated.push_back(i);
+  if (random.OneIn(3))
+    for (uint64_t i = 0; i < DivideUp(spec.size, kSubclusterSize); i++)
+      if (random.OneIn(8)) spec.subclusters.push_back(i);
   spec.seed = random.Next() >> 8;
   return spec;
 }
@@ -93,7 +96,7 @@ const char* NameOf(const CrashRequest& request) {
 RandomRun::RandomRun(uint64_t seed)
     : random_(seed),
       harness_(RandomSpec(random_), RandomAbilities(random_), seed, kEffort,
-               RandomOrigin(random_)) {
+               RandomOrigin(random_), !random_.OneIn(4)) {
   harness_.SetMeanwhile([this] {
     if (random_.OneIn(3)) Do(RandomChange(Fua::kNo));
   });
@@ -125,6 +128,7 @@ void RandomRun::StartNew() {
 }
 
 void RandomRun::Step() {
+  bool had = false;
   const uint64_t step = random_.Below(29);
   if (step < 5) return Flush();
   if (step < 8) return Race();
@@ -146,8 +150,10 @@ void RandomRun::Step() {
       harness_.Count("rebase");
       return harness_.Rebase();
     case 15:
+      had = harness_.HasSubclusters();
       if (!harness_.Close()) return;
       harness_.Count("clean close");
+      if (had && !harness_.HasSubclusters()) harness_.Count("SUBCLUSTERS dropped");
       return harness_.Kill();
     default:
       return Change(Fua::kNo);
@@ -175,9 +181,10 @@ CrashRequest RandomRun::RandomChange(Fua fua) {
   } else if (random_.OneIn(6)) {
     request.length = random_.Between(1, size - request.offset);
   }
-  if (random_.OneIn(2)) {  // whole sectors, as most clients have: copy-up is deferred
-    const uint64_t end = RoundUp(request.offset + request.length, kSectorSize);
-    request.offset = RoundDown(request.offset, kSectorSize);
+  if (!random_.OneIn(3)) {  // whole sectors, as most clients have, or subclusters
+    const uint64_t grain = random_.OneIn(2) ? kSectorSize : kSubclusterSize;
+    const uint64_t end = RoundUp(request.offset + request.length, grain);
+    request.offset = RoundDown(request.offset, grain);
     request.length = std::min(end, size) - request.offset;
   }
   switch (random_.Below(9)) {
@@ -210,8 +217,10 @@ void RandomRun::Do(const CrashRequest& request) {
 
 void RandomRun::Flush() {
   const bool all = harness_.image().bitmap().all();
+  const bool had = harness_.HasSubclusters();
   if (!harness_.Flush()) return;
   harness_.Count("flush");
+  if (!had && harness_.HasSubclusters()) harness_.Count("SUBCLUSTERS");
   if (all && harness_.image().files().backing != nullptr) harness_.Count("ALL_ALLOCATED");
 }
 

@@ -9,6 +9,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -30,7 +31,9 @@ namespace addcow {
 
 class ImageFixture : public testing::Test {
  protected:
-  ImageFixture() { fake_.MakeDirectory(kDirectory); }
+  explicit ImageFixture(bool subclusters = true) : subclusters_(subclusters) {
+    fake_.MakeDirectory(kDirectory);
+  }
 
   // Makes the files, in place of those of an earlier Make, and opens the image.
   void Make(const ImageSpec& spec) {
@@ -45,7 +48,7 @@ class ImageFixture : public testing::Test {
   // As a new process does. The old one's image is dropped, not closed.
   void Reopen(OpenMode mode = OpenMode::kReadWrite) {
     image_.reset();
-    auto image = OpenTestImage(seam_, kDirectory, mode, &messages_, max_partial_clusters_);
+    auto image = OpenTestImage(seam_, kDirectory, mode, &messages_, subclusters_);
     ASSERT_OK(image);
     image_ = std::move(*image);
     log_.Clear();
@@ -98,13 +101,25 @@ class ImageFixture : public testing::Test {
     return !data || *data >= offset + length;
   }
 
-  // What a reader of the add-cow file finds now.
-  bool BitOnDisk(uint64_t cluster) const {
-    const auto byte = Inode(kAddCowPath).Bytes(kBitmapOffset + cluster / 8, 1)[0];
-    return (static_cast<unsigned>(byte) >> (cluster % 8) & 1) != 0;
+  // What a reader of the add-cow file finds now: a cluster's bit; a feature; whether
+  // the image file has a byte.
+  bool ClusterBitOnDisk(uint64_t cluster) const { return BitAt(kBitmapOffset, cluster); }
+  bool FeatureOnDisk(uint64_t feature) const {
+    return BitAt(kFeaturesOffset, static_cast<uint64_t>(std::countr_zero(feature)));
   }
-  bool FlagOnDisk() const {
-    return (static_cast<unsigned>(Inode(kAddCowPath).Bytes(kFeaturesOffset, 1)[0]) & 4) != 0;
+  bool FlagOnDisk() const { return FeatureOnDisk(kFeatureAllAllocated); }
+  bool OnDisk(uint64_t offset) const {
+    const BitmapPlace place = Layout(reference_->size(), kClusterSize).subcluster_bitmap();
+    return ClusterBitOnDisk(offset / kClusterSize) ||
+           (FeatureOnDisk(kFeatureSubclusters) &&
+            BitAt(place.offset, offset / kSubclusterSize));
+  }
+  // The same of a cluster's first byte.
+  bool BitOnDisk(uint64_t cluster) const { return OnDisk(cluster * kClusterSize); }
+
+  bool BitAt(uint64_t offset, uint64_t bit) const {
+    const auto byte = Inode(kAddCowPath).Bytes(offset + bit / 8, 1)[0];
+    return (static_cast<unsigned>(byte) >> (bit % 8) & 1) != 0;
   }
 
   Random random_{TestSeed()};
@@ -116,11 +131,20 @@ class ImageFixture : public testing::Test {
   ForwardingFileSystem gate_system_{fault_system_, gate_};
   ForwardingFileSystem seam_{gate_system_, log_};
   std::vector<std::string> messages_;
-  // For images opened from then on; nothing: the engine's own limit.
-  std::optional<uint64_t> max_partial_clusters_;
+  bool subclusters_;  // whether images opened from then on may get them
   std::optional<ReferenceDisk> reference_;
   std::unique_ptr<Image> image_;
 };
+
+// For tests of which all must hold with subclusters and without.
+class BothGrains : public ImageFixture, public testing::WithParamInterface<bool> {
+ protected:
+  BothGrains() : ImageFixture(GetParam()) {}
+};
+
+inline std::string GrainName(const testing::TestParamInfo<bool>& info) {
+  return info.param ? "Subclusters" : "Clusters";
+}
 
 }  // namespace addcow
 

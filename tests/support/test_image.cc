@@ -41,13 +41,14 @@ Status MakeImageFile(FileSystem& file_system, const std::string& path, const Ima
     ADDCOW_TRY(file->Write(bytes, 0));
   }
   const Layout layout(spec.size, kClusterSize);
-  for (uint64_t cluster = 0; cluster < layout.clusters(); cluster++) {
-    const bool allocated =
-        spec.all_allocated || std::ranges::count(spec.allocated, cluster) != 0;
-    if (!allocated) continue;
-    for (uint64_t i = layout.Start(cluster); i < layout.End(cluster + 1); i++)
-      disk[i] = bytes[i];
-  }
+  const auto show = [&](uint64_t offset, uint64_t end) {
+    for (uint64_t i = offset; i < std::min(end, spec.size); i++) disk[i] = bytes[i];
+  };
+  for (uint64_t cluster = 0; cluster < layout.clusters(); cluster++)
+    if (spec.all_allocated || std::ranges::count(spec.allocated, cluster) != 0)
+      show(layout.Start(cluster), layout.End(cluster + 1));
+  for (const uint64_t subcluster : spec.subclusters)
+    show(subcluster * kSubclusterSize, (subcluster + 1) * kSubclusterSize);
   return {};
 }
 
@@ -57,10 +58,17 @@ Status MakeAddCowFile(FileSystem& file_system, const std::string& path, const Im
   header.image = {"disk.raw", "raw"};
   if (spec.backing_size) header.backing = NamedFile{"base.img", "raw"};
   header.all_allocated = spec.all_allocated;
+  header.subclusters = !spec.subclusters.empty();
   std::vector<std::byte> bitmap(layout.padded_bitmap_bytes());
   for (uint64_t cluster = 0; cluster < layout.clusters(); cluster++)
     if (spec.all_allocated || std::ranges::count(spec.allocated, cluster) != 0)
       bitmap[cluster / 8] |= static_cast<std::byte>(1u << (cluster % 8));
+  if (header.subclusters) {
+    const size_t start = bitmap.size();
+    bitmap.resize(start + RoundUp(layout.subcluster_bitmap().bytes(), kBitmapPadding));
+    for (const uint64_t subcluster : spec.subclusters)
+      bitmap[start + subcluster / 8] |= static_cast<std::byte>(1u << (subcluster % 8));
+  }
   ADDCOW_TRY_ASSIGN(const HeaderBytes bytes, SerializeHeader(header, path));
   ADDCOW_TRY_ASSIGN(auto file, file_system.Create(path));
   ADDCOW_TRY(file->Write(bytes, 0));
@@ -83,9 +91,9 @@ Result<std::vector<std::byte>> MakeTestImage(FileSystem& file_system,
 Result<std::unique_ptr<Image>> OpenTestImage(FileSystem& file_system,
                                              const std::string& directory, OpenMode mode,
                                              std::vector<std::string>* messages,
-                                             std::optional<uint64_t> max_partial_clusters) {
+                                             bool subclusters) {
   ImageSource source;
-  source.max_partial_clusters = max_partial_clusters;
+  source.subclusters = subclusters;
   source.add_cow_path = directory + "/x.add-cow";
   source.mode = mode;
   return Image::Open(file_system, source, [messages](LogLevel, const std::string& message) {

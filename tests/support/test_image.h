@@ -29,11 +29,6 @@ inline constexpr const char* kAddCowPath = "/vm/x.add-cow";
 inline constexpr const char* kImagePath = "/vm/disk.raw";
 inline constexpr const char* kBackingPath = "/vm/base.img";
 
-struct ByteRange {
-  uint64_t offset = 0;
-  uint64_t length = 0;
-};
-
 struct ImageSpec {
   uint64_t size = 4 * kClusterSize;
   std::optional<uint64_t> backing_size = 4 * kClusterSize;  // nothing: no backing file
@@ -42,7 +37,9 @@ struct ImageSpec {
   bool garbage = true;                   // the image file is full of old bytes
   std::vector<uint64_t> allocated = {};  // clusters whose bit is set
   bool all_allocated = false;            // the flag, and every bit
-  uint64_t seed = 1;                     // of the files' bytes
+  // Subclusters whose bit is set: where there are any, the file has SUBCLUSTERS.
+  std::vector<uint64_t> subclusters = {};
+  uint64_t seed = 1;  // of the files' bytes
 };
 
 // Writes x.add-cow, disk.raw and base.img into `directory`, which must be
@@ -56,7 +53,7 @@ Result<std::unique_ptr<Image>> OpenTestImage(FileSystem& file_system,
                                              const std::string& directory = kDirectory,
                                              OpenMode mode = OpenMode::kReadWrite,
                                              std::vector<std::string>* messages = nullptr,
-                                             std::optional<uint64_t> max_partial_clusters = {});
+                                             bool subclusters = true);
 
 // The whole disk, or an empty vector where it could not be read.
 std::vector<std::byte> ReadAll(Image& image);

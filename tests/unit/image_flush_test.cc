@@ -17,8 +17,11 @@ namespace {
 
 using Lines = std::vector<std::string>;
 
+// Without subclusters: what they add to a flush is in image_subclusters_flush_test.cc.
 class ImageFlush : public ImageFixture {
  protected:
+  ImageFlush() : ImageFixture(false) {}
+
   static constexpr const char* kSyncImage = "sync data /vm/disk.raw";
   static constexpr const char* kSyncAddCow = "sync data /vm/x.add-cow";
   static constexpr const char* kWriteBits = "write /vm/x.add-cow 4096+1";

@@ -163,27 +163,34 @@ TEST_F(ImageMap, AsksTheBackingFileForEachHoleOnceHoweverManyRunsItSpans) {
   EXPECT_LE(asked.size(), 2u);
 }
 
-TEST_F(ImageMap, SectorsOfPartialClustersAreTheImageFilesData) {
+TEST_F(ImageMap, SubclustersAreTheImageFiles) {
   Make({.size = 2 * kC, .backing_size = 2 * kC, .backing_data = {{{0, 8192}}}});
   Write(4096, 512);
   Write(kC - 512, 1024);
   EXPECT_EQ(Map(), (Extents{{0, 4096, kBacking, true},
-                            {4096, 512, kImage, true},
-                            {4608, 3584, kBacking, true},
-                            {8192, kC - 8704, kBacking, false},
-                            {kC - 512, 1024, kImage, true},
-                            {kC + 512, kC - 512, kBacking, false}}));
+                            {4096, 4096, kImage, true},
+                            {8192, kC - 4096 - 8192, kBacking, false},
+                            {kC - 4096, 8192, kImage, true},
+                            {kC + 4096, kC - 4096, kBacking, false}}));
   Write(0, 512);
-  EXPECT_EQ(Map().front(), (Extent{0, 512, kImage, true}));
+  EXPECT_EQ(Map().front(), (Extent{0, 8192, kImage, true}));
 }
 
-TEST_F(ImageMap, SectorsOfAPartialClusterPastTheBackingFileAreData) {
+TEST_F(ImageMap, ZeroedSubclustersAreHolesOfTheImageFile) {
+  Make({.size = kC, .backing_size = kC});
+  Zero(4096, 8192, {.may_punch = true});
+  EXPECT_EQ(Map(), (Extents{{0, 4096, kBacking, true},
+                            {4096, 8192, kImage, false},
+                            {12288, kC - 12288, kBacking, true}}));
+}
+
+TEST_F(ImageMap, SubclustersPastTheBackingFileAreTheImageFiles) {
   Make({.size = 2 * kC, .backing_size = 1000});
-  Write(2048, 512);
+  Write(8192, 512);
   EXPECT_EQ(Map(), (Extents{{0, 1024, kBacking, true},
-                            {1024, 1024, kNone, false},
-                            {2048, 512, kImage, true},
-                            {2560, 2 * kC - 2560, kNone, false}}));
+                            {1024, 7168, kNone, false},
+                            {8192, 4096, kImage, true},
+                            {12288, 2 * kC - 12288, kNone, false}}));
 }
 
 TEST_F(ImageMap, SeekErrorIsAnErrorNotAGuess) {
@@ -209,7 +216,7 @@ TEST_F(ImageMap, RandomStatesAndRequestsAreReportedTruly) {
           .garbage = random_.OneIn(2),
           .seed = random_.Next()});
     for (int i = 0; i < 6; i++) {
-      // Every other one ends between sectors, so that its copy-up is deferred.
+      // Every other one ends between sectors.
       const uint64_t grain = random_.OneIn(2) ? 1 : kSectorSize;
       const uint64_t offset = RoundDown(random_.Below(size), grain);
       const uint64_t any = random_.Between(1, std::min<uint64_t>(size - offset, kC));
@@ -238,11 +245,9 @@ TEST_F(ImageMap, RandomStatesAndRequestsAreReportedTruly) {
         }
         for (uint64_t cluster = extent.offset / kC;
              cluster * kC < extent.offset + extent.length; cluster++) {
-          // Of a cluster that is not allocated, sectors may be there.
+          // Of a cluster that is not allocated, subclusters may be there.
           if (IsAllocated(cluster)) {
             ASSERT_EQ(extent.source, kImage) << cluster;
-          } else if (extent.source == kImage) {
-            ASSERT_TRUE(extent.data) << cluster;
           }
         }
         if (extent.source != kNone) {

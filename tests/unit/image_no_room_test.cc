@@ -4,12 +4,12 @@
 // there is fails, never the flush that comes after writes which succeeded; and
 // what a close could not write is counted.
 
-#include "tests/support/deferred_fixture.h"
+#include "tests/support/engine_lines.h"
 
 namespace addcow {
 namespace {
 
-class ImageNoRoom : public DeferredFixture {
+class ImageNoRoom : public EngineLines {
  protected:
   // From now on the file gets no more than so many blocks beyond those it has.
   void Limit(const char* path, uint64_t more) {
@@ -59,37 +59,59 @@ TEST_F(ImageNoRoom, EveryAcknowledgedWriteSurvivesAFullFileSystem) {
         EXPECT_TRUE(FailsWith(done, ENOSPC));
       }
     }
-    EXPECT_EQ(written, 40u) << "writes of " << length;
+    EXPECT_EQ(written, length == kC ? 40u : 100u) << "writes of " << length;
     EXPECT_OK(image_->Flush());
-    EXPECT_EQ(image_->unpublished_clusters(), 0u);
+    EXPECT_EQ(image_->unpublished_bytes(), 0u);
     EXPECT_OK(image_->Close());
     Reopen();
     ExpectAsReference();
   }
 }
 
-TEST_F(ImageNoRoom, DeferredCopyUpsAreDoneWhileThereIsRoom) {
-  Make({.size = 300 * kC, .backing_size = 300 * kC, .garbage = false});
-  int calls = 0;
-  image_->SetCrowdedHandler([&] { calls++; });
-  Write(512, 512);
-  EXPECT_FALSE(IsAllocated(0)) << "deferred";
-  Limit(kImagePath, 4000);  // far less than is left for others
-  for (uint64_t cluster = 1; cluster < 200; cluster++) Write(cluster * kC, 4096);
-  EXPECT_EQ(calls, 1) << "nobody was asked to flush";
-  EXPECT_TRUE(IsAllocated(199)) << "deferred, though there is little room";
-}
-
-TEST_F(ImageNoRoom, NoCopyUpIsDeferredThatTheLimitOfFileSizesForbids) {
+TEST_F(ImageNoRoom, WriteBeyondTheLimitOfFileSizesFailsAndNotTheFlush) {
   Make({});
   Inode(kImagePath).SetAbilities({.size_limit = kC + 8192});
   Reopen();
   Write(0, 4096);
-  EXPECT_FALSE(IsAllocated(0));
-  EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 4096), kC), EFBIG));
+  Write(kC, 8192);
+  EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, 4096), kC + 8192), EFBIG));
   EXPECT_TRUE(FailsWith(image_->Write(Repeat(1, kC), 2 * kC), EFBIG));
   ASSERT_OK(image_->Flush());
   Reopen();
+  ExpectAsReference();
+}
+
+// Of the subcluster bitmap no page has storage before a write needs it.
+TEST_F(ImageNoRoom, WriteThatNeedsAPageOfSubclusterBitsFailsAndNotTheFlush) {
+  Make({.size = 2 * kC, .backing_size = kC, .garbage = false});
+  image_.reset();
+  ASSERT_TRUE(Inode(kImagePath).Truncate(2 * kGiB));
+  Limit(kAddCowPath, 1);
+  Reopen();
+  const auto write = [&](uint64_t offset) { return image_->Write(Repeat(7, 4096), offset); };
+  ASSERT_OK(write(4096));
+  EXPECT_TRUE(FailsWith(write(kGiB), ENOSPC));
+  EXPECT_TRUE(FailsWith(image_->Write(Repeat(7, 512), kGiB + 512), ENOSPC));
+  EXPECT_TRUE(FailsWith(image_->Zero(kGiB, 8192, {.may_punch = false}), ENOSPC));
+  ASSERT_OK(write(8192)) << "there is room for the bits of this one";
+  ASSERT_OK(image_->Flush());
+  ASSERT_OK(image_->Close());
+  Reopen();
+  EXPECT_EQ(Read(4096, 8192), Repeat(7, 8192));
+  EXPECT_EQ(Read(kGiB, kC), Repeat(0, kC));
+  Limit(kAddCowPath, 1);
+  ASSERT_OK(write(kGiB)) << "there is room again";
+}
+
+// Then a small write copies the rest of its cluster up.
+TEST_F(ImageNoRoom, WithoutRoomForAFileOfThatLengthThereAreNoSubclusters) {
+  Make({});
+  Inode(kAddCowPath).SetAbilities({.size_limit = kBitmapOffset + kBitmapPadding + 100});
+  Reopen();
+  Write(4096, 4096);
+  EXPECT_TRUE(IsAllocated(0));
+  ASSERT_OK(image_->Flush());
+  EXPECT_FALSE(FeatureOnDisk(kFeatureSubclusters));
   ExpectAsReference();
 }
 
@@ -108,14 +130,14 @@ TEST_F(ImageNoRoom, CloseThatFailsSaysWhatIsLost) {
   Make({});
   Write(0, 2 * kC);
   Write(3 * kC, 512);
-  EXPECT_EQ(image_->unpublished_clusters(), 3u);
+  EXPECT_EQ(image_->unpublished_bytes(), 2 * kC + 4096);
   faults_.Set(
       {.at = 1,
        .error = ENOSPC,
        .lasting = FaultPlan::Lasting::kPersistent,
        .where = [](const Operation& operation) { return operation.kind == OpKind::kWrite; }});
   EXPECT_TRUE(FailsWith(image_->Close(), ENOSPC));
-  EXPECT_EQ(image_->unpublished_clusters(), 3u);
+  EXPECT_EQ(image_->unpublished_bytes(), 2 * kC + 4096);
 }
 
 TEST_F(ImageNoRoom, WhatAFailedSyncTookWithItCounts) {
@@ -125,7 +147,7 @@ TEST_F(ImageNoRoom, WhatAFailedSyncTookWithItCounts) {
                  return operation.kind == OpKind::kSyncData;
                }});
   EXPECT_FALSE(image_->Close());
-  EXPECT_EQ(image_->unpublished_clusters(), 2u);
+  EXPECT_EQ(image_->unpublished_bytes(), 2 * kC);
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ namespace addcow {
 namespace {
 
 // Bits of four clusters lie in one byte of the bitmap.
-class ImageRace : public ImageFixture {
+class ImageRace : public BothGrains {
  protected:
   void SetUp() override {
     Make({.seed = TestSeed()});
@@ -34,6 +34,7 @@ class ImageRace : public ImageFixture {
   std::vector<std::byte> old_cluster_;
   const std::vector<std::byte> new_cluster_ = Repeat(0xaa, kClusterSize);
 };
+INSTANTIATE_TEST_SUITE_P(, ImageRace, testing::Bool(), GrainName);
 
 // Copy-up against write.
 //
@@ -49,7 +50,7 @@ class ImageRace : public ImageFixture {
 // - A write of whole blocks needs no copy-up and takes no lock, so the copy-up
 //   of a partial write lands on it: WholeClusterWriteSurvivesASmallOnesCopyUp.
 
-TEST_F(ImageRace, TwoWritesToOneUnallocatedClusterBothSurvive) {
+TEST_P(ImageRace, TwoWritesToOneUnallocatedClusterBothSurvive) {
   const auto first = Repeat(1, 100);
   const auto second = Repeat(2, 100);
   RunAgainstCopyUp([&] { return image_->Write(first, 1000); },
@@ -59,7 +60,7 @@ TEST_F(ImageRace, TwoWritesToOneUnallocatedClusterBothSurvive) {
   ExpectAsReference();
 }
 
-TEST_F(ImageRace, TwoWritesSurviveInTheOtherOrderOfPlaces) {
+TEST_P(ImageRace, TwoWritesSurviveInTheOtherOrderOfPlaces) {
   const auto first = Repeat(1, 100);
   const auto second = Repeat(2, 100);
   RunAgainstCopyUp([&] { return image_->Write(first, 50000); },
@@ -69,14 +70,14 @@ TEST_F(ImageRace, TwoWritesSurviveInTheOtherOrderOfPlaces) {
   ExpectAsReference();
 }
 
-TEST_F(ImageRace, WholeClusterWriteSurvivesACopyUp) {
+TEST_P(ImageRace, WholeClusterWriteSurvivesACopyUp) {
   RunAgainstCopyUp([&] { return image_->CopyUp({0, 1}); },
                    [&] { return image_->Write(new_cluster_, 0); });
   reference_->Write(new_cluster_, 0);
   ExpectAsReference();
 }
 
-TEST_F(ImageRace, WholeClusterWriteSurvivesASmallOnesCopyUp) {
+TEST_P(ImageRace, WholeClusterWriteSurvivesASmallOnesCopyUp) {
   const auto small = Repeat(1, 100);
   RunAgainstCopyUp([&] { return image_->Write(small, 1000); },
                    [&] { return image_->Write(new_cluster_, 0); });
@@ -89,7 +90,7 @@ TEST_F(ImageRace, WholeClusterWriteSurvivesASmallOnesCopyUp) {
 }
 
 // The copy-up found the cluster unallocated and waits; it must look again.
-TEST_F(ImageRace, WriteSurvivesACopyUpThatWaitedForIt) {
+TEST_P(ImageRace, WriteSurvivesACopyUpThatWaitedForIt) {
   const auto data = Repeat(1, 100);
   RunAgainstCopyUp([&] { return image_->Write(data, 1000); },
                    [&] { return image_->CopyUp({0, 1}); });
@@ -98,7 +99,7 @@ TEST_F(ImageRace, WriteSurvivesACopyUpThatWaitedForIt) {
 }
 
 // The other order for a whole cluster: parked with its bytes written, its bit not set.
-TEST_F(ImageRace, WholeClusterWriteSurvivesACopyUpThatWaitedForIt) {
+TEST_P(ImageRace, WholeClusterWriteSurvivesACopyUpThatWaitedForIt) {
   Gate::Stop writing = gate_.ParkAfter(OpKind::kWrite, kImagePath);
   Racer writer([&] { EXPECT_OK(image_->Write(new_cluster_, 0)); });
   writing.WaitUntilParked();
@@ -111,7 +112,7 @@ TEST_F(ImageRace, WholeClusterWriteSurvivesACopyUpThatWaitedForIt) {
   ExpectAsReference();
 }
 
-TEST_F(ImageRace, WriteOverManyClustersSurvivesACopyUp) {
+TEST_P(ImageRace, WriteOverManyClustersSurvivesACopyUp) {
   const auto data = Repeat(7, 3 * kClusterSize + 500);
   RunAgainstCopyUp([&] { return image_->CopyUp({2, 1}); },
                    [&] { return image_->Write(data, 100); });
@@ -119,14 +120,14 @@ TEST_F(ImageRace, WriteOverManyClustersSurvivesACopyUp) {
   ExpectAsReference();
 }
 
-TEST_F(ImageRace, TrimSurvivesACopyUp) {
+TEST_P(ImageRace, TrimSurvivesACopyUp) {
   RunAgainstCopyUp([&] { return image_->CopyUp({0, 1}); },
                    [&] { return image_->Zero(0, kClusterSize, {}); });
   reference_->Zero(0, kClusterSize);
   ExpectAsReference();
 }
 
-TEST_F(ImageRace, ZeroSurvivesAWritesCopyUp) {
+TEST_P(ImageRace, ZeroSurvivesAWritesCopyUp) {
   const auto data = Repeat(1, 100);
   RunAgainstCopyUp([&] { return image_->Write(data, 1000); },
                    [&] { return image_->Zero(30000, 5000, {.may_punch = false}); });
@@ -135,7 +136,7 @@ TEST_F(ImageRace, ZeroSurvivesAWritesCopyUp) {
   ExpectAsReference();
 }
 
-TEST_F(ImageRace, WriteSurvivesATrimsCopyUp) {
+TEST_P(ImageRace, WriteSurvivesATrimsCopyUp) {
   const auto data = Repeat(1, 100);
   RunAgainstCopyUp([&] { return image_->Zero(1000, 100, {}); },
                    [&] { return image_->Write(data, 50000); });
@@ -144,7 +145,7 @@ TEST_F(ImageRace, WriteSurvivesATrimsCopyUp) {
   ExpectAsReference();
 }
 
-TEST_F(ImageRace, WriteToAnotherClusterDoesNotWaitForACopyUp) {
+TEST_P(ImageRace, WriteToAnotherClusterDoesNotWaitForACopyUp) {
   Gate::Stop copying = gate_.ParkAfter(OpKind::kRead, kBackingPath);
   Racer copier([&] { EXPECT_OK(image_->CopyUp({0, 1})); });
   copying.WaitUntilParked();
@@ -154,7 +155,7 @@ TEST_F(ImageRace, WriteToAnotherClusterDoesNotWaitForACopyUp) {
   copying.Release();
 }
 
-TEST_F(ImageRace, WriteToAnAllocatedClusterDoesNotWaitForItsNeighboursCopyUp) {
+TEST_P(ImageRace, WriteToAnAllocatedClusterDoesNotWaitForItsNeighboursCopyUp) {
   Write(kClusterSize, 10);
   Gate::Stop copying = gate_.ParkAfter(OpKind::kRead, kBackingPath);
   Racer copier([&] { EXPECT_OK(image_->CopyUp({0, 4})); });
@@ -170,7 +171,7 @@ TEST_F(ImageRace, WriteToAnAllocatedClusterDoesNotWaitForItsNeighboursCopyUp) {
 //   flush:  take bits | sync image file | write bits | sync add-cow file
 //   writer:           ^                 ^
 
-TEST_F(ImageRace, FlushDoesNotPublishABitSetWhileItSyncs) {
+TEST_P(ImageRace, FlushDoesNotPublishABitSetWhileItSyncs) {
   Write(0, 10);
   Gate::Stop syncing = gate_.ParkBefore(OpKind::kSyncData, kImagePath);
   Racer flusher([&] { EXPECT_OK(image_->Flush()); });
@@ -182,7 +183,7 @@ TEST_F(ImageRace, FlushDoesNotPublishABitSetWhileItSyncs) {
   EXPECT_FALSE(BitOnDisk(1));
 }
 
-TEST_F(ImageRace, FlushDoesNotPublishABitSetAfterItSynced) {
+TEST_P(ImageRace, FlushDoesNotPublishABitSetAfterItSynced) {
   Write(0, 10);
   Gate::Stop syncing = gate_.ParkAfter(OpKind::kSyncData, kImagePath);
   Racer flusher([&] { EXPECT_OK(image_->Flush()); });
@@ -194,7 +195,7 @@ TEST_F(ImageRace, FlushDoesNotPublishABitSetAfterItSynced) {
   EXPECT_FALSE(BitOnDisk(1));
 }
 
-TEST_F(ImageRace, NextFlushPublishesABitSetDuringTheLast) {
+TEST_P(ImageRace, NextFlushPublishesABitSetDuringTheLast) {
   Write(0, 10);
   Gate::Stop syncing = gate_.ParkAfter(OpKind::kSyncData, kImagePath);
   Racer flusher([&] { EXPECT_OK(image_->Flush()); });
@@ -206,7 +207,7 @@ TEST_F(ImageRace, NextFlushPublishesABitSetDuringTheLast) {
   EXPECT_TRUE(BitOnDisk(1));
 }
 
-TEST_F(ImageRace, FlagIsNotSetForClustersWrittenDuringTheFlush) {
+TEST_P(ImageRace, FlagIsNotSetForClustersWrittenDuringTheFlush) {
   Write(0, 3 * kClusterSize);
   Gate::Stop syncing = gate_.ParkAfter(OpKind::kSyncData, kImagePath);
   Racer flusher([&] { EXPECT_OK(image_->Flush()); });
@@ -220,7 +221,7 @@ TEST_F(ImageRace, FlagIsNotSetForClustersWrittenDuringTheFlush) {
   EXPECT_TRUE(FlagOnDisk());
 }
 
-TEST_F(ImageRace, FlushDoesNotPublishAClusterWhoseWriteIsNotDone) {
+TEST_P(ImageRace, FlushDoesNotPublishAClusterWhoseWriteIsNotDone) {
   Gate::Stop writing = gate_.ParkBefore(OpKind::kWrite, kImagePath);
   Racer writer([&] { EXPECT_OK(image_->Write(new_cluster_, 0)); });
   writing.WaitUntilParked();
@@ -229,7 +230,7 @@ TEST_F(ImageRace, FlushDoesNotPublishAClusterWhoseWriteIsNotDone) {
   writing.Release();
 }
 
-TEST_F(ImageRace, CloseFlushesAWriteThatAFlushOvertook) {
+TEST_P(ImageRace, CloseFlushesAWriteThatAFlushOvertook) {
   Gate::Stop writing = gate_.ParkAfter(OpKind::kWrite, kImagePath);
   Racer writer([&] { EXPECT_OK(image_->Write(new_cluster_, 0)); });
   writing.WaitUntilParked();
@@ -240,8 +241,8 @@ TEST_F(ImageRace, CloseFlushesAWriteThatAFlushOvertook) {
   EXPECT_TRUE(BitOnDisk(0));
 }
 
-TEST_F(ImageRace, CloseFlushesAWriteToAnAllocatedClusterThatAFlushOvertook) {
-  Write(0, 10);
+TEST_P(ImageRace, CloseFlushesAWriteToAnAllocatedClusterThatAFlushOvertook) {
+  Write(0, kClusterSize);
   EXPECT_OK(image_->Flush());
   Gate::Stop writing = gate_.ParkBefore(OpKind::kWrite, kImagePath);
   Racer writer([&] { EXPECT_OK(image_->Write(new_cluster_, 0)); });
@@ -254,7 +255,7 @@ TEST_F(ImageRace, CloseFlushesAWriteToAnAllocatedClusterThatAFlushOvertook) {
   EXPECT_EQ(log_.Changes(), std::vector<std::string>{"sync data /vm/disk.raw"});
 }
 
-TEST_F(ImageRace, SecondFlushReturnsOnlyWhenItsBitsArePublished) {
+TEST_P(ImageRace, SecondFlushReturnsOnlyWhenItsBitsArePublished) {
   Write(0, 10);
   Gate::Stop syncing = gate_.ParkBefore(OpKind::kSyncData, kImagePath);
   Racer first([&] { EXPECT_OK(image_->Flush()); });
@@ -269,7 +270,7 @@ TEST_F(ImageRace, SecondFlushReturnsOnlyWhenItsBitsArePublished) {
   syncing.Release();
 }
 
-TEST_F(ImageRace, FuaWriteDuringAFlushReturnsOnlyWhenItIsPublished) {
+TEST_P(ImageRace, FuaWriteDuringAFlushReturnsOnlyWhenItIsPublished) {
   Write(0, 10);
   Gate::Stop syncing = gate_.ParkBefore(OpKind::kSyncData, kImagePath);
   Racer flusher([&] { EXPECT_OK(image_->Flush()); });
@@ -283,7 +284,7 @@ TEST_F(ImageRace, FuaWriteDuringAFlushReturnsOnlyWhenItIsPublished) {
   syncing.Release();
 }
 
-TEST_F(ImageRace, ReadsAndWritesGoOnDuringAFlush) {
+TEST_P(ImageRace, ReadsAndWritesGoOnDuringAFlush) {
   Write(0, 10);
   Gate::Stop syncing = gate_.ParkBefore(OpKind::kSyncData, kImagePath);
   Racer flusher([&] { EXPECT_OK(image_->Flush()); });
@@ -298,7 +299,7 @@ TEST_F(ImageRace, ReadsAndWritesGoOnDuringAFlush) {
   syncing.Release();
 }
 
-TEST_F(ImageRace, FlushThatWaitedForOneThatFailedFailsToo) {
+TEST_P(ImageRace, FlushThatWaitedForOneThatFailedFailsToo) {
   Write(0, 10);
   faults_.Set({.at = 1, .error = EIO, .where = [](const Operation& operation) {
                  return IsSync(operation.kind);
@@ -313,7 +314,7 @@ TEST_F(ImageRace, FlushThatWaitedForOneThatFailedFailsToo) {
 
 // Readers.
 
-TEST_F(ImageRace, ReaderSeesTheOldClusterUntilTheWriteIsWhole) {
+TEST_P(ImageRace, ReaderSeesTheOldClusterUntilTheWriteIsWhole) {
   Gate::Stop writing = gate_.ParkAfter(OpKind::kWrite, kImagePath);
   Racer writer([&] { EXPECT_OK(image_->Write(new_cluster_, 0)); });
   writing.WaitUntilParked();
@@ -323,7 +324,7 @@ TEST_F(ImageRace, ReaderSeesTheOldClusterUntilTheWriteIsWhole) {
   EXPECT_EQ(Read(0, kClusterSize), new_cluster_);
 }
 
-TEST_F(ImageRace, ReaderSeesTheSameBytesAllThroughACopyUp) {
+TEST_P(ImageRace, ReaderSeesTheSameBytesAllThroughACopyUp) {
   for (const OpKind kind : {OpKind::kRead, OpKind::kWrite}) {
     Make({.seed = TestSeed()});
     const char* path = kind == OpKind::kRead ? kBackingPath : kImagePath;
@@ -337,7 +338,7 @@ TEST_F(ImageRace, ReaderSeesTheSameBytesAllThroughACopyUp) {
   }
 }
 
-TEST_F(ImageRace, ReaderSeesOldBytesNotTheImageFilesWhileATrimIsUnderWay) {
+TEST_P(ImageRace, ReaderSeesOldBytesNotTheImageFilesWhileATrimIsUnderWay) {
   for (const bool before : {true, false}) {
     Make({.seed = TestSeed()});
     Gate::Stop zeroing = before ? gate_.ParkBefore(OpKind::kPunchHole, kImagePath)
@@ -351,7 +352,7 @@ TEST_F(ImageRace, ReaderSeesOldBytesNotTheImageFilesWhileATrimIsUnderWay) {
   }
 }
 
-TEST_F(ImageRace, ReaderThatAWriteOvertakesSeesOldOrNewBytes) {
+TEST_P(ImageRace, ReaderThatAWriteOvertakesSeesOldOrNewBytes) {
   std::vector<std::byte> seen;
   Gate::Stop reading = gate_.ParkBefore(OpKind::kRead, kBackingPath);
   Racer reader([&] { seen = Read(0, kClusterSize); });
@@ -363,7 +364,7 @@ TEST_F(ImageRace, ReaderThatAWriteOvertakesSeesOldOrNewBytes) {
 }
 
 // What a map learns of a hole may be old by the time it looks at the bit.
-TEST_F(ImageRace, MapDoesNotCallAClusterAHoleThatWasWrittenMeanwhile) {
+TEST_P(ImageRace, MapDoesNotCallAClusterAHoleThatWasWrittenMeanwhile) {
   Make({.size = 3 * kClusterSize, .backing_size = 3 * kClusterSize, .garbage = false});
   Zero(0, kClusterSize);  // allocated, and a hole that goes on into cluster 1
   std::vector<Extent> extents;

@@ -63,7 +63,7 @@ TEST_F(ImageTruncated, FlushWritesNothingToAnAddCowFileThatIsTooShort) {
 
 TEST_F(ImageTruncated, FlushNeedsNoMoreThanTheBitsOfTheDisk) {
   Make({});
-  Write(0, 10);
+  Write(0, kClusterSize);
   Shorten(kAddCowPath, kBitmapOffset + 1);
   EXPECT_OK(image_->Flush());
   EXPECT_TRUE(BitOnDisk(0));

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The fixture of the tests of deferred copy-up: what was done to the files,
-// and a backing file that cannot be read in one place.
+// A fixture that tells what the engine did to the files, line by line, and has a
+// backing file that cannot be read in one place.
 
-#ifndef ADDCOW_TESTS_SUPPORT_DEFERRED_FIXTURE_H
-#define ADDCOW_TESTS_SUPPORT_DEFERRED_FIXTURE_H
+#ifndef ADDCOW_TESTS_SUPPORT_ENGINE_LINES_H
+#define ADDCOW_TESTS_SUPPORT_ENGINE_LINES_H
 
 #include <cstdint>
 #include <string>
@@ -14,10 +14,11 @@
 
 namespace addcow {
 
-class DeferredFixture : public ImageFixture {
+class EngineLines : public ImageFixture {
  protected:
   using Lines = std::vector<std::string>;
   static constexpr uint64_t kC = kClusterSize;
+  static constexpr uint64_t kS = kSubclusterSize;
   static constexpr const char* kSyncImage = "sync data /vm/disk.raw";
   static constexpr const char* kSyncAddCow = "sync data /vm/x.add-cow";
   static constexpr const char* kWriteBits = "write /vm/x.add-cow 4096+1";
@@ -55,6 +56,15 @@ class DeferredFixture : public ImageFixture {
                           operation.offset + operation.length > cluster * kC;
                  }});
   }
+  // Where a request's bytes are, from the maps of the image.
+  bool InImage(uint64_t offset, uint64_t length) {
+    bool all = true;
+    EXPECT_OK(image_->Map(offset, length, [&](const Extent& extent) {
+      all = all && extent.source == Extent::Source::kImage;
+      return true;
+    }));
+    return all;
+  }
   // The image file alone, in a cluster that was copied up.
   void ExpectImageFileAsReference(uint64_t cluster) {
     const uint64_t start = cluster * kC;
@@ -65,4 +75,4 @@ class DeferredFixture : public ImageFixture {
 
 }  // namespace addcow
 
-#endif  // ADDCOW_TESTS_SUPPORT_DEFERRED_FIXTURE_H
+#endif  // ADDCOW_TESTS_SUPPORT_ENGINE_LINES_H

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// See cluster_locks.h.
+// See range_locks.h.
 
-#include "common/image/cluster_locks.h"
+#include "common/image/range_locks.h"
 
 #include <algorithm>
 
 namespace addcow {
 
 // Whether an earlier request stands against this one.
-bool ClusterLocks::MustWait(uint64_t ticket) const {
+bool RangeLocks::MustWait(uint64_t ticket) const {
   const auto mine = std::ranges::find(requests_, ticket, &Request::ticket);
   return std::any_of(requests_.begin(), mine, [&](const Request& other) {
     return mine->range.first < other.range.end() && other.range.first < mine->range.end() &&
@@ -17,7 +17,7 @@ bool ClusterLocks::MustWait(uint64_t ticket) const {
   });
 }
 
-uint64_t ClusterLocks::Lock(ClusterRange range, Kind kind) {
+uint64_t RangeLocks::Lock(ClusterRange range, Kind kind) {
   MutexLock lock(mutex_);
   const uint64_t ticket = next_ticket_++;
   requests_.push_back({ticket, range, kind});
@@ -29,7 +29,7 @@ uint64_t ClusterLocks::Lock(ClusterRange range, Kind kind) {
   return ticket;
 }
 
-void ClusterLocks::Unlock(uint64_t ticket) {
+void RangeLocks::Unlock(uint64_t ticket) {
   bool wake;
   {
     MutexLock lock(mutex_);
