@@ -75,7 +75,7 @@ std::optional<HeaderFields> ReadByTheRules(std::span<const std::byte> file) {
 
   HeaderFields fields;
   fields.all_allocated = (features & 4) != 0;
-  fields.optional_features = Number(file, 36, 8) & ~(uint64_t{1} << 16);
+  fields.optional_features = Number(file, 36, 8) & ~(uint64_t{3} << 16);
 
   const uint64_t image_offset = Number(file, 20, 4);
   const uint64_t image_size = Number(file, 24, 4);

@@ -24,7 +24,7 @@ struct HeaderFields {
   std::string backing_name;
   std::string backing_format;
   bool all_allocated = false;
-  uint64_t optional_features = 0;  // but for bit 16, BACKING_IDENTITY
+  uint64_t optional_features = 0;  // but for bit 16, BACKING_IDENTITY, and 17, NO_SUBCLUSTERS
   // What the record of that says; absent where there is none that says it.
   std::optional<uint64_t> noted_size;
   std::optional<int64_t> noted_seconds;

@@ -22,6 +22,9 @@ constexpr uint64_t kNamesStart = sizeof(RawHeader);
 constexpr uint64_t kLastNameStart = kHeaderSize - 2;
 constexpr uint64_t kNameSizeLimit = kHeaderSize - kNamesStart;  // a name is shorter
 
+// Those that have a member of Header each.
+constexpr uint64_t kOwnOptionalFeatures = kOptionalBackingIdentity | kOptionalNoSubclusters;
+
 // A stretch of the header that holds a name.
 struct Field {
   uint64_t offset;
@@ -190,7 +193,8 @@ Result<Header> ParseHeader(std::span<const std::byte> bytes, const std::string& 
         uint32_t{raw.image_name_offset}, uint32_t{raw.image_name_size});
   header.all_allocated = (raw.features & kFeatureAllAllocated) != 0;
   header.subclusters = (raw.features & kFeatureSubclusters) != 0;
-  header.optional_features = raw.optional_features & ~kOptionalBackingIdentity;
+  header.no_subclusters = (raw.optional_features & kOptionalNoSubclusters) != 0;
+  header.optional_features = raw.optional_features & ~kOwnOptionalFeatures;
   header.backing_identity = FindIdentity(bytes, raw);
   return header;
 }
@@ -249,7 +253,8 @@ Result<HeaderBytes> SerializeHeader(const Header& header, const std::string& fil
   raw.image_name_size = static_cast<uint32_t>(header.image.name.size());
   std::copy(header.image.format.begin(), header.image.format.end(), raw.image_format.begin());
   raw.features = header.features();
-  raw.optional_features = header.optional_features & ~kOptionalBackingIdentity;
+  raw.optional_features = (header.optional_features & ~kOwnOptionalFeatures) |
+                          (header.no_subclusters ? kOptionalNoSubclusters : 0u);
   if (header.backing && header.backing_identity && IdentityFits(header)) {
     raw.optional_features = raw.optional_features | kOptionalBackingIdentity;
     std::ranges::copy(SerializeIdentity(*header.backing_identity),

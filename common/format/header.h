@@ -30,6 +30,7 @@ inline constexpr uint64_t kKnownFeatures =
 
 // Bits of the optional features field.
 inline constexpr uint64_t kOptionalBackingIdentity = 1u << 16;
+inline constexpr uint64_t kOptionalNoSubclusters = 1u << 17;
 
 // The one image file format of version 1, and the one backing file format
 // that this program reads.
@@ -47,7 +48,9 @@ struct Header {
   std::optional<NamedFile> backing;
   bool all_allocated = false;
   bool subclusters = false;  // the subcluster bitmap counts
-  // All but BACKING_IDENTITY, which the next member stands for. Kept as found.
+  // Who serves it must not add SUBCLUSTERS: another reader may not know of them.
+  bool no_subclusters = false;
+  // All but those that other members stand for. Kept as found.
   uint64_t optional_features = 0;
   // What the backing file was when it was named. Only with a backing file.
   std::optional<BackingIdentity> backing_identity = std::nullopt;

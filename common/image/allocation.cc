@@ -26,10 +26,12 @@ Result<std::unique_ptr<Allocation>> Allocation::Create(const ImageFiles& files,
   const Layout& layout = allocation->layout_;
   ADDCOW_TRY_ASSIGN(allocation->clusters_, MakeLevel(files, layout.bitmap()));
   allocation->grain_ = layout.cluster_size();
+  if (files.header.all_allocated) return allocation;
   const bool found = files.header.subclusters;
   if (!found) {
-    const bool wanted = subclusters && files.mode == OpenMode::kReadWrite &&
-                        !files.header.all_allocated && layout.cluster_size() > kSubclusterSize;
+    const bool wanted = subclusters && !files.header.no_subclusters &&
+                        files.mode == OpenMode::kReadWrite &&
+                        layout.cluster_size() > kSubclusterSize;
     if (!wanted) return allocation;
     ADDCOW_TRY_ASSIGN(const bool may_grow, allocation->MayGrow());
     if (!may_grow) return allocation;

@@ -133,9 +133,11 @@ TEST(ParseHeader, RefusesOtherHeaderPagesSizes) {
 
 TEST(ParseHeader, RefusesEveryUnknownFeatureByItsNumber) {
   for (uint64_t bit = 3; bit < 64; bit++) {
+    if (bit == 16) continue;  // SUBCLUSTERS
     const auto parsed = Plain().Put64(kFeaturesAt, 2 | uint64_t{1} << bit).Parse();
     EXPECT_TRUE(FailsWith(parsed, kErrUnsupported)) << bit;
-    EXPECT_TRUE(FailsSaying(parsed, fmt::format("unknown bit {}, must be made of 0x7", bit)));
+    EXPECT_TRUE(
+        FailsSaying(parsed, fmt::format("unknown bit {}, must be made of 0x10007", bit)));
   }
 }
 
@@ -159,6 +161,20 @@ TEST(ParseHeader, ReadsAllAllocated) {
   EXPECT_TRUE(plain.all_allocated);
   ASSERT_OK_AND_ASSIGN(const Header backed, WithBacking().Put64(kFeaturesAt, 7).Parse());
   EXPECT_TRUE(backed.all_allocated);
+}
+
+TEST(ParseHeader, ReadsSubclusters) {
+  ASSERT_OK_AND_ASSIGN(const Header header, Plain().Put64(kFeaturesAt, 0x10002).Parse());
+  EXPECT_TRUE(header.subclusters);
+  EXPECT_FALSE(Plain().Parse()->subclusters);
+}
+
+TEST(ParseHeader, ReadsNoSubclusters) {
+  ASSERT_OK_AND_ASSIGN(const Header header,
+                       Plain().Put64(kOptionalFeaturesAt, 0x8000000000020001).Parse());
+  EXPECT_TRUE(header.no_subclusters);
+  EXPECT_EQ(header.optional_features, 0x8000000000000001);
+  EXPECT_FALSE(Plain().Put64(kOptionalFeaturesAt, 0xfffffffffffdffff).Parse()->no_subclusters);
 }
 
 TEST(ParseHeader, IgnoresAndKeepsOptionalFeatures) {
@@ -361,11 +377,22 @@ TEST(SerializeHeader, ParsesBackToTheSame) {
       Header header = Example();
       if (!backed) header.backing.reset();
       header.all_allocated = all;
+      header.subclusters = !all;
+      header.no_subclusters = all;
       ASSERT_OK_AND_ASSIGN(const HeaderBytes bytes, SerializeHeader(header, "x"));
       ASSERT_OK_AND_ASSIGN(const Header parsed, ParseHeader(bytes, "x"));
       EXPECT_EQ(parsed, header);
     }
   }
+}
+
+TEST(SerializeHeader, NoSubclustersIsOptionalBit17) {
+  Header header = Example();
+  header.optional_features = 1;
+  header.no_subclusters = true;
+  ASSERT_OK_AND_ASSIGN(const HeaderBytes bytes, SerializeHeader(header, "x"));
+  EXPECT_EQ(bytes[kOptionalFeaturesAt], std::byte{1});
+  EXPECT_EQ(bytes[kOptionalFeaturesAt + 2], std::byte{2});
 }
 
 TEST(SerializeHeader, WritesTheByteTable) {
