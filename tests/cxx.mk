@@ -25,7 +25,8 @@ support_sources = \
 	tests/support/random.h \
 	tests/support/reference_disk.cc tests/support/reference_disk.h \
 	tests/support/temp_dir.h \
-	tests/support/test_image.cc tests/support/test_image.h
+	tests/support/test_image.cc tests/support/test_image.h \
+	tests/support/with_subclusters.h
 
 unit_sources = \
 	tests/unit/allocation_bitmap_test.cc \
@@ -44,6 +45,7 @@ unit_sources = \
 	tests/unit/holes_test.cc \
 	tests/unit/image_access_test.cc \
 	tests/unit/hostile_open_test.cc \
+	tests/unit/image_files_subclusters_test.cc \
 	tests/unit/image_files_test.cc \
 	tests/unit/image_flush_sharing_test.cc \
 	tests/unit/image_flush_test.cc \
