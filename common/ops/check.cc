@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// See check.h. One pass over the raw bitmap; for its runs of zeroes the image
+// See check.h. One pass over the raw bitmap, and in its runs of zeroes over that of
+// the subclusters, where there is one; where that has zeroes too, the image
 // file is asked for storage, and asked once for each hole, however many runs
-// it spans. What has storage is read, and little of it where it is a leak. A
+// it spans. What has storage is read, and of clusters little where they leak. A
 // repairing pass does the same and mends as it goes.
 //
 // Repairs, and why they are safe:
 //
-//   leak         its clusters are punched out of the image file, or zeroed where
-//                the file system has no holes. Only where the bit is 0 and
-//                ALL_ALLOCATED is not set: nobody reads it.
+//   leak         its clusters, or subclusters, are punched out of the image file, or
+//                zeroed where the file system has no holes. Only where the bits of
+//                both levels are 0 and ALL_ALLOCATED is not set: nobody reads it.
 //   missing bit  set. The flag said so already, and data is synced before. So are
 //                those of clusters by which the disk has grown.
 //   stray bit    cleared, by kAll. Nobody reads it; but were the image file to grow,
-//                it would become a cluster's.
+//                it would become a cluster's, or a subcluster's.
 
 #include "common/ops/check.h"
 
@@ -37,52 +38,69 @@ namespace {
 // Finds the data that the image file has under bits that are 0.
 class LeakFinder {
  public:
-  // `holes` are those of `image`.
-  LeakFinder(File& image, const Holes& holes, const Layout& layout,
+  // `holes` are those of `image`. `unit`: in bytes, what leaks or does not: clusters or
+  // subclusters.
+  LeakFinder(File& image, const Holes& holes, const Layout& layout, uint64_t unit,
              const Interrupted& interrupted)
       : image_(image),
         holes_(holes),
         layout_(layout),
+        unit_(unit),
         interrupted_(interrupted),
         buffer_(layout.cluster_size()) {}
 
-  // Calls `found` with the clusters of `range` that have data, as many at a
+  // Calls `found` with the units of [offset, end) that have data, as many at a
   // time as follow each other, up to kMost. Ranges must come in ascending order.
-  Status Find(ClusterRange range, const std::function<Status(ClusterRange)>& found) {
-    const uint64_t end = layout_.End(range.end());
-    ClusterRange leaked = {range.first, 0};
-    for (uint64_t offset = layout_.Start(range.first); offset < end;) {
+  Status Find(uint64_t offset, uint64_t end, const std::function<Status(ByteRange)>& found) {
+    ByteRange leaked;
+    while (offset < end) {
       if (offset >= hole_) ADDCOW_TRY(FindNext(offset));
       const uint64_t start = std::max(offset, data_);
       if (start >= end) break;
-      const uint64_t cluster = layout_.ClusterOf(start);
-      if (leaked.count > 0 && (leaked.end() != cluster || leaked.count == kMost)) {
+      const uint64_t unit = RoundDown(start, unit_);
+      const uint64_t next = std::min(unit + unit_, end);
+      if (leaked.length > 0 && (leaked.end() != unit || leaked.length >= kMost)) {
         ADDCOW_TRY(found(leaked));
-        leaked.count = 0;
+        leaked.length = 0;
       }
-      const uint64_t stop = std::min({hole_, end, layout_.Start(cluster + 1)});
-      ADDCOW_TRY_ASSIGN(const bool data, HasData(start, stop));
-      if (data) leaked = {leaked.count > 0 ? leaked.first : cluster, leaked.count + 1};
-      // Of a cluster that leaks no more needs to be known.
-      offset = data ? layout_.Start(cluster + 1) : stop;
+      const uint64_t stop = std::min(hole_, next);
+      ADDCOW_TRY_ASSIGN(const bool data, HasData(start, stop, std::min(hole_, end)));
+      if (data && leaked.length == 0) leaked.offset = unit;
+      if (data) leaked.length = next - leaked.offset;
+      // Of a unit that leaks no more needs to be known.
+      offset = data ? next : stop;
     }
-    return leaked.count > 0 ? found(leaked) : Status();
+    return leaked.length > 0 ? found(leaked) : Status();
   }
 
  private:
-  static constexpr uint64_t kMost = 256;  // 16 MiB, between two looks at `interrupted`
+  static constexpr uint64_t kMost = 16 * kMiB;  // between two looks at `interrupted`
   static constexpr uint64_t kFirstLook = 4096;
 
-  // Within one cluster. Most data shows at its beginning.
-  Result<bool> HasData(uint64_t start, uint64_t stop) {
-    for (uint64_t count = std::min(kFirstLook, stop - start); start < stop;
-         start += count, count = stop - start) {
-      ADDCOW_TRY(CheckInterrupted(interrupted_, image_.name()));
-      const auto part = std::span(buffer_).first(static_cast<size_t>(count));
-      ADDCOW_TRY_ASSIGN(const size_t got, image_.Read(part, start));
-      if (!IsZero(part.first(got))) return true;
+  // Of [start, stop), which lies within one unit. Up to `limit` there is storage.
+  Result<bool> HasData(uint64_t start, uint64_t stop, uint64_t limit) {
+    // Most data of a cluster shows at its beginning. Of small units several are read.
+    const uint64_t first = unit_ > kFirstLook
+                               ? std::min(kFirstLook, stop - start)
+                               : std::min<uint64_t>(buffer_.size(), limit - start);
+    for (uint64_t count = first; start < stop; count = stop - start) {
+      if (start < read_.offset || start >= read_.end()) ADDCOW_TRY(Read({start, count}));
+      const uint64_t end = std::min(read_.end(), stop);
+      if (!IsZero(std::span(buffer_).subspan(static_cast<size_t>(start - read_.offset),
+                                             static_cast<size_t>(end - start))))
+        return true;
+      start = end;
     }
     return false;
+  }
+
+  Status Read(ByteRange range) {
+    ADDCOW_TRY(CheckInterrupted(interrupted_, image_.name()));
+    const auto part = std::span(buffer_).first(static_cast<size_t>(range.length));
+    ADDCOW_TRY_ASSIGN(const size_t got, image_.Read(part, range.offset));
+    std::ranges::fill(part.subspan(got), std::byte{0});
+    read_ = range;
+    return {};
   }
 
   Status FindNext(uint64_t offset) {
@@ -98,8 +116,10 @@ class LeakFinder {
   File& image_;
   const Holes& holes_;
   const Layout layout_;
+  const uint64_t unit_;
   const Interrupted& interrupted_;
   std::vector<std::byte> buffer_;
+  ByteRange read_;  // what the buffer holds
   // The storage that was found last: from data_ to hole_, and none before.
   uint64_t data_ = 0;
   uint64_t hole_ = 0;
@@ -113,20 +133,24 @@ class Checker {
         interrupted_(interrupted),
         layout_(files.layout()),
         holes_(*files.image),
-        leaks_(*files.image, holes_, layout_, interrupted),
+        unit_(files.header.subclusters ? kSubclusterSize : layout_.cluster_size()),
+        leaks_(*files.image, holes_, layout_, unit_, interrupted),
         zeroer_(*files.image, holes_) {}
 
   // Fills `report` but for the repair's own figures.
   Status Run(CheckReport& report) {
     report.total_clusters = layout_.clusters();
+    report.subclusters = files_.header.subclusters;
     if (files_.header.all_allocated) report.allocated_clusters = layout_.clusters();
     ADDCOW_TRY(holes_.Settle(ImageSync()));
     ADDCOW_TRY_ASSIGN(can_tell_, CanTellHoles());
-    ADDCOW_TRY_ASSIGN(const uint64_t bytes, RawBitmapBytes(*files_.add_cow));
+    ADDCOW_TRY_ASSIGN(places_, RawPlacesOf(*files_.add_cow, files_.header, layout_));
+    subclusters_.emplace(*files_.add_cow, places_.subclusters);
     // The bits to be set vouch for data: it goes first.
     if (repair_ == Repair::kAll) ADDCOW_TRY(ImageSync().SyncData());
-    Status visited = VisitRawBits(*files_.add_cow, bytes,
+    Status visited = VisitRawBits(*files_.add_cow, places_.clusters,
                                   [&](const ClusterRun& run) { return Visit(run, report); });
+    if (visited) visited = StraySubclusters(report);
     if (!visited && visited.error().code() != kErrInterrupted) return visited;
     report.interrupted = !visited;
     // A bitmap that lacks other bits too is broken.
@@ -147,7 +171,7 @@ class Checker {
     const uint64_t border = std::clamp(layout_.clusters(), run.range.first, run.range.end());
     ADDCOW_TRY(Inside(run.allocated, {run.range.first, border - run.range.first}, report));
     if (!run.allocated) return {};
-    return Stray({border, run.range.end() - border}, report);
+    return Stray(places_.clusters, {border, run.range.end() - border}, report);
   }
 
   Status Inside(bool set, ClusterRange range, CheckReport& report) {
@@ -162,8 +186,51 @@ class Checker {
       report.allocated_clusters += range.count;
       return {};
     }
+    if (places_.subclusters.bits == 0)
+      return FindLeaks(layout_.Start(range.first), layout_.End(range.end()), report);
+    return InsideUnallocated(range, report);
+  }
+
+  Status InsideUnallocated(ClusterRange range, CheckReport& report) {
+    const uint64_t first = layout_.Start(range.first) / kSubclusterSize;
+    const uint64_t last = DivideUp(layout_.End(range.end()), kSubclusterSize);
+    uint64_t counted = range.first;
+    for (uint64_t at = first; at < last;) {
+      ADDCOW_TRY(CheckInterrupted(interrupted_, files_.add_cow_path));
+      ADDCOW_TRY_ASSIGN(const ClusterRun run, subclusters_->RunAt({at, last - at}));
+      at = run.range.end();
+      const uint64_t start = run.range.first * kSubclusterSize;
+      const uint64_t end = std::min(at * kSubclusterSize, layout_.virtual_size());
+      if (!run.allocated) {
+        ADDCOW_TRY(FindLeaks(start, end, report));
+        continue;
+      }
+      report.partial_clusters += CountClusters({start, end - start}, counted);
+    }
+    return {};
+  }
+
+  Status StraySubclusters(CheckReport& report) {
+    const uint64_t bits = places_.subclusters.bits;
+    for (uint64_t at = std::min(bits, layout_.subcluster_bitmap().bits); at < bits;) {
+      ADDCOW_TRY_ASSIGN(const ClusterRun run, subclusters_->RunAt({at, bits - at}));
+      at = run.range.end();
+      if (run.allocated) ADDCOW_TRY(Stray(places_.subclusters, run.range, report));
+    }
+    return {};
+  }
+
+  // How many clusters `range` touches that come at or after `next`, which moves on.
+  uint64_t CountClusters(ByteRange range, uint64_t& next) const {
+    const ClusterRange touched = layout_.Touched(range.offset, range.length);
+    const uint64_t count = touched.end() - std::max(next, touched.first);
+    next = touched.end();
+    return count;
+  }
+
+  Status FindLeaks(uint64_t start, uint64_t end, CheckReport& report) {
     if (!can_tell_ || report.leaks_unknown) return {};
-    return leaks_.Find(range, [&](ClusterRange leaked) { return Leak(leaked, report); });
+    return leaks_.Find(start, end, [&](ByteRange leaked) { return Leak(leaked, report); });
   }
 
   // Whether holes of the image file can be told from data. Not on a device,
@@ -177,26 +244,29 @@ class Checker {
            !(all_data && info.allocated_bytes < layout_.virtual_size());
   }
 
-  Status Leak(ClusterRange range, CheckReport& report) {
-    report.leaked_clusters += range.count;
+  Status Leak(ByteRange range, CheckReport& report) {
+    report.leaked_clusters += CountClusters(range, next_to_leak_);
+    if (report.subclusters)
+      report.leaked_subclusters += DivideUp(range.length, kSubclusterSize);
     if (repair_ == Repair::kNone) return {};
-    // To the end of a last, partial cluster, past the file's end: cut at that
+    // To the end of a last, partial unit, past the file's end: cut at that
     // end, the file system would keep the last block.
-    const uint64_t start = layout_.Start(range.first);
-    const uint64_t end = std::min(layout_.Start(range.end()), kMaxOffset);
-    Status punched = files_.image->PunchHole(start, end - start);
+    const uint64_t end = std::min(RoundUp(range.end(), unit_), kMaxOffset);
+    Status punched = files_.image->PunchHole(range.offset, end - range.offset);
     if (punched || !punched.error().IsUnsupported()) return punched;
-    return zeroer_.Zero(start, layout_.End(range.end()) - start, {.may_punch = false});
+    return zeroer_.Zero(range.offset, range.length, {.may_punch = false});
   }
 
   Status Missing(ClusterRange range, uint64_t& count) {
     count += range.count;
-    return repair_ == Repair::kAll ? FillRawBits(*files_.add_cow, range, true) : Status();
+    if (repair_ != Repair::kAll) return {};
+    return FillRawBits(*files_.add_cow, places_.clusters, range, true);
   }
 
-  Status Stray(ClusterRange range, CheckReport& report) {
+  Status Stray(const BitmapPlace& place, ClusterRange range, CheckReport& report) {
     report.stray_bits += range.count;
-    return repair_ == Repair::kAll ? FillRawBits(*files_.add_cow, range, false) : Status();
+    if (repair_ != Repair::kAll) return {};
+    return FillRawBits(*files_.add_cow, place, range, false);
   }
 
   const ImageFiles& files_;
@@ -204,9 +274,13 @@ class Checker {
   const Interrupted& interrupted_;
   const Layout layout_;
   Holes holes_;
+  const uint64_t unit_;  // what leaks or does not, in bytes
   LeakFinder leaks_;
   Zeroer zeroer_;
+  RawPlaces places_;
+  std::optional<RawBitmap> subclusters_;
   bool can_tell_ = false;
+  uint64_t next_to_leak_ = 0;  // clusters before this one are counted
 };
 
 // What went wrong once the files were open is part of the report.
@@ -222,7 +296,7 @@ CheckReport RunChecker(const ImageFiles& files, Repair repair, bool locked,
   }
   // A server may have begun meanwhile.
   report.leaks_unknown = report.leaks_unknown || in_use();
-  if (report.leaks_unknown) report.leaked_clusters = 0;
+  if (report.leaks_unknown) report.leaked_clusters = report.leaked_subclusters = 0;
   return report;
 }
 
@@ -236,13 +310,15 @@ bool IsAnother(FileSystem& file_system, const ImageSource& source, const ImageFi
   return own && named && !named->SameFile(*own);
 }
 
-// A bitmap without a one is that of an image which nobody has written to. Data
+// Bitmaps without a one are those of an image which nobody has written to. Data
 // under it is more likely another disk's than left over; so is that of another file
 // than the image file.
 Status CheckThatDataIsOwn(FileSystem& file_system, const ImageSource& source,
                           const ImageFiles& files, const Interrupted& interrupted) {
   if (files.header.all_allocated) return {};
-  ADDCOW_TRY_ASSIGN(const bool any, AnyRawBit(*files.add_cow));
+  ADDCOW_TRY_ASSIGN(const RawPlaces places,
+                    RawPlacesOf(*files.add_cow, files.header, files.layout()));
+  ADDCOW_TRY_ASSIGN(const bool any, AnyRawBit(*files.add_cow, places));
   const bool another = IsAnother(file_system, source, files);
   if (any && !another) return {};
   const CheckReport report = RunChecker(files, Repair::kNone, true, interrupted);
@@ -291,6 +367,7 @@ Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repa
   if (before.error) return before;
   if (before.interrupted) {
     before.fixed_leaks = std::exchange(before.leaked_clusters, 0);
+    before.leaked_subclusters = 0;
     if (repair == Repair::kAll) before.fixed_bits = std::exchange(before.missing_bits, 0);
     return before;
   }

@@ -6,7 +6,8 @@
 //
 //   corruption  ALL_ALLOCATED is set, but the bit of a cluster is 0
 //   leak        the image file has data under a 0 bit (old data, say, or an
-//               allocating write that a crash cut off)
+//               allocating write that a crash cut off); with SUBCLUSTERS, in an
+//               unallocated cluster under the 0 bit of a subcluster
 //
 // Storage that reads as zeroes is no leak: it was reserved by somebody, or the
 // file system has no holes, or took more than it was asked for.
@@ -15,7 +16,9 @@
 // disk are 0, the image file has grown since: no corruption.
 //
 // Neither changes what is read: the flag is honoured, and what is under a 0 bit
-// is ignored. So are bits past the last cluster, which are only counted.
+// is ignored. So are bits past the end of the disk, in either bitmap, which are only
+// counted; and the bits of subclusters in a cluster that is allocated, or with
+// ALL_ALLOCATED, which are not even that.
 
 #ifndef ADDCOW_COMMON_OPS_CHECK_H
 #define ADDCOW_COMMON_OPS_CHECK_H
@@ -37,15 +40,21 @@ enum class Repair { kNone, kLeaks, kAll };
 struct CheckReport {
   uint64_t total_clusters = 0;
   uint64_t allocated_clusters = 0;  // as the disk is read: all, with ALL_ALLOCATED
+  // Of the others: with subclusters in the image file.
+  uint64_t partial_clusters = 0;
+  bool subclusters = false;  // SUBCLUSTERS is set: leaks go by subclusters
 
   // What is wrong, after the repair if there was one.
-  uint64_t check_errors = 0;     // things that could not be checked
-  uint64_t missing_bits = 0;     // corruptions, one for each cluster
-  uint64_t leaked_clusters = 0;  // harm nothing, waste storage
+  uint64_t check_errors = 0;  // things that could not be checked
+  uint64_t missing_bits = 0;  // corruptions, one for each cluster
+  // Harm nothing, waste storage: clusters in which something leaks, and, where leaks go
+  // by them, the subclusters that do.
+  uint64_t leaked_clusters = 0;
+  uint64_t leaked_subclusters = 0;
   // Another program was writing, which can only be without locks: what it has
   // not flushed would look like leaks, so none were looked for.
   bool leaks_unknown = false;
-  // Not wrong: the format tells readers to ignore bits past the last cluster,
+  // Not wrong: the format tells readers to ignore bits past the end of the disk,
   // and writers to write 0. They would count if the image file grew.
   uint64_t stray_bits = 0;
   // Not wrong either: clusters at the end of the disk without a bit, though
@@ -77,13 +86,13 @@ struct CheckReport {
 // The backing file need not be there; one that is there must not be empty or shorter
 // than it was. Only a repair is interrupted.
 //
-// Where no cluster is allocated, or another image file is named than that of the
+// Where no bit is set, or another image file is named than that of the
 // header, which is there, data under a 0 bit may be another disk's: then it fails
 // rather than repair, unless `force`d to.
 Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repair repair,
                                const Interrupted& interrupted, bool force = false);
 
-// How many clusters of the open image file hold data under a 0 bit; 0 where that
+// In how many clusters the open image file holds data under a 0 bit; 0 where that
 // cannot be told. Who calls holds the locks.
 Result<uint64_t> LeakedClusters(const ImageFiles& files);
 

@@ -95,14 +95,15 @@ Result<Target> FindTarget(FileSystem& file_system, const CreateOptions& options)
   if (options.lock)
     ADDCOW_TRY(WithLockRemedy(
         LockInPlace(file_system, target.path, *target.existing, LockKind::kWrite), "--"));
-  ADDCOW_TRY_ASSIGN(const uint64_t allocated,
-                    CountAllocated(file_system, *target.existing, target.path, target.image));
-  if (allocated > 0 && !options.discard)
+  ADDCOW_TRY_ASSIGN(
+      const uint64_t clusters,
+      CountClustersWithData(file_system, *target.existing, target.path, target.image));
+  if (clusters > 0 && !options.discard)
     return Fail(Error::Because(
         EEXIST, path,
-        fmt::format("has {}, which would be lost (for other names: addcow rebase -u; to throw "
-                    "them away: --force --discard)",
-                    Counted(allocated, "allocated cluster"))));
+        fmt::format("has data in {}, which would be lost (for other names: addcow rebase -u; "
+                    "to throw it away: --force --discard)",
+                    Counted(clusters, "cluster"))));
   return target;
 }
 
@@ -263,8 +264,8 @@ Status WriteAddCow(File& file, const HeaderBytes& header, const Layout& layout,
   constexpr uint64_t kMostBits = 8 * 4 * kMiB;
   for (uint64_t first = 0; first < layout.clusters(); first += kMostBits) {
     ADDCOW_TRY(CheckInterrupted(options.interrupted, options.add_cow_path));
-    ADDCOW_TRY(
-        FillRawBits(file, {first, std::min(kMostBits, layout.clusters() - first)}, true));
+    ADDCOW_TRY(FillRawBits(file, layout.bitmap(),
+                           {first, std::min(kMostBits, layout.clusters() - first)}, true));
   }
   return {};
 }
@@ -277,7 +278,7 @@ Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& o
   Header header{.image = {options.image_name, std::string(kRawFormat)},
                 .backing = options.backing,
                 .all_allocated = !options.backing,
-                .optional_features = 0};
+                .no_subclusters = !options.subclusters};
   // Before anything is made: names that do not fit are the user's business.
   ADDCOW_TRY(SerializeHeader(header, options.add_cow_path));
   CreateResult result;

@@ -32,13 +32,15 @@ struct CreateOptions {
   // Of a new image file, in bytes, 1 .. 2^63 - 1; none: the backing file's.
   // An image file that is there has its own, which this must agree with.
   std::optional<uint64_t> size;
-  // Replace an add-cow file that is there, if nothing is allocated in it. Any
-  // other file is refused, unless it is empty.
+  // Replace an add-cow file that is there, if nothing is allocated in it, no subcluster
+  // either. Any other file is refused, unless it is empty.
   bool force = false;
-  // With force: also where clusters are allocated, whose data is lost then.
+  // With force: also where something is allocated, whose data is lost then.
   bool discard = false;
   // With a backing file: take an image file that holds data, which is ignored.
   bool reuse_image = false;
+  // False: who serves it must not add SUBCLUSTERS (NO_SUBCLUSTERS).
+  bool subclusters = true;
   Preallocation preallocation = Preallocation::kOff;
   // Called now and then while an image file is written in full. May be empty.
   std::function<void(uint64_t done, uint64_t total)> progress = {};

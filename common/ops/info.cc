@@ -13,16 +13,10 @@ namespace addcow {
 
 namespace {
 
-Result<uint64_t> CountAllocated(const ImageFiles& files, const Layout& layout) {
-  if (files.header.all_allocated) return layout.clusters();
-  uint64_t allocated = 0;
-  ADDCOW_TRY(
-      VisitRawBits(*files.add_cow, layout.bitmap_bytes(), [&](const ClusterRun& run) -> Status {
-        const uint64_t end = std::min(run.range.end(), layout.clusters());
-        if (run.allocated && end > run.range.first) allocated += end - run.range.first;
-        return {};
-      }));
-  return allocated;
+Result<BitCounts> CountAllocated(const ImageFiles& files, const Layout& layout) {
+  if (files.header.all_allocated) return BitCounts{.allocated_clusters = layout.clusters()};
+  ADDCOW_TRY_ASSIGN(const RawPlaces places, RawPlacesOf(*files.add_cow, files.header, layout));
+  return CountRawBits(*files.add_cow, places, layout);
 }
 
 // Why the image could not be served for its backing file's sake, or what its
@@ -54,7 +48,7 @@ Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source) {
   const Layout layout = files.layout();
   ADDCOW_TRY_ASSIGN(const FileInfo add_cow, files.add_cow->Info());
   ADDCOW_TRY_ASSIGN(const FileInfo image, files.image->Info());
-  ADDCOW_TRY_ASSIGN(const uint64_t allocated, CountAllocated(files, layout));
+  ADDCOW_TRY_ASSIGN(const BitCounts counts, CountAllocated(files, layout));
   return ImageInfo{.version = kVersion,  // the only one that can be opened
                    .header = files.header,
                    .image_path = files.image_path,
@@ -62,7 +56,9 @@ Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source) {
                    .virtual_size = files.virtual_size,
                    .actual_size = add_cow.allocated_bytes + image.allocated_bytes,
                    .total_clusters = layout.clusters(),
-                   .allocated_clusters = allocated,
+                   .allocated_clusters = counts.allocated_clusters,
+                   .partial_clusters = counts.partial_clusters,
+                   .allocated_subclusters = counts.subclusters,
                    .use = UseByOthers(files),
                    .notes = NotesOnBacking(file_system, source)};
 }

@@ -29,6 +29,10 @@ struct ImageInfo {
   // Of these, by the bits in the file: a server may have more that it has not
   // flushed. All, with ALL_ALLOCATED.
   uint64_t allocated_clusters = 0;
+  // Of clusters that are not allocated: those with subclusters in the image file, and
+  // these subclusters.
+  uint64_t partial_clusters = 0;
+  uint64_t allocated_subclusters = 0;
   // What other programs do with the add-cow file or the image file, by their
   // locks; none where files cannot be locked.
   std::optional<FileUse> use;

@@ -102,30 +102,49 @@ Result<Contents> ContentsOf(File& file, uint64_t size) {
   return contents;
 }
 
-Result<uint64_t> CountAllocated(FileSystem& file_system, File& add_cow, const std::string& path,
-                                std::optional<FileInfo>& image_info) {
+namespace {
+
+// Whether the subcluster bitmap lies where a disk of that size has it.
+Result<bool> HasPlaces(File& add_cow, const Header& header, const Layout& layout) {
+  if (!header.subclusters) return true;
+  const BitmapPlace place = layout.subcluster_bitmap();
+  ADDCOW_TRY_ASSIGN(const uint64_t size, add_cow.Size());
+  return size >= place.offset + place.bytes() &&
+         size <= place.offset + RoundUp(place.bytes(), kBitmapPadding);
+}
+
+}  // namespace
+
+Result<uint64_t> CountClustersWithData(FileSystem& file_system, File& add_cow,
+                                       const std::string& path,
+                                       std::optional<FileInfo>& image_info) {
   HeaderBytes bytes;
   ADDCOW_TRY_ASSIGN(const size_t count, add_cow.Read(bytes, 0));
   const auto header = ParseHeader(std::span(bytes).first(count), path);
-  uint64_t clusters = UINT64_MAX;
   if (header) {
     const auto image = file_system.Open(ResolveName(DirectoryOf(path), header->image.name),
                                         OpenMode::kReadOnly);
     if (image) {
       ADDCOW_TRY_ASSIGN(image_info, (*image)->Info());
       ADDCOW_TRY_ASSIGN(const uint64_t size, (*image)->Size());
-      clusters = size > 0 ? Layout(size, header->cluster_size()).clusters() : 0;
-      if (header->all_allocated) return clusters;
+      if (size == 0) return 0;
+      const Layout layout(size, header->cluster_size());
+      if (header->all_allocated) return layout.clusters();
+      ADDCOW_TRY_ASSIGN(const bool has_places, HasPlaces(add_cow, *header, layout));
+      if (has_places) {
+        ADDCOW_TRY_ASSIGN(const RawPlaces places, RawPlacesOf(add_cow, *header, layout));
+        ADDCOW_TRY_ASSIGN(const BitCounts counts, CountRawBits(add_cow, places, layout));
+        return counts.clusters_with_data();
+      }
     }
   }
-  uint64_t allocated = 0;
-  ADDCOW_TRY_ASSIGN(const uint64_t bitmap_bytes, RawBitmapBytes(add_cow));
-  ADDCOW_TRY(VisitRawBits(add_cow, bitmap_bytes, [&](const ClusterRun& run) -> Status {
-    const uint64_t end = std::min(run.range.end(), clusters);
-    if (run.allocated && end > run.range.first) allocated += end - run.range.first;
+  uint64_t bits = 0;
+  ADDCOW_TRY_ASSIGN(const BitmapPlace whole, WholeRawBitmap(add_cow));
+  ADDCOW_TRY(VisitRawBits(add_cow, whole, [&](const ClusterRun& run) -> Status {
+    if (run.allocated) bits += run.range.count;
     return {};
   }));
-  return allocated;
+  return bits;
 }
 
 Status CopyBitmap(File& from, File& to) {

@@ -52,10 +52,12 @@ enum class Contents { kZeroes, kData, kUnknown };
 Result<Contents> ContentsOf(File& file, uint64_t size);
 
 // How many clusters of the add-cow file `add_cow`, which lies at `path`, are
-// allocated: what would be lost with it. The header need not be sound. If its
-// image file is there, `image_info` gets what that is.
-Result<uint64_t> CountAllocated(FileSystem& file_system, File& add_cow, const std::string& path,
-                                std::optional<FileInfo>& image_info);
+// allocated or have a subcluster that is: what would be lost with it. The header need
+// not be sound: where the places of the bits cannot be told, it is at most so many, and
+// not 0. If its image file is there, `image_info` gets what that is.
+Result<uint64_t> CountClustersWithData(FileSystem& file_system, File& add_cow,
+                                       const std::string& path,
+                                       std::optional<FileInfo>& image_info);
 
 // Copies what comes after the header, holes as holes. Not synced.
 Status CopyBitmap(File& from, File& to);

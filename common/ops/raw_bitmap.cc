@@ -7,11 +7,8 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <vector>
 
 #include "common/base/little_endian.h"
-#include "common/base/zero_bytes.h"
-#include "common/io/holes.h"
 
 namespace addcow {
 
@@ -20,109 +17,160 @@ namespace {
 constexpr uint64_t kBufferSize = kMiB;
 constexpr uint64_t kWordBytes = sizeof(uint64_t);
 
-// Makes runs out of words.
-class RunBuilder {
- public:
-  explicit RunBuilder(const std::function<Status(const ClusterRun&)>& visit) : visit_(visit) {}
-
-  Status Add(bool set, uint64_t count) {
-    if (run_.range.count > 0 && run_.allocated != set) {
-      ADDCOW_TRY(visit_(run_));
-      run_.range = {run_.range.end(), 0};
+// Counts the bits of `clusters`, and those of `subclusters` that count.
+Result<BitCounts> Count(File& add_cow, const RawPlaces& places, const Layout& layout,
+                        ClusterRange clusters, ClusterRange subclusters) {
+  const uint64_t ratio = layout.cluster_size() / kSubclusterSize;
+  BitCounts counts;
+  RawBitmap first(add_cow, places.clusters);
+  for (uint64_t at = clusters.first; at < clusters.end();) {
+    ADDCOW_TRY_ASSIGN(const ClusterRun run, first.RunAt({at, clusters.end() - at}));
+    if (run.allocated) counts.allocated_clusters += run.range.count;
+    at = run.range.end();
+  }
+  RawBitmap second(add_cow, places.subclusters);
+  uint64_t counted = 0;  // clusters before this one are
+  for (uint64_t next = subclusters.first; next < subclusters.end();) {
+    ADDCOW_TRY_ASSIGN(const ClusterRun run, second.RunAt({next, subclusters.end() - next}));
+    uint64_t at = next;
+    next = run.range.end();
+    while (run.allocated && at < next) {
+      const uint64_t cluster = at / ratio;
+      ADDCOW_TRY_ASSIGN(const ClusterRun above,
+                        first.RunAt({cluster, DivideUp(next, ratio) - cluster}));
+      const uint64_t stop = std::min(above.range.end() * ratio, next);
+      if (!above.allocated) {
+        counts.subclusters += stop - at;
+        counts.partial_clusters += above.range.end() - std::max(cluster, counted);
+        counted = above.range.end();
+      }
+      at = stop;
     }
-    run_.allocated = set;
-    run_.range.count += count;
-    return {};
   }
-
-  Status AddWord(uint64_t word) {
-    for (int position = 0; position < 64;) {
-      const uint64_t rest = word >> position;
-      const bool set = (rest & 1) != 0;
-      const int count =
-          std::min(set ? std::countr_one(rest) : std::countr_zero(rest), 64 - position);
-      ADDCOW_TRY(Add(set, static_cast<uint64_t>(count)));
-      position += count;
-    }
-    return {};
-  }
-
-  Status Finish() { return run_.range.count > 0 ? visit_(run_) : Status(); }
-
- private:
-  const std::function<Status(const ClusterRun&)>& visit_;
-  ClusterRun run_;
-};
-
-// `bytes` has whole words.
-Status AddBytes(RunBuilder& builder, std::span<const std::byte> bytes) {
-  if (IsZero(bytes)) return builder.Add(false, 8 * bytes.size());
-  for (size_t i = 0; i < bytes.size(); i += kWordBytes) {
-    Le64 word;
-    std::memcpy(&word, bytes.data() + i, sizeof word);
-    ADDCOW_TRY(builder.AddWord(word));
-  }
-  return {};
+  return counts;
 }
 
 }  // namespace
 
-Result<uint64_t> RawBitmapBytes(File& add_cow) {
+Result<BitmapPlace> WholeRawBitmap(File& add_cow) {
   ADDCOW_TRY_ASSIGN(const uint64_t size, add_cow.Size());
   const uint64_t bytes = size > kBitmapOffset ? size - kBitmapOffset : 0;
-  return std::min(bytes, Layout(kMaxOffset, kClusterSize).padded_bitmap_bytes());
+  const BitmapPlace last = Layout(kMaxOffset, kClusterSize).subcluster_bitmap();
+  return BitmapPlace{kBitmapOffset,
+                     8 * std::min(bytes, last.offset - kBitmapOffset + last.bytes())};
 }
 
-Status VisitRawBits(File& add_cow, uint64_t bytes,
-                    const std::function<Status(const ClusterRun&)>& visit) {
-  RunBuilder builder(visit);
-  Holes holes(add_cow);
-  ADDCOW_TRY(holes.Settle(add_cow));
-  std::vector<std::byte> buffer(
-      static_cast<size_t>(std::min(kBufferSize, RoundUp(bytes, kWordBytes))));
-  for (uint64_t position = 0; position < bytes;) {
-    ADDCOW_TRY_ASSIGN(const uint64_t data, holes.FindData(kBitmapOffset + position));
-    // Whole words: the one in which the data begins is read from its start.
-    const uint64_t skip =
-        RoundDown(std::min(data - kBitmapOffset, bytes) - position, kWordBytes);
-    if (skip > 0) ADDCOW_TRY(builder.Add(false, 8 * skip));
-    position += skip;
-    if (data - kBitmapOffset >= bytes) {
-      // What is left is less than a word, and a hole.
-      if (position < bytes) ADDCOW_TRY(builder.Add(false, 8 * (bytes - position)));
-      break;
-    }
-    const auto count = static_cast<size_t>(std::min<uint64_t>(buffer.size(), bytes - position));
-    ADDCOW_TRY(add_cow.ReadExactly(std::span(buffer).first(count), kBitmapOffset + position));
-    const size_t whole = count - count % kWordBytes;
-    ADDCOW_TRY(AddBytes(builder, std::span(buffer).first(whole)));
-    for (size_t i = whole; i < count; i++)
-      for (unsigned bit = 0; bit < 8; bit++)
-        ADDCOW_TRY(builder.Add((buffer[i] >> bit & std::byte{1}) != std::byte{0}, 1));
-    position += count;
+Result<RawPlaces> RawPlacesOf(File& add_cow, const Header& header, const Layout& layout) {
+  RawPlaces places;
+  ADDCOW_TRY_ASSIGN(places.clusters, WholeRawBitmap(add_cow));
+  if (!header.subclusters) return places;
+  const uint64_t bits = places.clusters.bits;
+  places.clusters.bits = std::min(bits, 8 * layout.padded_bitmap_bytes());
+  if (header.all_allocated) return places;
+  places.subclusters = layout.subcluster_bitmap();
+  places.subclusters.bits = std::min(bits - places.clusters.bits,
+                                     8 * RoundUp(places.subclusters.bytes(), kBitmapPadding));
+  return places;
+}
+
+Result<ClusterRun> RawBitmap::RunAt(ClusterRange range) {
+  ADDCOW_TRY(Look(range.first / 8));
+  ClusterRun run{.allocated = RunEnd(range.first, false) == range.first,
+                 .range = {range.first, 0}};
+  for (uint64_t at = range.first; at < range.end();) {
+    ADDCOW_TRY(Look(at / 8));
+    const uint64_t stop = std::min(RunEnd(at, run.allocated), range.end());
+    run.range.count += stop - at;
+    at = stop;
+    if (at < 8 * end_) break;
   }
-  return builder.Finish();
+  return run;
 }
 
-Result<bool> AnyRawBit(File& add_cow) {
-  ADDCOW_TRY_ASSIGN(const uint64_t bytes, RawBitmapBytes(add_cow));
-  bool any = false;
-  ADDCOW_TRY(VisitRawBits(add_cow, bytes, [&](const ClusterRun& run) -> Status {
-    any = any || run.allocated;
+// Has the byte in what is known.
+Status RawBitmap::Look(uint64_t byte) {
+  if (byte >= start_ && byte < end_) return {};
+  if (!settled_) ADDCOW_TRY(holes_.Settle(file_));
+  settled_ = true;
+  const uint64_t bytes = place_.bytes();
+  start_ = end_ = RoundDown(byte, kWordBytes);
+  ADDCOW_TRY_ASSIGN(const uint64_t data, holes_.FindData(place_.offset + start_));
+  // Whole words: the one in which the data begins is read from its start.
+  const uint64_t first = data - place_.offset;
+  const uint64_t hole_end = first >= bytes ? bytes : RoundDown(first, kWordBytes);
+  hole_ = hole_end > start_;
+  if (hole_) {
+    end_ = hole_end;
     return {};
-  }));
-  return any;
+  }
+  ADDCOW_TRY_ASSIGN(const uint64_t hole, holes_.FindHole(data));
+  // It may not move on where the file was truncated underneath.
+  const uint64_t data_end = RoundUp(std::max(hole, data + 1) - place_.offset, kWordBytes);
+  const uint64_t end = std::min({data_end, bytes, start_ + kBufferSize});
+  buffer_.assign(static_cast<size_t>(RoundUp(end - start_, kWordBytes)), std::byte{0});
+  ADDCOW_TRY(file_.ReadExactly(std::span(buffer_).first(static_cast<size_t>(end - start_)),
+                               place_.offset + start_));
+  end_ = end;
+  return {};
 }
 
-Status FillRawBits(File& add_cow, ClusterRange range, bool value) {
+// Of what is known: where the bits from `bit` on that are `set` end.
+uint64_t RawBitmap::RunEnd(uint64_t bit, bool set) const {
+  const uint64_t end = 8 * end_;
+  if (hole_) return set ? bit : end;
+  while (bit < end) {
+    Le64 bytes;
+    std::memcpy(&bytes, buffer_.data() + (bit / 64 * kWordBytes - start_), sizeof bytes);
+    const uint64_t other = (set ? ~uint64_t{bytes} : uint64_t{bytes}) >> (bit % 64);
+    if (other != 0) return std::min(bit + static_cast<uint64_t>(std::countr_zero(other)), end);
+    bit = RoundDown(bit, 64) + 64;
+  }
+  return end;
+}
+
+Status VisitRawBits(File& add_cow, const BitmapPlace& place,
+                    const std::function<Status(const ClusterRun&)>& visit) {
+  RawBitmap bitmap(add_cow, place);
+  for (uint64_t at = 0; at < place.bits;) {
+    ADDCOW_TRY_ASSIGN(const ClusterRun run, bitmap.RunAt({at, place.bits - at}));
+    ADDCOW_TRY(visit(run));
+    at = run.range.end();
+  }
+  return {};
+}
+
+Result<BitCounts> CountRawBits(File& add_cow, const RawPlaces& places, const Layout& layout) {
+  return Count(add_cow, places, layout, {0, std::min(layout.clusters(), places.clusters.bits)},
+               {0, std::min(layout.subcluster_bitmap().bits, places.subclusters.bits)});
+}
+
+Result<BitCounts> CountStrayBits(File& add_cow, const RawPlaces& places, const Layout& layout) {
+  const auto past = [](uint64_t inside, const BitmapPlace& place) {
+    const uint64_t first = std::min(inside, place.bits);
+    return ClusterRange{first, place.bits - first};
+  };
+  return Count(add_cow, places, layout, past(layout.clusters(), places.clusters),
+               past(layout.subcluster_bitmap().bits, places.subclusters));
+}
+
+Result<bool> AnyRawBit(File& add_cow, const RawPlaces& places) {
+  for (const BitmapPlace& place : {places.clusters, places.subclusters}) {
+    if (place.bits == 0) continue;
+    ADDCOW_TRY_ASSIGN(const ClusterRun run, RawBitmap(add_cow, place).RunAt({0, place.bits}));
+    if (run.allocated || run.range.count < place.bits) return true;
+  }
+  return false;
+}
+
+Status FillRawBits(File& add_cow, const BitmapPlace& place, ClusterRange range, bool value) {
   const auto fill_in_byte = [&](uint64_t index, uint64_t first, uint64_t end) -> Status {
     std::byte byte;
-    ADDCOW_TRY(add_cow.ReadExactly(std::span(&byte, 1), kBitmapOffset + index));
+    ADDCOW_TRY(add_cow.ReadExactly(std::span(&byte, 1), place.offset + index));
     for (uint64_t bit = first; bit < end; bit++) {
       const std::byte mask = std::byte{1} << bit;
       byte = value ? byte | mask : byte & ~mask;
     }
-    return add_cow.Write(std::span(&byte, 1), kBitmapOffset + index);
+    return add_cow.Write(std::span(&byte, 1), place.offset + index);
   };
   const uint64_t first_byte = range.first / 8;
   const uint64_t last_byte = range.end() / 8;
@@ -140,7 +188,7 @@ Status FillRawBits(File& add_cow, ClusterRange range, bool value) {
   while (position < last_byte) {
     const auto count =
         static_cast<size_t>(std::min<uint64_t>(buffer.size(), last_byte - position));
-    ADDCOW_TRY(add_cow.Write(std::span(buffer).first(count), kBitmapOffset + position));
+    ADDCOW_TRY(add_cow.Write(std::span(buffer).first(count), place.offset + position));
     position += count;
   }
   return range.end() % 8 != 0 ? fill_in_byte(last_byte, 0, range.end() % 8) : Status();

@@ -30,7 +30,9 @@ namespace {
 Status CheckStrangeData(const ImageFiles& files, bool moved, RebaseResult& result) {
   ADDCOW_TRY_ASSIGN(const uint64_t strange, LeakedClusters(files));
   if (strange == 0) return {};
-  ADDCOW_TRY_ASSIGN(const bool any, AnyRawBit(*files.add_cow));
+  ADDCOW_TRY_ASSIGN(const RawPlaces places,
+                    RawPlacesOf(*files.add_cow, files.header, files.layout()));
+  ADDCOW_TRY_ASSIGN(const bool any, AnyRawBit(*files.add_cow, places));
   const auto error = [&](const std::string& what) {
     return Error::Because(EINVAL, files.image_path,
                           fmt::format("holds data in {} where nothing is allocated{}",
@@ -38,7 +40,7 @@ Status CheckStrangeData(const ImageFiles& files, bool moved, RebaseResult& resul
   };
   if (!any)
     return Fail(
-        error(": perhaps another disk's, which would be overwritten (no cluster of this disk "
+        error(": perhaps another disk's, which would be overwritten (nothing of this disk "
               "is allocated, so an empty file of its size will do)"));
   if (!moved)
     return Fail(error(fmt::format(
@@ -69,20 +71,16 @@ Status CheckNewImage(FileSystem& file_system, const RebaseOptions& options,
                       files.virtual_size, old_path, old_size)));
     }
   }
-  const uint64_t clusters = files.layout().clusters();
-  ADDCOW_TRY_ASSIGN(const uint64_t bytes, RawBitmapBytes(*files.add_cow));
-  uint64_t past_end = 0;
-  ADDCOW_TRY(VisitRawBits(*files.add_cow, bytes, [&](const ClusterRun& run) -> Status {
-    const uint64_t first = std::max(run.range.first, clusters);
-    if (run.allocated && run.range.end() > first) past_end += run.range.end() - first;
-    return {};
-  }));
-  if (past_end == 0) return CheckStrangeData(files, true, result);
+  const Layout layout = files.layout();
+  ADDCOW_TRY_ASSIGN(const RawPlaces places, RawPlacesOf(*files.add_cow, files.header, layout));
+  ADDCOW_TRY_ASSIGN(const BitCounts past_end, CountStrayBits(*files.add_cow, places, layout));
+  if (past_end.clusters_with_data() == 0) return CheckStrangeData(files, true, result);
   return Fail(Error::Because(
       EINVAL, files.image_path,
-      fmt::format("has {} bytes, so {} would be cut off (if the old file was no longer, these "
-                  "are stray bits: addcow check -r all --image={} {} clears them)",
-                  files.virtual_size, Counted(past_end, "allocated cluster"),
+      fmt::format("has {} bytes, so data in {} would be cut off (if the old file was no "
+                  "longer, these are stray bits: addcow check -r all --image={} {} clears "
+                  "them)",
+                  files.virtual_size, Counted(past_end.clusters_with_data(), "cluster"),
                   ShellWord(files.image_path), ShellWord(files.add_cow_path))));
 }
 

@@ -114,7 +114,7 @@ addcow check ./'-odd name.add-cow'
 # The longest name that the file system allows.
 longest="$(printf 'n%.0s' $(seq "$(getconf NAME_MAX .)"))"
 addcow create -q -i longest.raw -s 1M "$longest"
-fails 1 '16 allocated clusters, which would be lost' -i longest.raw --force "$longest"
+fails 1 'data in 16 clusters, which would be lost' -i longest.raw --force "$longest"
 addcow create -q -i longest.raw --force --discard "$longest"
 addcow check "$longest"
 fails 1 'name' -i longest.raw "${longest}n"

@@ -110,9 +110,9 @@ TEST_F(CreateTest, ForceRefusesToThrowAllocatedClustersAway) {
   }
   CreateOptions options = Options();
   options.force = true;
-  ExpectRefused(options, "has 2 allocated clusters, which would be lost");
+  ExpectRefused(options, "has data in 2 clusters, which would be lost");
   options.image_name = "other.raw";
-  ExpectRefused(options, "has 2 allocated clusters, which would be lost");
+  ExpectRefused(options, "has data in 2 clusters, which would be lost");
   // Its own image file's data may go with them.
   options.image_name = "disk.raw";
   options.discard = true;
@@ -127,9 +127,9 @@ TEST_F(CreateTest, ForceCountsAllClustersOfADiskThatIsAllAllocated) {
   ASSERT_OK(CreateImage(fake_, Options(false)));
   CreateOptions options = Options(false);
   options.force = true;
-  ExpectRefused(options, "has 4 allocated clusters");
+  ExpectRefused(options, "has data in 4 clusters");
   ASSERT_TRUE(fake_.Find(kAddCowPath)->PunchHole(kBitmapOffset, 1));  // the flag counts
-  ExpectRefused(options, "has 4 allocated clusters");
+  ExpectRefused(options, "has data in 4 clusters");
 }
 
 TEST_F(CreateTest, ForceCountsBitsAlsoWhereTheRestIsBroken) {
@@ -140,7 +140,7 @@ TEST_F(CreateTest, ForceCountsBitsAlsoWhereTheRestIsBroken) {
   options.add_cow_path = "/vm2/x.add-cow";
   options.image_name = "new.raw";
   options.force = true;
-  ExpectRefused(options, "has 2 allocated clusters");
+  ExpectRefused(options, "has data in 2 clusters");
 }
 
 // What a crash on the last rung of durable_create leaves.

@@ -147,7 +147,7 @@ TEST_F(RebaseTest, RefusesWhatCannotBeTheImageFile) {
   // Without the old one, what is allocated must fit.
   ASSERT_OK(fake_.Remove(kImagePath));
   ExpectRefused(Rebase({}, "short.raw"),
-                "has 262144 bytes, so 1 allocated cluster would be cut off");
+                "has 262144 bytes, so data in 1 cluster would be cut off");
 }
 
 // It may be another disk's file, which the next write would destroy.
