@@ -68,6 +68,7 @@ unit_sources = \
 	tests/unit/ops_create_test.cc \
 	tests/unit/ops_interrupted_test.cc \
 	tests/unit/ops_rebase_test.cc \
+	tests/unit/ops_subclusters_test.cc \
 	tests/unit/ops_test.cc \
 	tests/unit/posix_file_test.cc \
 	tests/unit/range_locks_test.cc \
