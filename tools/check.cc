@@ -38,11 +38,11 @@ constexpr const char* kUsage =
 
 constexpr const char* kFooter =
     "Looks for what breaks the format, and for leaks: data that the image file has\n"
-    "where it is not allocated, which wastes space and harms nothing. The backing\n"
+    "where nothing is allocated, which wastes space and harms nothing. The backing\n"
     "file need not be there.\n\n"
     "  -r leaks   give leaked storage back (punches holes into the image file)\n"
     "  -r all     and mend the bitmap: set the bits that ALL_ALLOCATED promises,\n"
-    "             clear those past the last cluster\n"
+    "             clear those past the end of the disk\n"
     "  --force    repair also where the image file may be another disk's: it holds\n"
     "             data, but nothing is allocated; or --image names another file than\n"
     "             the header, whose file is there\n\n"
@@ -66,12 +66,15 @@ void PrintReportJson(const Arguments& arguments, const CheckReport& report) {
     json["leaks-unknown"] = true;
   else
     json["leaks"] = report.leaked_clusters;
+  if (report.subclusters && !report.leaks_unknown)
+    json["leaked-subclusters"] = report.leaked_subclusters;
   if (!arguments.repair.empty()) {
     json["corruptions-fixed"] = report.fixed_bits;
     json["leaks-fixed"] = report.fixed_leaks;
   }
   json["total-clusters"] = report.total_clusters;
   json["allocated-clusters"] = report.allocated_clusters;
+  json["partial-clusters"] = report.partial_clusters;
   PrintJson(json);
 }
 
@@ -84,8 +87,9 @@ void PrintReport(const CheckReport& report) {
         "Double checking the fixed image now...\n",
         report.fixed_leaks, report.fixed_bits);
   if (report.stray_bits > 0)
-    Print("note: {} bits past the last cluster are 1; they are ignored, -r all clears them\n",
-          report.stray_bits);
+    Print(
+        "note: {} bits past the end of the disk are 1; they are ignored, -r all clears them\n",
+        report.stray_bits);
   if (report.grown_clusters > 0)
     Print(
         "note: the image file has grown: ALL_ALLOCATED is set, and the bits of the last {}\n"
@@ -98,9 +102,12 @@ void PrintReport(const CheckReport& report) {
         report.corruptions());
   if (report.leaked_clusters > 0)
     Print(
-        "\n{} leaked clusters were found on the image.\n"
+        "\n{} leaked clusters were found on the image{}.\n"
         "This means waste of disk space, but no harm to data.\n",
-        report.leaked_clusters);
+        report.leaked_clusters,
+        report.subclusters ? fmt::format(" ({} subclusters of {} bytes)",
+                                         report.leaked_subclusters, kSubclusterSize)
+                           : "");
   if (report.leaks_unknown)
     Print(
         "The image is in use by a program that may write to it. Whether it has leaks\n"
@@ -110,9 +117,12 @@ void PrintReport(const CheckReport& report) {
   if (report.corruptions() + report.leaked_clusters + report.check_errors == 0)
     Print("No errors were found on the image.\n");
   if (report.total_clusters > 0)
-    Print("{}/{} = {:.2f}% allocated\n", report.allocated_clusters, report.total_clusters,
+    Print("{}/{} = {:.2f}% allocated{}\n", report.allocated_clusters, report.total_clusters,
           100 * static_cast<double>(report.allocated_clusters) /
-              static_cast<double>(report.total_clusters));
+              static_cast<double>(report.total_clusters),
+          report.partial_clusters > 0
+              ? fmt::format(", {} more in part", report.partial_clusters)
+              : "");
 }
 
 int ExitStatus(const CheckReport& report) {

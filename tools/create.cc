@@ -28,6 +28,7 @@ struct Arguments {
   bool force = false;
   bool discard = false;
   bool reuse_image = false;
+  std::string subclusters = "on";
   bool lock = true;
   bool progress = false;
   bool quiet = false;
@@ -37,8 +38,8 @@ struct Arguments {
 constexpr const char* kUsage =
     "[-b BACKING -F FORMAT] -i IMAGE [-s SIZE]\n"
     "           [--preallocation=off|falloc|full] [--reuse-image]\n"
-    "           [--force [--discard]] [-p] [-q] [--lock=on|off]\n"
-    "           [--wait[=SECONDS]] X.add-cow";
+    "           [--force [--discard]] [--subclusters=on|off] [-p] [-q]\n"
+    "           [--lock=on|off] [--wait[=SECONDS]] X.add-cow";
 
 constexpr const char* kFooter =
     "The image file is made, sparse, if it does not exist; one that exists is taken\n"
@@ -72,6 +73,7 @@ int RunCreate(const CLI::App& app, const Arguments& arguments) {
                         .force = arguments.force,
                         .discard = arguments.discard,
                         .reuse_image = arguments.reuse_image,
+                        .subclusters = arguments.subclusters == "on",
                         .lock = arguments.lock};
   if (arguments.preallocation == "falloc") options.preallocation = Preallocation::kFalloc;
   if (arguments.preallocation == "full") options.preallocation = Preallocation::kFull;
@@ -135,7 +137,12 @@ Verb AddCreate(CLI::App& tool) {
   app->add_flag("--force", arguments->force,
                 "Replace X.add-cow if it is an add-cow file and\nnothing is allocated");
   app->add_flag("--discard", arguments->discard,
-                "With --force: also where clusters are allocated;\ntheir data is lost");
+                "With --force: also where something is allocated;\nits data is lost");
+  add("--subclusters", arguments->subclusters,
+      "Let servers note small writes by 4 KiB, for which\nolder readers refuse the file "
+      "(default: on)",
+      "on|off")
+      ->check(CLI::IsMember({"on", "off"}));
   AddLockOption(*app, arguments->lock);
   arguments->wait.AddOption(*app);
   app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");

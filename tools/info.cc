@@ -60,6 +60,15 @@ std::vector<std::string> FeatureNames(const Header& header) {
   if (header.features() & kFeatureBackingFile) names.emplace_back("backing-file");
   if (header.features() & kFeatureImageFile) names.emplace_back("image-file");
   if (header.features() & kFeatureAllAllocated) names.emplace_back("all-allocated");
+  if (header.features() & kFeatureSubclusters) names.emplace_back("subclusters");
+  return names;
+}
+
+// Those that this program knows.
+std::vector<std::string> OptionalFeatureNames(const Header& header) {
+  std::vector<std::string> names;
+  if (header.backing_identity) names.emplace_back("backing-identity");
+  if (header.no_subclusters) names.emplace_back("no-subclusters");
   return names;
 }
 
@@ -74,7 +83,10 @@ void PrintInfoJson(const std::string& file, const ImageInfo& info) {
                {"cluster-size", header.cluster_size()},
                {"total-clusters", info.total_clusters},
                {"allocated-clusters", info.allocated_clusters},
+               {"partial-clusters", info.partial_clusters},
+               {"allocated-subclusters", info.allocated_subclusters},
                {"in-use", WordsOf(info.use).json}});
+  if (header.subclusters) json["subcluster-size"] = kSubclusterSize;
   if (header.backing) {
     AddName(json, "backing-filename", header.backing->name);
     AddName(json, "full-backing-filename", info.backing_path);
@@ -94,6 +106,7 @@ void PrintInfoJson(const std::string& file, const ImageInfo& info) {
   }
   json["all-allocated"] = header.all_allocated;
   json["features"] = FeatureNames(header);
+  json["optional-features"] = OptionalFeatureNames(header);
   PrintJson(json);
 }
 
@@ -121,6 +134,9 @@ void PrintInfo(const std::string& file, const ImageInfo& info) {
         info.total_clusters,
         100 * static_cast<double>(info.allocated_clusters) /
             static_cast<double>(info.total_clusters));
+  if (header.subclusters)
+    Print("allocated in part: {} clusters ({} subclusters of {} bytes)\n",
+          info.partial_clusters, info.allocated_subclusters, kSubclusterSize);
   Print("in use: {}\n", WordsOf(info.use).human);
   if (header.backing) {
     Print("backing file: {}\n", NameAndPath(header.backing->name, info.backing_path));
@@ -133,6 +149,8 @@ void PrintInfo(const std::string& file, const ImageInfo& info) {
   if (header.backing_identity) PrintIdentity(*header.backing_identity);
   Print("    all allocated: {}\n", header.all_allocated);
   Print("    features: {}\n", fmt::join(FeatureNames(header), " "));
+  if (const auto names = OptionalFeatureNames(header); !names.empty())
+    Print("    optional features: {}\n", fmt::join(names, " "));
 }
 
 int RunInfo(const Arguments& arguments) {

@@ -22,16 +22,20 @@
 namespace addcow {
 
 struct FlattenResult {
-  uint64_t copied = 0;       // bytes of the clusters that were not allocated
+  // Bytes of the clusters that were not allocated; whole, also of those that were in
+  // the image file in part.
+  uint64_t copied = 0;
   std::string image_path;    // the file that is now the whole disk
   std::string backing_path;  // empty without a backing file
 };
 
 // Called now and then, at the beginning and at the end, with the bytes of
-// unallocated clusters that are done, and of all there were at the beginning.
+// unallocated clusters that are done, and of all there were at the beginning, counted
+// as above.
 using FlattenProgress = std::function<void(uint64_t done, uint64_t total)>;
 
-// All is durable, and ALL_ALLOCATED set, when it returns. Where the files may
+// All is durable, and ALL_ALLOCATED set, when it returns: a plain file of version 1,
+// without SUBCLUSTERS. Where the files may
 // not be written it fails before anything is read. On failure what was copied
 // is kept as far as possible, and the error says how far it came. With
 // kErrInterrupted all that `progress` was told of is durable.

@@ -34,12 +34,12 @@ check x.add-cow || fail "not sound after the repair"
 printf '\004' | dd of=x.add-cow bs=1 seek=$((4096 + 1)) conv=notrunc status=none
 before="$(sha x.add-cow)"
 addcow check x.add-cow >words
-grep -q 'past the last cluster' words || fail "no word of the bit: $(cat words)"
+grep -q 'past the end of the disk' words || fail "no word of the bit: $(cat words)"
 check -r leaks x.add-cow
 expect_equal "$before" "$(sha x.add-cow)" "-r leaks wrote the bitmap"
 check -r all x.add-cow
 addcow check x.add-cow >words
-if grep -q 'past the last cluster' words; then fail "-r all left the bit"; fi
+if grep -q 'past the end of the disk' words; then fail "-r all left the bit"; fi
 
 # Corrupt: ALL_ALLOCATED, but a bit is 0. The flag is what readers go by.
 printf '\007' | dd of=x.add-cow bs=1 seek=28 conv=notrunc status=none
