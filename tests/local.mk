@@ -72,6 +72,7 @@ shell_tests = \
 	tests/shell/test-tool-flatten.sh \
 	tests/shell/test-tool-info-map.sh \
 	tests/shell/test-tool-rebase.sh \
+	tests/shell/test-tool-subclusters.sh \
 	tests/shell/test-tool-usage.sh \
 	tests/shell/test-trim.sh \
 	tests/shell/test-truncated-files.sh \
