@@ -12,6 +12,7 @@
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
 #include "tests/support/test_image.h"
+#include "tests/support/with_subclusters.h"
 
 namespace addcow {
 namespace {
@@ -63,6 +64,12 @@ const Variant kVariants[] = {
      Options("disk.raw", {}, false)},
     {"ReplaceWithANewImage", PutAll, Options("other.raw", kBase, true)},
     {"ReplaceKeepingTheImage", PutAll, Options("disk.raw", kBase, true)},
+    {"ReplaceSubclusters",
+     [](FakeFileSystem& files) {
+       PutAll(files);
+       AddSubclusters(files, {0, 33});
+     },
+     Options("disk.raw", kBase, true)},
 };
 
 using CreateCase = std::tuple<Variant, Sweep>;

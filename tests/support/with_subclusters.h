@@ -53,7 +53,8 @@ inline void AddSubclusters(FakeFileSystem& files, const std::vector<uint64_t>& s
   for (const uint64_t subcluster : subclusters) {
     SetRawBit(files, place, subcluster);
     if (disk == nullptr) continue;
-    const uint64_t start = subcluster * kSubclusterSize;
+    // One past the end of the disk counts for nothing.
+    const uint64_t start = std::min<uint64_t>(subcluster * kSubclusterSize, disk->size());
     const uint64_t count = std::min<uint64_t>(kSubclusterSize, disk->size() - start);
     std::ranges::copy(files.Find(kImagePath)->Bytes(start, count),
                       disk->begin() + static_cast<std::ptrdiff_t>(start));
