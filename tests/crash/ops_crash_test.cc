@@ -13,6 +13,7 @@
 #include "tests/support/crash_disk.h"
 #include "tests/support/expect.h"
 #include "tests/support/test_image.h"
+#include "tests/support/with_subclusters.h"
 
 namespace addcow {
 namespace {
@@ -21,10 +22,11 @@ class OpsCrash : public testing::Test {
  protected:
   OpsCrash() { files_.MakeDirectory(kDirectory); }
 
-  void MakeImage(const ImageSpec& spec) {
+  void MakeImage(const ImageSpec& spec, const std::vector<uint64_t>& subclusters = {}) {
     auto contents = MakeTestImage(files_, kDirectory, spec);
     ASSERT_OK(contents);
     contents_ = std::move(*contents);
+    if (!subclusters.empty()) AddSubclusters(files_, subclusters, &contents_);
   }
 
   // Runs `verb` on files_ and calls `check(files, returned)` for what crashes
@@ -195,6 +197,68 @@ TEST_F(OpsCrash, RepairOfLeaksChangesNothingThatIsRead) {
         EXPECT_EQ(report.fixed_leaks, 3u);
       },
       [&](FakeFileSystem& files, bool) { ExpectReads(files, contents_); });
+}
+
+TEST_F(OpsCrash, RepairOfSubclustersLeaksChangesNothingThatIsRead) {
+  MakeImage({.size = 4 * kC - 100, .backing_size = 3 * kC + 50, .allocated = {1}},
+            {0, 2, 3, 30, 47, 63});
+  // Past the end of the disk: it is cleared.
+  SetRawBit(files_, TestLayout(files_).subcluster_bitmap(), 64);
+  Run(
+      [](FileSystem& disk) {
+        ASSERT_OK_AND_ASSIGN(const CheckReport report,
+                             CheckImage(disk, kAddCowPath, Repair::kAll));
+        EXPECT_EQ(report.fixed_leaks, 3u);
+        EXPECT_EQ(report.stray_bits, 0u);
+      },
+      [&](FakeFileSystem& files, bool returned) {
+        ExpectReads(files, contents_);
+        if (!returned) return;
+        ASSERT_OK_AND_ASSIGN(const CheckReport report,
+                             CheckImage(files, kAddCowPath, Repair::kNone));
+        EXPECT_EQ(report.leaked_clusters + report.stray_bits, 0u);
+        EXPECT_EQ(report.partial_clusters, 3u);
+      });
+}
+
+TEST_F(OpsCrash, RebaseOfSubclustersKeepsTheDisk) {
+  MakeImage({.size = 5 * kC - 100, .backing_size = 3 * kC + 50, .allocated = {1, 4}},
+            {0, 2, 3, 30, 47, 63});
+  files_.PutName("/vm/copy.img", files_.Find(kBackingPath));
+  files_.PutName("/vm/copy.raw", files_.Find(kImagePath));
+  Run(
+      [&](FileSystem& disk) {
+        EXPECT_OK(RebaseUnsafely(disk, {.add_cow_path = kAddCowPath,
+                                        .backing = NamedFile{"copy.img", "raw"},
+                                        .image_name = "copy.raw"}));
+      },
+      [&](FakeFileSystem& files, bool returned) {
+        EXPECT_TRUE(HeaderOf(files).subclusters);
+        if (returned) {
+          EXPECT_EQ(HeaderOf(files).image.name, "copy.raw");
+        }
+        ExpectReads(files, contents_);
+      });
+}
+
+// Two levels of bits go, and the feature.
+TEST_F(OpsCrash, FlattenOfSubclustersChangesNothingThatIsRead) {
+  MakeImage({.size = 4 * kC - 100, .backing_size = 3 * kC + 50, .allocated = {1}},
+            {0, 2, 3, 47, 63});
+  Run(
+      [](FileSystem& disk) {
+        EXPECT_OK(FlattenImage(
+            disk, kAddCowPath, [](LogLevel, const std::string&) {}, [](uint64_t, uint64_t) {}));
+      },
+      [&](FakeFileSystem& files, bool returned) {
+        if (returned) {
+          EXPECT_TRUE(HeaderOf(files).all_allocated);
+          EXPECT_FALSE(HeaderOf(files).subclusters);
+          ASSERT_OK(files.Remove(kBackingPath));
+          EXPECT_EQ(Difference(files.Find(kImagePath)->Bytes(0, 4 * kC - 100), contents_), "");
+        }
+        ExpectReads(files, contents_);
+      });
 }
 
 TEST_F(OpsCrash, RepairOfMissingBitsChangesNothingThatIsRead) {
