@@ -20,6 +20,18 @@ printf '\007' | dd of=bits/x.add-cow bs=1 seek=28 conv=notrunc status=none
 nbdkit -r -U - addcow img/x.add-cow --run 'nbdcopy "$uri" img.want'
 cp bits/disk.raw bits.want
 
+# Of the bytes that are there. A failed ftruncate may leave room for a second bitmap
+# that is used no more, as a hole at the end.
+sum_of_files() {
+    local file
+    for file in vm/*; do
+        case "$file" in
+        *.add-cow) od -Ad -tx1 "$file" | sed '$d' ;;
+        *) cat "$file" ;;
+        esac
+    done | sha256sum
+}
+
 run=0 step="${ADDCOW_SWEEP_STEP:-1}"
 # sweep FROM CALL ERRNO AT-SUFFIX VERB [OPTION...]: in a copy of FROM.
 sweep() {
@@ -30,7 +42,7 @@ sweep() {
     status=0
     addcow "$@" "$scratch/vm/x.add-cow" >want.stdout 2>want.stderr || status=$?
     local want_status=$status want_files
-    want_files="$(cat vm/* | sha256sum)"
+    want_files="$(sum_of_files)"
     for ((at = 1; ; at += step)); do
         restore
         fault "$call" "$at$suffix" "$error" /vm
@@ -39,7 +51,7 @@ sweep() {
         no_fault
         run=$((run + 1))
         if [ "$status" -eq "$want_status" ] && cmp -s stdout want.stdout; then
-            expect_equal "$want_files" "$(cat vm/* | sha256sum)" "files after success ($what, $at)"
+            expect_equal "$want_files" "$(sum_of_files)" "files after success ($what, $at)"
         else
             expect_equal 1 "$status" "exit status ($what, $at: $(cat fault.hits stderr))"
             expect_equal 1 "$(wc -l <stderr)" "lines of message ($what, $at: $(cat fault.hits stderr))"
@@ -50,7 +62,7 @@ sweep() {
                 status=0
                 addcow "$@" "$scratch/vm/x.add-cow" >/dev/null 2>stderr || status=$?
                 expect_equal "$want_status" "$status" "run again ($what, $at: $(cat stderr))"
-                expect_equal "$want_files" "$(cat vm/* | sha256sum)" "files after another run ($what, $at)"
+                expect_equal "$want_files" "$(sum_of_files)" "files after another run ($what, $at)"
             else
                 expect_equal "$(ls none)" "$(ls vm)" "what is left behind ($what, $at: $(cat fault.hits))"
             fi

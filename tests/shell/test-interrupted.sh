@@ -60,8 +60,8 @@ had="$(allocated)"
 : >how_far
 stops 2 flatten
 # What it says is what is there: some runs had copied nothing, others 16 MiB.
-grep -q "^$had .* 0 B of 23.9 MiB are copied" how_far || fail "$(cat how_far)"
-grep -q "^2[0-9][0-9] .* 16 MiB of 23.9 MiB are copied" how_far || fail "$(cat how_far)"
+grep -q "^$had .* 0 B of 24 MiB are copied" how_far || fail "$(cat how_far)"
+grep -q "^2[0-9][0-9] .* 16 MiB of 24 MiB are copied" how_far || fail "$(cat how_far)"
 stops 15 flatten -p
 
 : >how_far
