@@ -31,19 +31,7 @@ std::vector<std::string> NotesOnBacking(FileSystem& file_system, ImageSource sou
   return {files.error().Message()};
 }
 
-}  // namespace
-
-std::optional<FileUse> UseByOthers(const ImageFiles& files) {
-  const auto add_cow = files.add_cow->UseByOthers();
-  const auto image = files.image->UseByOthers();
-  if (!add_cow || !image) return std::nullopt;
-  return std::max(*add_cow, *image);
-}
-
-Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source) {
-  source.mode = OpenMode::kReadOnly;
-  source.want_backing = false;
-  source.access.lock = false;
+Result<ImageInfo> GetInfoNow(FileSystem& file_system, const ImageSource& source) {
   ADDCOW_TRY_ASSIGN(const ImageFiles files, OpenImageFiles(file_system, source));
   const Layout layout = files.layout();
   ADDCOW_TRY_ASSIGN(const FileInfo add_cow, files.add_cow->Info());
@@ -61,6 +49,27 @@ Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source) {
                    .allocated_subclusters = counts.subclusters,
                    .use = UseByOthers(files),
                    .notes = NotesOnBacking(file_system, source)};
+}
+
+}  // namespace
+
+std::optional<FileUse> UseByOthers(const ImageFiles& files) {
+  const auto add_cow = files.add_cow->UseByOthers();
+  const auto image = files.image->UseByOthers();
+  if (!add_cow || !image) return std::nullopt;
+  return std::max(*add_cow, *image);
+}
+
+Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source) {
+  source.mode = OpenMode::kReadOnly;
+  source.want_backing = false;
+  source.access.lock = false;
+  auto info = GetInfoNow(file_system, source);
+  // A server that stops cuts off a subcluster bitmap that is used no more: what was
+  // read of the header before does not go together with what is there now.
+  if (!info && (info.error().code() == kErrCorrupt || info.error().code() == EIO))
+    return GetInfoNow(file_system, source);
+  return info;
 }
 
 }  // namespace addcow

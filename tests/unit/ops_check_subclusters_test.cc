@@ -19,6 +19,38 @@ namespace {
 
 constexpr uint64_t kS = kSubclusterSize;
 
+TEST(RawBitmap, RunsAreThoseOfTheBits) {
+  Random random(TestSeed());
+  for (int round = 0; round < 200; round++) {
+    const uint64_t bytes = 1 + random.Below(3 * 4096);
+    const BitmapPlace place{kBitmapOffset + 4096 * random.Below(3), 8 * bytes};
+    auto inode = std::make_shared<FakeInode>();
+    ASSERT_TRUE(inode->Truncate(place.offset + bytes).has_value());
+    FakeFile file("f", inode);
+    std::vector<bool> bits(8 * bytes);
+    for (uint64_t fill = random.Below(20); fill > 0; fill--) {
+      const uint64_t first = random.Below(bits.size());
+      const uint64_t count = random.Below(bits.size() - first + 1);
+      const bool value = random.Below(3) != 0;
+      ASSERT_OK(FillRawBits(file, place, {first, count}, value));
+      for (uint64_t bit = first; bit < first + count; bit++) bits[bit] = value;
+    }
+    uint64_t position = 0;
+    std::optional<bool> last;
+    ASSERT_OK(VisitRawBits(file, place, [&](const ClusterRun& run) -> Status {
+      EXPECT_EQ(run.range.first, position);
+      EXPECT_NE(last, run.allocated);
+      EXPECT_GT(run.range.count, 0u);
+      for (; position < run.range.end() && position < bits.size(); position++)
+        if (bits[position] != run.allocated) ADD_FAILURE() << "bit " << position;
+      last = run.allocated;
+      return {};
+    }));
+    EXPECT_EQ(position, bits.size());
+    EXPECT_EQ(inode->size(), place.offset + bytes);
+  }
+}
+
 class CheckSubclusters : public testing::Test {
  protected:
   CheckSubclusters() { fake_.MakeDirectory(kDirectory); }

@@ -1,54 +1,20 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// common/ops: check and the raw bitmap. What check says of what is on the
-// disk, that it writes only what it was told to, and that no repair, failed
-// ones included, changes what is read.
+// common/ops: check. What it says of what is on the disk, that it writes only what it
+// was told to, and that no repair, failed ones included, changes what is read. With
+// subclusters: ops_check_subclusters_test.cc.
 
 #include <gtest/gtest.h>
 
 #include "common/ops/check.h"
-#include "common/ops/raw_bitmap.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
 #include "tests/support/fault_file.h"
 #include "tests/support/operation_log.h"
-#include "tests/support/random.h"
 #include "tests/support/test_image.h"
 
 namespace addcow {
 namespace {
-
-TEST(RawBitmap, RunsAreThoseOfTheBits) {
-  Random random(TestSeed());
-  for (int round = 0; round < 200; round++) {
-    const uint64_t bytes = 1 + random.Below(3 * 4096);
-    const BitmapPlace place{kBitmapOffset + 4096 * random.Below(3), 8 * bytes};
-    auto inode = std::make_shared<FakeInode>();
-    ASSERT_TRUE(inode->Truncate(place.offset + bytes).has_value());
-    FakeFile file("f", inode);
-    std::vector<bool> bits(8 * bytes);
-    for (uint64_t fill = random.Below(20); fill > 0; fill--) {
-      const uint64_t first = random.Below(bits.size());
-      const uint64_t count = random.Below(bits.size() - first + 1);
-      const bool value = random.Below(3) != 0;
-      ASSERT_OK(FillRawBits(file, place, {first, count}, value));
-      for (uint64_t bit = first; bit < first + count; bit++) bits[bit] = value;
-    }
-    uint64_t position = 0;
-    std::optional<bool> last;
-    ASSERT_OK(VisitRawBits(file, place, [&](const ClusterRun& run) -> Status {
-      EXPECT_EQ(run.range.first, position);
-      EXPECT_NE(last, run.allocated);
-      EXPECT_GT(run.range.count, 0u);
-      for (; position < run.range.end() && position < bits.size(); position++)
-        if (bits[position] != run.allocated) ADD_FAILURE() << "bit " << position;
-      last = run.allocated;
-      return {};
-    }));
-    EXPECT_EQ(position, bits.size());
-    EXPECT_EQ(inode->size(), place.offset + bytes);
-  }
-}
 
 class CheckTest : public testing::Test {
  protected:

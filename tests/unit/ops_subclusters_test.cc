@@ -128,6 +128,42 @@ TEST_F(OpsSubclusters, InfoCountsWhatCounts) {
   EXPECT_EQ(plain.partial_clusters + plain.allocated_subclusters, 0u);
 }
 
+// Drops the subcluster bitmap before one operation on the add-cow file, as a server that
+// stops does.
+class StoppingServer final : public Interceptor {
+ public:
+  StoppingServer(FakeFileSystem& files, uint64_t at) : files_(files), at_(at) {}
+  Verdict Before(const Operation& operation) override {
+    if (operation.path != kAddCowPath || ++count_ != at_) return {};
+    Header header = TestHeader(files_);
+    header.subclusters = false;
+    WriteTestHeader(files_, header);
+    EXPECT_TRUE(files_.Find(kAddCowPath)->Truncate(kBitmapOffset + kBitmapPadding));
+    return {};
+  }
+  bool stopped() const { return count_ >= at_; }
+
+ private:
+  FakeFileSystem& files_;
+  const uint64_t at_;
+  uint64_t count_ = 0;
+};
+
+TEST_F(OpsSubclusters, InfoDoesNotMindAServerThatStops) {
+  for (uint64_t at = 1;; at++) {
+    Make({.size = 3 * kC, .garbage = false, .allocated = {1}}, {16, 17});
+    StoppingServer server(fake_, at);
+    ForwardingFileSystem seam(fake_, server);
+    ASSERT_OK_AND_ASSIGN(const ImageInfo info, GetInfo(seam, kAddCowPath));
+    EXPECT_EQ(info.allocated_clusters, 1u);
+    EXPECT_EQ(info.partial_clusters, 0u);
+    if (!server.stopped()) {
+      EXPECT_GT(at, 10u);
+      break;
+    }
+  }
+}
+
 TEST_F(OpsSubclusters, MapIsBySubclusters) {
   Make({.size = 3 * kC, .backing_size = 2 * kC, .allocated = {1}}, {1, 2, 15, 16, 40});
   std::vector<std::pair<ByteRange, int>> map;
