@@ -51,6 +51,24 @@ TEST(RawBitmap, RunsAreThoseOfTheBits) {
   }
 }
 
+TEST(RawBitmap, CanBeReadInAnyOrder) {
+  const BitmapPlace place{kBitmapOffset, 8 * 4 * kMiB};
+  auto inode = std::make_shared<FakeInode>();
+  ASSERT_TRUE(inode->Truncate(place.offset + place.bytes()));
+  FakeFile file("f", inode);
+  ASSERT_OK(FillRawBits(file, place, {5, 2}, true));
+  ASSERT_OK(FillRawBits(file, place, {8 * 3 * kMiB + 9, 1}, true));
+  RawBitmap bitmap(file, place);
+  for (int round = 0; round < 2; round++) {
+    ASSERT_OK_AND_ASSIGN(const ClusterRun late, bitmap.RunAt({8 * 3 * kMiB + 9, 9}));
+    EXPECT_TRUE(late.allocated && late.range.count == 1);
+    ASSERT_OK_AND_ASSIGN(const ClusterRun early, bitmap.RunAt({5, 9}));
+    EXPECT_TRUE(early.allocated && early.range.count == 2);
+    ASSERT_OK_AND_ASSIGN(const ClusterRun hole, bitmap.RunAt({7, place.bits - 7}));
+    EXPECT_TRUE(!hole.allocated && hole.range.end() == 8 * 3 * kMiB + 9);
+  }
+}
+
 class CheckSubclusters : public testing::Test {
  protected:
   CheckSubclusters() { fake_.MakeDirectory(kDirectory); }
