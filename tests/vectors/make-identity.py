@@ -9,16 +9,11 @@ that is a part of what is noted.
 """
 
 import hashlib
-import io
-import json
-import lzma
-import pathlib
 import struct
-import tarfile
+import sys
 
-TOP = pathlib.Path(__file__).resolve().parent
-CLUSTER = 65536
-SECONDS, NANOSECONDS = 1_000_000_000, 123_456_789  # 2001-09-09 01:46:40 UTC
+sys.dont_write_bytecode = True  # a directory here is an image
+from golden import *
 
 
 def pattern(seed, count):
@@ -36,43 +31,15 @@ def record(version, fields, size=0, seconds=0, nanoseconds=0, tail=b""):
     return (head + bytes(64) + tail).ljust(256, b"\0")
 
 
-def add_cow(identity, bits, optional=1 << 16):
-    names = {"b.img": 1000, "disk.raw": 2000}
-    header = bytearray(4096)
-    header[:48] = struct.pack(
-        "<8sIIIIIQQI", b"ADD_COW\xff", 1, names["b.img"], 5, names["disk.raw"], 8,
-        0b011, optional, 1)
-    header[48:51] = header[64:67] = b"raw"
-    for name, at in names.items():
-        header[at:at + len(name)] = name.encode()
-    header[3840:] = identity
-    return bytes(header) + bits.ljust(CLUSTER, b"\0")
-
-
-def archive(files):
-    raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo("./" + name)
-            info.size = len(content)
-            info.mode = 0o644
-            info.pax_headers = {"mtime": f"{SECONDS}.{NANOSECONDS:09}"}
-            tar.addfile(info, io.BytesIO(content))
-    return lzma.compress(raw.getvalue(), preset=6)
-
-
 def make(directory, identity, shown):
     base = pattern("base", 3 * CLUSTER + 700)
     image = pattern("image", 4 * CLUSTER)
     disk = bytearray(base.ljust(4 * CLUSTER, b"\0"))
     disk[CLUSTER:2 * CLUSTER] = image[CLUSTER:2 * CLUSTER]  # cluster 1 is allocated
-    path = TOP / directory
-    path.mkdir(exist_ok=True)
-    (path / "disk.tar.xz").write_bytes(archive(
-        {"b.img": base, "disk.raw": image, "x.add-cow": add_cow(identity, b"\x02")}))
-    expect = {"valid": True, "virtual_size": 4 * CLUSTER, "allocated": [[1, 1]],
-              "sha256": hashlib.sha256(disk).hexdigest(), "backing_identity": shown}
-    (path / "expect.json").write_text(json.dumps(expect, indent=1) + "\n")
+    page = header(BACKING_FILE | IMAGE_FILE, 1 << 16)
+    page[3840:] = identity
+    put(directory, {"b.img": base, "disk.raw": image, "x.add-cow": page + padded(b"\x02")},
+        valid(disk, [[1, 1]], backing_identity=shown))
 
 
 SIZE = 3 * CLUSTER + 700
