@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Golden images: the valid ones are served byte for byte and shown as they
-# are, the invalid ones are refused by the plugin and by every verb.
+# are, also after a server has written to a copy; the invalid ones are refused by the
+# plugin and by every verb.
 
 . "$(dirname "$0")/../functions.sh"
-requires jq nbdcopy
+requires jq nbdcopy nbdsh
+
+# served IMAGE: the SHA-256 of what a client reads.
+served() {
+    # shellcheck disable=SC2016  # nbdkit's variable
+    nbdkit -r -U - addcow "$1" --run 'nbdcopy "$uri" - | sha256sum' | cut -d ' ' -f 1
+}
 
 valid=0 invalid=0
 for directory in "$srcdir"/tests/vectors/*/; do
@@ -16,8 +23,7 @@ for directory in "$srcdir"/tests/vectors/*/; do
     before="$(cat "$name"/* | sha256sum)"
     if [ "$(jq .valid "$expect")" = true ]; then
         valid=$((valid + 1))
-        served="$(nbdkit -r -U - addcow "$image" --run 'nbdcopy "$uri" - | sha256sum')"
-        expect_equal "$(jq -r .sha256 "$expect")" "${served%% *}" "$name: what is served"
+        expect_equal "$(jq -r .sha256 "$expect")" "$(served "$image")" "$name: what is served"
         expect_equal "$(jq .virtual_size "$expect")" \
             "$(addcow info --output=json "$image" | jq '."virtual-size"')" "$name: size"
         # What is noted of the backing file, and that it is as noted: a word of it is
@@ -30,18 +36,32 @@ for directory in "$srcdir"/tests/vectors/*/; do
             fail "$name: no note: $(cat stderr)" ;;
         identity*) [ ! -s stderr ] || fail "$name: $(cat stderr)" ;;
         esac
+        expect_equal "$(jq -c '.partial // [0, 0]' "$expect")" \
+            "$(addcow info --output=json "$image" |
+                jq -c '[."partial-clusters", ."allocated-subclusters"]')" \
+            "$name: partial clusters, and subclusters of these"
         # 3: some have old bytes under a 0 bit, which is what a leak is.
         status=0
         addcow check "$image" >stdout 2>stderr || status=$?
         case "$status" in 0 | 3) ;; *) fail "$name: check gave $status: $(cat stdout stderr)" ;; esac
-        # Runs of allocated clusters, in bytes; in the map they have depth 0.
-        want="$(jq -c '.virtual_size as $size | [.allocated[]
-            | [.[0] * 65536, ([.[1] * 65536, $size - .[0] * 65536] | min)]]' "$expect")"
+        # What the image file has, in bytes; in the map it has depth 0. Runs of clusters,
+        # or of subclusters where it is more than these.
+        want="$(jq -c '.virtual_size as $size | (if .in_image then 4096 else 65536 end) as $unit
+            | [(.in_image // .allocated)[]
+            | [.[0] * $unit, ([.[1] * $unit, $size - .[0] * $unit] | min)]]' "$expect")"
         got="$(addcow map --output=json "$image" | jq -c '
             reduce (.[] | select(.depth == 0 and .present)) as $x ([];
                 if length > 0 and (.[-1] | .[0] + .[1]) == $x.start
                 then .[-1][1] += $x.length else . + [[$x.start, $x.length]] end)')"
-        expect_equal "$want" "$got" "$name: allocated clusters"
+        expect_equal "$want" "$got" "$name: what is allocated"
+        # A server that writes what is there already changes nothing for the next one.
+        cp -rp "$name" written
+        # shellcheck disable=SC2016
+        nbdkit -U - addcow written/x.add-cow \
+            --run 'nbdsh -u "$uri" -c "h.pwrite(h.pread(8192, 70000), 70000); h.flush()"'
+        expect_equal "$(jq -r .sha256 "$expect")" "$(served written/x.add-cow)" \
+            "$name: what is served after a write"
+        rm -r written
     else
         invalid=$((invalid + 1))
         field="$(jq -r .field "$expect")"
