@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // What a disk must read after writes and zeroes: what the rules made of its
-// files at the beginning (DiskByTheRules), and the clusters changed since. So
-// it can be of any size.
+// files at the beginning (DiskByTheRules), and the subclusters changed since. So
+// it can be of any size, and what a crash may take back it forgets by itself.
 
 #ifndef ADDCOW_FUZZ_DISK_MODEL_H
 #define ADDCOW_FUZZ_DISK_MODEL_H
@@ -23,43 +23,43 @@ class DiskModel {
   explicit DiskModel(DiskByTheRules start) : start_(std::move(start)) {}
 
   const DiskByTheRules& start() const { return start_; }
+  // By the number of the subcluster.
   const std::map<uint64_t, std::vector<std::byte>>& changed() const { return changed_; }
 
   std::vector<std::byte> Bytes(uint64_t offset, uint64_t length) const {
     std::vector<std::byte> bytes(length);
-    for (std::span<std::byte> rest = bytes; !rest.empty();) {
-      const uint64_t cluster = offset / kCluster;
-      const auto part =
-          rest.first(std::min<size_t>(rest.size(), start_.EndOf(cluster) - offset));
-      if (const auto found = changed_.find(cluster); found != changed_.end())
-        std::memcpy(part.data(), found->second.data() + offset % kCluster, part.size());
-      else
-        start_.Read(part, offset);
-      offset += part.size();
-      rest = rest.subspan(part.size());
+    start_.Read(bytes, offset);
+    for (auto found = changed_.lower_bound(offset / kSubcluster);
+         found != changed_.end() && found->first * kSubcluster < offset + length; ++found) {
+      const uint64_t start = found->first * kSubcluster;
+      const uint64_t from = std::max(start, offset);
+      const uint64_t to = std::min(start + found->second.size(), offset + length);
+      if (from < to)
+        std::memcpy(bytes.data() + (from - offset), found->second.data() + (from - start),
+                    to - from);
     }
     return bytes;
   }
 
   void Write(uint64_t offset, std::span<const std::byte> data) {
     while (!data.empty()) {
-      const uint64_t cluster = offset / kCluster;
-      const size_t part = std::min<size_t>(data.size(), start_.EndOf(cluster) - offset);
-      auto& bytes = Changed(cluster);
-      std::memcpy(bytes.data() + offset % kCluster, data.data(), part);
+      const size_t part = std::min<size_t>(data.size(), kSubcluster - offset % kSubcluster);
+      auto& bytes = Changed(offset / kSubcluster);
+      std::memcpy(bytes.data() + offset % kSubcluster, data.data(), part);
       offset += part;
       data = data.subspan(part);
     }
   }
 
-  // The cluster reads again what it did at the beginning.
-  void Forget(uint64_t cluster) { changed_.erase(cluster); }
+  // The subcluster reads again what it did at the beginning.
+  void Forget(uint64_t subcluster) { changed_.erase(subcluster); }
 
  private:
-  std::vector<std::byte>& Changed(uint64_t cluster) {
-    auto& bytes = changed_[cluster];
+  std::vector<std::byte>& Changed(uint64_t subcluster) {
+    auto& bytes = changed_[subcluster];
+    const uint64_t start = subcluster * kSubcluster;
     if (bytes.empty())
-      bytes = start_.Bytes(cluster * kCluster, start_.EndOf(cluster) - cluster * kCluster);
+      bytes = start_.Bytes(start, std::min(kSubcluster, start_.size() - start));
     return bytes;
   }
 

@@ -17,6 +17,7 @@ namespace {
 
 constexpr uint64_t kSmallDisk = 32;  // clusters
 constexpr size_t kLargestSample = 96;
+constexpr size_t kMostByBits = 32;  // of each bitmap
 
 // Names start from the add-cow file's own folder, which is /vm for all.
 std::shared_ptr<FakeInode> FindNamed(const FakeFileSystem& files, const std::string& name) {
@@ -60,22 +61,32 @@ std::optional<DiskByTheRules> DiskByTheRules::Read(const FakeFileSystem& files,
     disk.backing_ = backing->Clone();
   }
   if (add_cow->size() < kHeaderBytes + (disk.clusters() + 7) / 8) return std::nullopt;
+  if (header->subclusters && !header->all_allocated) {
+    const uint64_t place = SubclusterPlace(disk.size());
+    const uint64_t bytes = (disk.subclusters() + 7) / 8;
+    const uint64_t padded = (bytes + kBitmapUnit - 1) / kBitmapUnit * kBitmapUnit;
+    if (add_cow->size() < place + bytes || add_cow->size() > place + padded)
+      return std::nullopt;
+  }
   // A guest may write there what it likes.
-  if (!disk.IsAllocated(0) && IsAddCow(*image)) return std::nullopt;
+  if (!disk.IsInImage(0) && IsAddCow(*image)) return std::nullopt;
   return disk;
 }
 
-bool DiskByTheRules::BitIsSet(uint64_t cluster) const {
+bool DiskByTheRules::Bit(uint64_t place, uint64_t number) const {
   std::byte byte{0};
-  (void)add_cow_->Read(std::span(&byte, 1), kHeaderBytes + cluster / 8);
-  return (static_cast<unsigned>(byte) >> (cluster % 8) & 1) != 0;
+  (void)add_cow_->Read(std::span(&byte, 1), place + number / 8);
+  return (static_cast<unsigned>(byte) >> (number % 8) & 1) != 0;
 }
 
 void DiskByTheRules::Read(std::span<std::byte> buffer, uint64_t offset) const {
   while (!buffer.empty()) {
     const uint64_t cluster = offset / kCluster;
-    const auto part = buffer.first(std::min<size_t>(buffer.size(), EndOf(cluster) - offset));
-    const FakeInode* file = IsAllocated(cluster) ? image_.get() : backing_.get();
+    const bool partly = header_.subclusters && !IsAllocated(cluster);
+    const uint64_t unit = partly ? kSubcluster : kCluster;
+    const auto part = buffer.first(std::min<size_t>(buffer.size(), unit - offset % unit));
+    const bool in_image = IsInImage(offset / kSubcluster);
+    const FakeInode* file = in_image ? image_.get() : backing_.get();
     // Zeroes past the end of the backing file.
     const size_t there = file != nullptr ? file->Read(part, offset).value_or(0) : 0;
     std::memset(part.data() + there, 0, part.size() - there);
@@ -102,17 +113,17 @@ std::vector<uint64_t> DiskByTheRules::Sample() const {
       return add(start / kCluster) && add((stop - 1) / kCluster);
     });
   size_t bits = 0;
-  ForEachData(*add_cow_, [&](uint64_t start, uint64_t stop) {
-    for (uint64_t i = std::max(start, kHeaderBytes); i < stop; i++)
-      for (uint64_t bit = 0; bit < 8; bit++) {
-        const uint64_t cluster = (i - kHeaderBytes) * 8 + bit;
-        if (cluster >= end || bits >= 32) return false;
-        if (!BitIsSet(cluster)) continue;
-        sample.insert(cluster);
-        bits++;
-      }
-    return true;
-  });
+  const auto add_of_bits = [&](uint64_t place, uint64_t stop, uint64_t in_cluster) {
+    ForEachBit(place, stop, [&](uint64_t number) {
+      if (number / in_cluster >= end || bits >= kMostByBits) return false;
+      if (sample.insert(number / in_cluster).second) bits++;
+      return true;
+    });
+    bits = 0;
+  };
+  add_of_bits(kHeaderBytes, BitmapEnd(), 1);
+  if (header_.subclusters)
+    add_of_bits(SubclusterPlace(size_), UINT64_MAX, kCluster / kSubcluster);
   return {sample.begin(), sample.end()};
 }
 
@@ -126,37 +137,86 @@ bool DiskByTheRules::OthersAreSame(const FakeFileSystem& before,
          });
 }
 
-uint64_t DiskByTheRules::CountBits(uint64_t first, uint64_t end) const {
-  uint64_t count = 0;
+void DiskByTheRules::ForEachBit(uint64_t place, uint64_t end,
+                                const std::function<bool(uint64_t)>& use) const {
   ForEachData(*add_cow_, [&](uint64_t start, uint64_t stop) {
-    start = std::max(start, kHeaderBytes);
+    start = std::max(start, place);
+    stop = std::min(stop, end);
     const auto bytes = add_cow_->Bytes(start, stop > start ? stop - start : 0);
     for (uint64_t i = 0; i < bytes.size(); i++)
-      for (uint64_t bit = 0; bytes[i] != std::byte{0} && bit < 8; bit++) {
-        const uint64_t cluster = (start - kHeaderBytes + i) * 8 + bit;
-        const bool set = (static_cast<unsigned>(bytes[i]) >> bit & 1) != 0;
-        if (set && cluster >= first && cluster < end) count++;
-      }
+      for (uint64_t bit = 0; bytes[i] != std::byte{0} && bit < 8; bit++)
+        if ((static_cast<unsigned>(bytes[i]) >> bit & 1) != 0 &&
+            !use((start - place + i) * 8 + bit))
+          return false;
+    return true;
+  });
+}
+
+uint64_t DiskByTheRules::CountBits(uint64_t first, uint64_t end) const {
+  uint64_t count = 0;
+  ForEachBit(kHeaderBytes, BitmapEnd(), [&](uint64_t number) {
+    if (number >= first && number < end) count++;
     return true;
   });
   return count;
 }
 
-uint64_t DiskByTheRules::StrayBits() const { return CountBits(clusters(), UINT64_MAX); }
+uint64_t DiskByTheRules::CountSubclusterBits(uint64_t first, uint64_t end) const {
+  uint64_t count = 0;
+  if (!header_.subclusters) return 0;
+  ForEachBit(SubclusterPlace(size_), UINT64_MAX, [&](uint64_t number) {
+    if (number >= first && number < end) count++;
+    return true;
+  });
+  return count;
+}
 
-uint64_t DiskByTheRules::LeakedClusters() const {
+// With ALL_ALLOCATED the second bitmap does not exist.
+uint64_t DiskByTheRules::StrayBits() const {
+  const uint64_t stray = CountBits(clusters(), UINT64_MAX);
+  return header_.all_allocated ? stray : stray + CountSubclusterBits(subclusters(), UINT64_MAX);
+}
+
+DiskByTheRules::Parts DiskByTheRules::CountPartial() const {
+  Parts partial;
+  if (!header_.subclusters) return partial;
+  uint64_t next = 0;  // cluster that is not counted
+  ForEachBit(SubclusterPlace(size_), UINT64_MAX, [&](uint64_t number) {
+    const uint64_t cluster = number / (kCluster / kSubcluster);
+    if (number >= subclusters()) return false;
+    if (IsAllocated(cluster)) return true;
+    partial.subclusters++;
+    if (cluster >= next) partial.clusters++;
+    next = cluster + 1;
+    return true;
+  });
+  return partial;
+}
+
+bool DiskByTheRules::AnySubclusterBit() const {
+  bool any = false;
+  ForEachBit(SubclusterPlace(size_), UINT64_MAX, [&](uint64_t) { return !(any = true); });
+  return any;
+}
+
+DiskByTheRules::Parts DiskByTheRules::CountLeaks() const {
   std::set<uint64_t> leaked;
   ForEachData(*image_, [&](uint64_t start, uint64_t stop) {
-    for (uint64_t cluster = start / kCluster; cluster * kCluster < stop; cluster++) {
-      const uint64_t first = std::max(start, cluster * kCluster);
-      const auto bytes = image_->Bytes(first, std::min(stop, EndOf(cluster)) - first);
+    while (start < stop) {
+      const uint64_t subcluster = start / kSubcluster;
+      const uint64_t end = std::min({stop, size_, (subcluster + 1) * kSubcluster});
+      const auto bytes = image_->Bytes(start, end - start);
       const bool zero =
           std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte{0}; });
-      if (!IsAllocated(cluster) && !zero) leaked.insert(cluster);
+      if (!zero && !IsInImage(subcluster)) leaked.insert(subcluster);
+      start = end;
     }
     return true;
   });
-  return leaked.size();
+  std::set<uint64_t> clusters;
+  for (const uint64_t subcluster : leaked)
+    clusters.insert(subcluster / (kCluster / kSubcluster));
+  return {leaked.size(), clusters.size()};
 }
 
 }  // namespace addcow::fuzz

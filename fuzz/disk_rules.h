@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // What docs/format.md makes of the files on a FakeFileSystem: whether they
-// must be refused, which cluster is allocated, and what the disk reads. It
+// must be refused, what is allocated, and what the disk reads. It
 // looks at the files' bytes only and shares no code with the engine, whose
 // judge it is.
 
 #ifndef ADDCOW_FUZZ_DISK_RULES_H
 #define ADDCOW_FUZZ_DISK_RULES_H
 
+#include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -19,8 +21,6 @@
 #include "tests/support/fake_file_system.h"
 
 namespace addcow::fuzz {
-
-inline constexpr uint64_t kCluster = 65536;
 
 // The files are as they were when it was made: it has clones of them.
 class DiskByTheRules {
@@ -39,9 +39,19 @@ class DiskByTheRules {
   uint64_t clusters() const { return size_ / kCluster + (size_ % kCluster != 0 ? 1 : 0); }
   uint64_t backing_size() const { return backing_ ? backing_->size() : 0; }
 
-  bool BitIsSet(uint64_t cluster) const;
+  uint64_t subclusters() const {
+    return size_ / kSubcluster + (size_ % kSubcluster != 0 ? 1 : 0);
+  }
+
+  bool BitIsSet(uint64_t cluster) const { return Bit(kHeaderBytes, cluster); }
+  bool SubclusterBitIsSet(uint64_t subcluster) const {
+    return header_.subclusters && Bit(SubclusterPlace(size_), subcluster);
+  }
   bool IsAllocated(uint64_t cluster) const {
     return header_.all_allocated || BitIsSet(cluster);
+  }
+  bool IsInImage(uint64_t subcluster) const {
+    return IsAllocated(subcluster / (kCluster / kSubcluster)) || SubclusterBitIsSet(subcluster);
   }
   // What the disk reads.
   void Read(std::span<std::byte> buffer, uint64_t offset) const;
@@ -53,22 +63,41 @@ class DiskByTheRules {
   uint64_t EndOf(uint64_t cluster) const { return std::min(size_, (cluster + 1) * kCluster); }
 
   // Clusters worth a look: all of a small disk; else those at both ends,
-  // some with storage, and some whose bits are set.
+  // some with storage, and some with bits of either kind that are set.
   std::vector<uint64_t> Sample() const;
 
   // Whether `now` differs from `before` in the add-cow and image files at most.
   bool OthersAreSame(const FakeFileSystem& before, const FakeFileSystem& now) const;
 
-  // Bits by counting them one by one. For disks and files of moderate size.
+  // By looking at each bit, of clusters and of subclusters. For files of moderate size.
   uint64_t CountBits(uint64_t first, uint64_t end) const;
-  uint64_t StrayBits() const;
-  // Clusters with data in the image file under a 0 bit.
-  uint64_t LeakedClusters() const;
+  uint64_t CountSubclusterBits(uint64_t first, uint64_t end) const;
+  uint64_t StrayBits() const;  // of both
+  // Whether a bit is 1 where the subcluster bitmap lies or would lie.
+  bool AnySubclusterBit() const;
+  // So many subclusters, and in how many clusters they lie.
+  struct Parts {
+    uint64_t subclusters = 0;
+    uint64_t clusters = 0;
+  };
+  // That are allocated, but their clusters are not.
+  Parts CountPartial() const;
+  bool AnyPartial() const { return CountPartial().clusters > 0; }
+  // Of which the image file has data that is not the disk's.
+  Parts CountLeaks() const;
 
   const FakeInode& add_cow() const { return *add_cow_; }
   const FakeInode& image() const { return *image_; }
 
  private:
+  bool Bit(uint64_t place, uint64_t number) const;
+  // Calls `use(number)` for each bit that is set of those in the bytes from `place` to
+  // `end`, until it returns false.
+  void ForEachBit(uint64_t place, uint64_t end, const std::function<bool(uint64_t)>& use) const;
+  uint64_t BitmapEnd() const {
+    return header_.subclusters ? SubclusterPlace(size_) : UINT64_MAX;
+  }
+
   HeaderFields header_;
   uint64_t size_ = 0;
   std::shared_ptr<FakeInode> add_cow_;

@@ -70,11 +70,13 @@ std::optional<HeaderFields> ReadByTheRules(std::span<const std::byte> file) {
 
   const uint64_t features = Number(file, 28, 8);
   const bool backing_flag = (features & 1) != 0;
-  if (features >> 3 != 0) return std::nullopt;   // unknown bits
-  if ((features & 2) == 0) return std::nullopt;  // IMAGE_FILE
+  if ((features & ~uint64_t{0x10007}) != 0) return std::nullopt;  // unknown bits
+  if ((features & 2) == 0) return std::nullopt;                   // IMAGE_FILE
 
   HeaderFields fields;
   fields.all_allocated = (features & 4) != 0;
+  fields.subclusters = (features & 0x10000) != 0;
+  fields.no_subclusters = (Number(file, 36, 8) >> 17 & 1) != 0;
   fields.optional_features = Number(file, 36, 8) & ~(uint64_t{3} << 16);
 
   const uint64_t image_offset = Number(file, 20, 4);

@@ -18,13 +18,25 @@ namespace addcow::fuzz {
 // What comes before the bitmap.
 inline constexpr uint64_t kHeaderBytes = 4096;
 
+inline constexpr uint64_t kCluster = 65536;
+inline constexpr uint64_t kSubcluster = 4096;
+inline constexpr uint64_t kBitmapUnit = 65536;  // what the length of a bitmap is rounded up to
+
+// Where the subcluster bitmap of a disk of so many bytes begins.
+constexpr uint64_t SubclusterPlace(uint64_t disk_size) {
+  const uint64_t clusters = disk_size / kCluster + (disk_size % kCluster != 0 ? 1 : 0);
+  return kHeaderBytes + ((clusters + 7) / 8 + kBitmapUnit - 1) / kBitmapUnit * kBitmapUnit;
+}
+
 struct HeaderFields {
   std::string image_name;
   bool has_backing = false;
   std::string backing_name;
   std::string backing_format;
   bool all_allocated = false;
-  uint64_t optional_features = 0;  // but for bit 16, BACKING_IDENTITY, and 17, NO_SUBCLUSTERS
+  bool subclusters = false;        // there is a subcluster bitmap
+  bool no_subclusters = false;     // and there must not be one in the future
+  uint64_t optional_features = 0;  // but for bits 16 and 17, which have members here
   // What the record of that says; absent where there is none that says it.
   std::optional<uint64_t> noted_size;
   std::optional<int64_t> noted_seconds;

@@ -36,6 +36,8 @@ void MustAgree(const Header& header, const HeaderFields& fields) {
   FUZZ_MUST(header.backing.has_value() == fields.has_backing,
             "whether there is a backing file");
   FUZZ_MUST(header.all_allocated == fields.all_allocated, "ALL_ALLOCATED");
+  FUZZ_MUST(header.subclusters == fields.subclusters, "SUBCLUSTERS");
+  FUZZ_MUST(header.no_subclusters == fields.no_subclusters, "NO_SUBCLUSTERS");
   FUZZ_MUST(header.optional_features == fields.optional_features, "optional features");
   const bool noted = fields.noted_size || fields.noted_seconds;
   FUZZ_MUST(header.backing_identity.has_value() == noted,
@@ -55,6 +57,19 @@ void MustAgree(const Header& header, const HeaderFields& fields) {
   FUZZ_MUST(header.backing->format == fields.backing_format, "the backing file's format");
 }
 
+// Changing flags in place is the same as writing the header anew.
+void MustFlagInPlace(const Header& header, HeaderBytes bytes, bool all_allocated,
+                     bool subclusters) {
+  Header wanted = header;
+  wanted.all_allocated = all_allocated;
+  wanted.subclusters = subclusters;
+  const auto features = SerializeFeatures(wanted.features());
+  std::memcpy(bytes.data() + kFeaturesOffset, features.data(), features.size());
+  const auto flagged = ParseHeader(bytes, "x.add-cow");
+  FUZZ_MUST_SUCCEED(flagged, "reading it with flags changed in place");
+  FUZZ_MUST(*flagged == wanted, "flags changed in place give another header");
+}
+
 void MustRoundTrip(const Header& header) {
   const auto written = SerializeHeader(header, "x.add-cow");
   const size_t names =
@@ -72,15 +87,9 @@ void MustRoundTrip(const Header& header) {
   FUZZ_MUST(fields.has_value(), "what was written breaks a rule");
   MustAgree(header, *fields);
 
-  // Setting ALL_ALLOCATED in place is the same as writing it anew.
-  Header all = header;
-  all.all_allocated = true;
-  HeaderBytes in_place = *written;
-  const auto features = SerializeFeatures(all.features());
-  std::memcpy(in_place.data() + kFeaturesOffset, features.data(), features.size());
-  const auto flagged = ParseHeader(in_place, "x.add-cow");
-  FUZZ_MUST_SUCCEED(flagged, "reading it with ALL_ALLOCATED set in place");
-  FUZZ_MUST(*flagged == all, "ALL_ALLOCATED set in place gives another header");
+  for (const bool all_allocated : {header.all_allocated, true})
+    for (const bool subclusters : {false, true})
+      MustFlagInPlace(header, *written, all_allocated, subclusters);
 }
 
 void Try(std::span<const std::byte> bytes) {

@@ -14,7 +14,11 @@
 //   - Every read is what the model says, also at the end from the files
 //     alone, and after a close or a kill followed by another open.
 //   - Bits go from 0 to 1 only; a bit in the file is set in memory; after a
-//     flush the file's are memory's. What is written becomes allocated.
+//     flush the file's are memory's. What is written becomes allocated, and with
+//     subclusters nothing else does. This holds for clusters by their bitmap in memory
+//     and in the file, and for subclusters by the map and both bitmaps in the file.
+//   - SUBCLUSTERS is not set where it may not be, nor left by a close that finds no
+//     subcluster that needs it.
 //   - The backing file never changes.
 //   - A map covers its range without gaps, each part from where it comes, and
 //     what it calls a hole reads as zeroes.
@@ -27,6 +31,7 @@
 #include "common/image/image.h"
 #include "common/ops/check.h"
 #include "fuzz/disk_model.h"
+#include "fuzz/image_view.h"
 #include "fuzz/must.h"
 #include "fuzz/open_meter.h"
 #include "fuzz/scene.h"
@@ -82,10 +87,14 @@ class Session {
     ForwardingFileSystem metered(scene_.files, meter);
     ImageSource source;
     source.add_cow_path = kAddCow;
+    source.subclusters = scene_.subclusters;
     source.mode = (scene_.flags & kReadOnly) != 0 ? OpenMode::kReadOnly : OpenMode::kReadWrite;
     {
       const auto image = Image::Open(metered, source, nullptr);
-      meter.MustBeBounded(*scene_.files.Find(kAddCow));
+      const FakeInode& add_cow = *scene_.files.Find(kAddCow);
+      const auto header =
+          ReadByTheRules(add_cow.Bytes(0, std::min<uint64_t>(add_cow.size(), 4096)));
+      meter.MustBeBounded(add_cow, header && header->subclusters);
       if (!image) {
         MustBeSound(image.error());
         const bool no_memory = image.error().code() == ENOMEM && disk_size > kSurelyOpened;
@@ -95,6 +104,14 @@ class Session {
       }
       FUZZ_MUST(must_open, "opened, but by the rules it must be refused");
     }
+    const auto disk = DiskByTheRules::Read(scene_.files, kAddCow);
+    FUZZ_MUST(disk.has_value(), "opening it made it unsound");
+    const HeaderFields& header = disk->header();
+    may_get_subclusters_ = header.subclusters || (scene_.subclusters && !header.no_subclusters);
+    // There the bitmap may be larger than the address space.
+    coarse_ = coarse_ || !may_get_subclusters_ || disk_size > kSurelyOpened;
+    had_subclusters_ = header.subclusters;
+    used_ = false;
     auto image = Image::Open(scene_.files, source, nullptr);
     FUZZ_MUST_SUCCEED(image, "opening it a second time");
     image_ = std::move(*image);
@@ -107,6 +124,7 @@ class Session {
     std::set<uint64_t> allocated;
     for (const uint64_t cluster : Watched())
       if (image_->bitmap().Test(cluster)) allocated.insert(cluster);
+    const std::set<uint64_t> live = InImage();
     image_.reset();
     const auto disk = DiskByTheRules::Read(scene_.files, kAddCow);
     FUZZ_MUST(disk.has_value(), "the files are not sound any more");
@@ -116,9 +134,22 @@ class Session {
       FUZZ_MUST(on_disk || !close || read_only_ || !allocated.contains(cluster),
                 "bit {} was lost by a close", cluster);
       FUZZ_MUST(on_disk || !durable_.contains(cluster), "bit {} went from 1 to 0", cluster);
-      // What was not flushed may be lost: the backing file shows again.
-      if (!on_disk) model_->Forget(cluster);
     }
+    for (const uint64_t subcluster : WatchedSubclusters()) {
+      const bool on_disk = disk->IsInImage(subcluster);
+      FUZZ_MUST(!on_disk || live.contains(subcluster), "subcluster {} came out of nothing",
+                subcluster);
+      FUZZ_MUST(on_disk || !close || read_only_ || !live.contains(subcluster),
+                "subcluster {} was lost by a close", subcluster);
+      FUZZ_MUST(on_disk || !durable_subclusters_.contains(subcluster),
+                "subcluster {} was there and is not", subcluster);
+      // What was not flushed may be lost: the backing file shows again.
+      if (!on_disk) model_->Forget(subcluster);
+    }
+    if (close && used_)
+      FUZZ_MUST(!disk->header().subclusters || disk->AnyPartial(),
+                "SUBCLUSTERS was left, but no subcluster needs it");
+    MustHaveRightFeatures(*disk);
     FUZZ_MUST(Open(true, size()), "it cannot be opened again");
     CheckAll();
   }
@@ -168,6 +199,7 @@ class Session {
     const int code = status ? 0 : status.error().code();
     FUZZ_MUST(code == wanted, "{} of {}+{} gives errno {}, expected {}: {}", what, offset,
               length, code, wanted, status ? "" : status.error().Message());
+    used_ = used_ || code == 0;
     return code == 0;
   }
 
@@ -177,20 +209,25 @@ class Session {
       std::memset(data.data() + i, static_cast<int>(++stamp_ % 255 + 1),
                   std::min<size_t>(256, data.size() - i));
     const Fua fua = (code & kFua) != 0 ? Fua::kYes : Fua::kNo;
-    if (MustBeRight(image_->Write(data, offset, fua), "write", offset, length)) {
-      model_->Write(offset, data);
-      for (uint64_t at = offset; at < offset + length;
-           at = model_->start().EndOf(at / kCluster)) {
-        const uint64_t end = model_->start().EndOf(at / kCluster);
-        const bool covered = at % kCluster == 0 && end <= offset + length;
-        // The copy-up of another one may be deferred, but not beyond a FUA.
-        if (covered || fua == Fua::kYes)
-          FUZZ_MUST(image_->bitmap().Test(at / kCluster),
-                    "cluster {} was written, but is unallocated", at / kCluster);
-      }
-      if (fua == Fua::kYes) Flushed(offset, length);
-    }
+    const std::set<uint64_t> before = live_;
+    const bool done = MustBeRight(image_->Write(data, offset, fua), "write", offset, length);
+    if (done) model_->Write(offset, data);
     CheckAround(offset, length);
+    if (!done) return;
+    for (uint64_t at = offset; at < offset + length;
+         at = model_->start().EndOf(at / kCluster)) {
+      const uint64_t end = model_->start().EndOf(at / kCluster);
+      // What was in the image file in pieces may stay so.
+      const bool covered = at % kCluster == 0 && end <= offset + length &&
+                           !(fua == Fua::kYes && IsIn(before, at, end));
+      if (covered || !may_get_subclusters_)
+        FUZZ_MUST(image_->bitmap().Test(at / kCluster),
+                  "cluster {} was written, but is unallocated", at / kCluster);
+    }
+    for (uint64_t at = offset; at < offset + length; at = NextSubcluster(at))
+      FUZZ_MUST(live_.contains(at / kSubcluster),
+                "subcluster {} was written, but is unallocated", at / kSubcluster);
+    if (fua == Fua::kYes) Flushed(offset, length);
   }
 
   void Zero(unsigned code, uint64_t offset, uint64_t length) {
@@ -233,7 +270,9 @@ class Session {
 
   void Flush() {
     FUZZ_MUST_SUCCEED(image_->Flush(), "flush");
-    if (!read_only_) Flushed();
+    if (read_only_) return;
+    used_ = true;
+    Flushed();
   }
 
   void CopyUp(uint64_t first, uint64_t count) {
@@ -251,6 +290,7 @@ class Session {
       const uint64_t start = i * kCluster;
       model_->Write(start, model_->Bytes(start, model_->start().EndOf(i) - start));
     }
+    CheckBits();
   }
 
   void Prefetch(uint64_t offset, uint64_t length) {
@@ -262,7 +302,7 @@ class Session {
   void Map(uint64_t offset, uint64_t length) {
     uint64_t at = offset;
     std::optional<Extent> last;
-    const std::set<uint64_t> watched = Watched();
+    const std::vector<uint64_t> watched = WatchedSubclusters();
     const Status done = image_->Map(offset, length, [&](const Extent& extent) {
       FUZZ_MUST(extent.offset == at && extent.length > 0, "a gap in the map at {}", at);
       at += extent.length;
@@ -281,17 +321,15 @@ class Session {
     FUZZ_MUST(at == offset + length, "the map ends at {}, not {}", at, offset + length);
   }
 
-  void CheckExtent(const Extent& extent, const std::set<uint64_t>& watched) {
+  void CheckExtent(const Extent& extent, const std::vector<uint64_t>& watched) {
     const uint64_t end = extent.offset + extent.length;
     // The end of the backing file is rounded to a whole sector.
     const uint64_t backing_end = DivideUp(model_->start().backing_size(), 512) * 512;
     const bool image = extent.source == Extent::Source::kImage;
     const bool supplied = extent.source == Extent::Source::kBacking;
-    for (auto at = watched.lower_bound(extent.offset / kCluster);
-         at != watched.end() && *at * kCluster < end; ++at)
-      // What a partial cluster has in the image file was written by this process.
-      FUZZ_MUST(image_->bitmap().Test(*at) ? image : !image || model_->changed().contains(*at),
-                "where cluster {} comes from", *at);
+    for (auto at = std::ranges::lower_bound(watched, extent.offset / kSubcluster);
+         at != watched.end() && *at * kSubcluster < end; ++at)
+      FUZZ_MUST(image == live_.contains(*at), "where subcluster {} comes from", *at);
     if (supplied)
       FUZZ_MUST(end <= backing_end, "the map goes past the end of the backing file");
     if (!supplied && !image)
@@ -304,20 +342,68 @@ class Session {
   // The clusters that are looked at: the sample, and what was changed.
   std::set<uint64_t> Watched() const {
     std::set<uint64_t> watched(sample_.begin(), sample_.end());
-    for (const auto& [cluster, bytes] : model_->changed()) watched.insert(cluster);
+    for (const auto& [subcluster, bytes] : model_->changed())
+      watched.insert(subcluster / kPerCluster);
     return watched;
   }
 
-  // A FUA write succeeded: its clusters are allocated on the disk.
+  std::vector<uint64_t> WatchedSubclusters() const {
+    std::vector<uint64_t> watched;
+    for (const uint64_t cluster : Watched())
+      for (uint64_t at = cluster * kCluster; at < model_->start().EndOf(cluster);
+           at = NextSubcluster(at))
+        watched.push_back(at / kSubcluster);
+    return watched;
+  }
+
+  std::set<uint64_t> InImage() { return SubclustersInImage(*image_, Watched()); }
+
+  // Whether all of it was in the image file: by what was seen, or from the beginning on.
+  bool IsIn(const std::set<uint64_t>& seen, uint64_t offset, uint64_t end) const {
+    for (; offset < end; offset = NextSubcluster(offset))
+      if (!seen.contains(offset / kSubcluster) &&
+          !model_->start().IsInImage(offset / kSubcluster))
+        return false;
+    return true;
+  }
+
+  // Whether somebody had to bring the subcluster into the image file.
+  bool MayBeInImage(uint64_t subcluster) const {
+    const auto& changed = model_->changed();
+    if (model_->start().IsInImage(subcluster) || changed.contains(subcluster)) return true;
+    const uint64_t first = subcluster / kPerCluster * kPerCluster;
+    const auto near = changed.lower_bound(first);
+    return coarse_ && near != changed.end() && near->first < first + kPerCluster;
+  }
+
+  void MustHaveRightFeatures(const DiskByTheRules& disk) {
+    const HeaderFields& start = model_->start().header();
+    had_subclusters_ = had_subclusters_ || disk.header().subclusters;
+    FUZZ_MUST(!had_subclusters_ || disk.header().subclusters || !disk.AnySubclusterBit(),
+              "SUBCLUSTERS was cleared, but not the bits");
+    FUZZ_MUST(!disk.header().subclusters || start.subclusters ||
+                  (may_get_subclusters_ && !read_only_ && !start.all_allocated),
+              "SUBCLUSTERS was set where it may not be");
+    FUZZ_MUST(!disk.header().subclusters || !disk.header().all_allocated || start.all_allocated,
+              "SUBCLUSTERS was left with ALL_ALLOCATED");
+    FUZZ_MUST(disk.header().optional_features == start.optional_features &&
+                  disk.header().no_subclusters == start.no_subclusters,
+              "the optional features were changed");
+    FUZZ_MUST(disk.header().all_allocated || !start.all_allocated, "ALL_ALLOCATED was cleared");
+  }
+
+  // A FUA write succeeded: its bytes are allocated on the disk.
   void Flushed(uint64_t offset, uint64_t length) {
     const auto disk = DiskByTheRules::Read(scene_.files, kAddCow);
     FUZZ_MUST(disk.has_value(), "the files are not sound after a FUA write");
-    for (uint64_t at = offset; at < offset + length;
-         at = model_->start().EndOf(at / kCluster)) {
-      FUZZ_MUST(disk->IsAllocated(at / kCluster),
-                "written with FUA, but bit {} is 0 on the disk", at / kCluster);
-      durable_.insert(at / kCluster);
+    for (uint64_t at = offset; at < offset + length; at = NextSubcluster(at)) {
+      FUZZ_MUST(disk->IsInImage(at / kSubcluster),
+                "written with FUA, but subcluster {} is not allocated on the disk",
+                at / kSubcluster);
+      durable_subclusters_.insert(at / kSubcluster);
+      if (disk->IsAllocated(at / kCluster)) durable_.insert(at / kCluster);
     }
+    MustHaveRightFeatures(*disk);
   }
 
   // A flush succeeded: what is allocated is so on the disk.
@@ -330,6 +416,13 @@ class Session {
                 cluster, !live);
       if (live) durable_.insert(cluster);
     }
+    const std::set<uint64_t> live = InImage();
+    for (const uint64_t subcluster : WatchedSubclusters())
+      FUZZ_MUST(disk->IsInImage(subcluster) == live.contains(subcluster),
+                "flushed, but subcluster {} is {} on the disk", subcluster,
+                disk->IsInImage(subcluster));
+    durable_subclusters_.insert(live.begin(), live.end());
+    MustHaveRightFeatures(*disk);
     FUZZ_MUST(disk->header().all_allocated == image_->bitmap().all(), "ALL_ALLOCATED");
   }
 
@@ -347,12 +440,20 @@ class Session {
       FUZZ_MUST(set || !allocated_.contains(cluster), "bit {} went from 1 to 0", cluster);
       if (set) allocated_.insert(cluster);
     }
+    std::set<uint64_t> now = InImage();
+    for (const uint64_t subcluster : now)
+      FUZZ_MUST(MayBeInImage(subcluster), "subcluster {} was copied, but nobody asked for it",
+                subcluster);
+    for (const uint64_t subcluster : live_)
+      FUZZ_MUST(now.contains(subcluster), "subcluster {} was there and is not", subcluster);
+    live_ = std::move(now);
   }
 
   void CheckAll() {
     for (const uint64_t cluster : Watched())
       Read(cluster * kCluster, model_->start().EndOf(cluster) - cluster * kCluster);
     allocated_.clear();  // a kill may have lost some
+    live_.clear();
     CheckBits();
   }
 
@@ -383,8 +484,15 @@ class Session {
   std::unique_ptr<Image> image_;
   std::optional<DiskModel> model_;
   std::vector<uint64_t> sample_;
-  std::set<uint64_t> allocated_;  // seen as 1 since the last open
+  std::set<uint64_t> allocated_;  // clusters seen as 1 since the last open
   std::set<uint64_t> durable_;    // 1 when a flush succeeded
+  // The same of subclusters that are in the image file.
+  std::set<uint64_t> live_;
+  std::set<uint64_t> durable_subclusters_;
+  bool may_get_subclusters_ = false;  // or has them
+  bool had_subclusters_ = false;      // on the disk, since the last open
+  bool coarse_ = false;               // writes were rounded to clusters, or may have been
+  bool used_ = false;  // since the last open something has changed, or was flushed
   uint64_t stamp_ = 0;
 };
 

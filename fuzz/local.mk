@@ -8,6 +8,7 @@ harness_sources = \
 	fuzz/disk_model.h \
 	fuzz/disk_rules.cc fuzz/disk_rules.h \
 	fuzz/format_rules.cc fuzz/format_rules.h \
+	fuzz/image_view.h \
 	fuzz/input.h \
 	fuzz/must.h \
 	fuzz/open_meter.h \

@@ -21,6 +21,7 @@ CLUSTER = 65536
 NO_PUNCH, NO_ZERO_RANGE, NO_SEEK, COARSE = 1, 2, 4, 8
 BLOCK_DEVICE, BACKING_NO_SEEK, READ_ONLY, ADD_COW_READ_ONLY = 16, 32, 64, 128
 WITH_BACKING, ALL_ALLOCATED, QCOW2 = 1, 2, 4
+SUBCLUSTERS, NO_SUBCLUSTERS, SUBCLUSTERS_OFF = 8, 16, 32
 FUA, KEEP_STORAGE, FAST_ONLY, ALIGNED = 0x10, 0x20, 0x40, 0x80
 
 
@@ -30,12 +31,13 @@ def size(value):
     return struct.pack("<IB", value >> shift, shift)
 
 
-def scene(image, backing, add_cow=0, header=b"", bitmap=b"", flags=0, made=0, seed=1):
+def scene(image, backing, add_cow=0, header=b"", bitmap=b"", flags=0, made=0, seed=1,
+          subclusters=b""):
     return (
         bytes([flags, made, seed])
         + size(image) + size(backing) + size(add_cow)
-        + struct.pack("<HH", len(header), len(bitmap))
-        + header + bitmap
+        + struct.pack("<HHH", len(header), len(bitmap), len(subclusters))
+        + header + bitmap + subclusters
     )
 
 
@@ -62,6 +64,17 @@ TOUR = (
     + zero(0, 1000, FAST_ONLY) + MAP_ALL + FLUSH + ZERO_ALL
 )
 
+# Small writes: parts of subclusters, whole ones, those that complete a cluster, and the
+# last, partial one of a disk of half a MiB and 9000 bytes; lost, flushed, and durable.
+SMALL = (
+    write(5000, 100) + write(8192, 4096) + write(70000, 20000) + map_range(0, 4 * CLUSTER) + KILL
+    + write(5000, 100) + FLUSH + write(12000, 600) + KILL + zero(3 * CLUSTER + 100, 5000)
+    + write(8 * CLUSTER + 8192, 808, FUA) + write(CLUSTER, CLUSTER - 4096) + FLUSH
+    + write(2 * CLUSTER - 4096, 4096) + zero(6 * CLUSTER, 8192, KEEP_STORAGE) + REOPEN + MAP_ALL
+    + write(4 * CLUSTER + 4095, 2, FUA) + copy_up(0, 5) + KILL + copy_up(0, 4) + copy_up(4, 4)
+    + copy_up(8, 1) + FLUSH + REOPEN
+)
+
 INFO, MAP, CHECK, LEAKS, ALL, FLATTEN = (bytes([i]) for i in range(6))
 
 
@@ -74,22 +87,25 @@ def rebase(image, backing): return bytes([7, image, backing])
 
 VERBS = INFO + MAP + CHECK + ALL + FLATTEN + CHECK
 DISCARD, REUSE, FALLOC, FULL = 16, 32, 64, 128
+NEVER = 128  # with the image file: no subclusters
 RECREATE = (
     create(1, 0, 0, 1) + create(1, 0, 0, 1, 0, DISCARD) + FLATTEN + create(1, 0, 0, 0)
-    + create(1, 0, 0, 0, 0, DISCARD) + create(0, 1, 2, 1, 1 << 20)
+    + create(1, 0, 0, 0, 0, DISCARD) + create(0, 1, 2 | NEVER, 1, 1 << 20)
 )
 # The same names, other ones of the same files, and what must be refused.
 REBASE = rebase(0, 1) + rebase(4, 2) + CHECK + rebase(5, 1) + rebase(7, 7) + rebase(1, 0)
 
 
 def read_vector(folder):
-    """Header and bitmap, and the sizes of image and backing file."""
+    """Header and bitmaps, and the sizes of the three files."""
     with tarfile.open(folder / "disk.tar.xz") as archive:
         add_cow = archive.extractfile("./x.add-cow").read()
         sizes = {member.name: member.size for member in archive.getmembers()}
     header = add_cow[:HEADER_SIZE].rstrip(b"\0")
-    bitmap = add_cow[HEADER_SIZE:].rstrip(b"\0")
-    return header, bitmap, len(add_cow), sizes["./disk.raw"], sizes.get("./b.img", 0)
+    place = HEADER_SIZE + CLUSTER  # of all these small disks
+    bitmap, subclusters = (part.rstrip(b"\0") for part in (add_cow[HEADER_SIZE:place], add_cow[place:]))
+    return (header, bitmap, subclusters[:1024],  # else it is too long for the fuzzer
+            len(add_cow), sizes["./disk.raw"], sizes.get("./b.img", 0))
 
 
 def put(fuzzer, name, content):
@@ -100,9 +116,9 @@ def put(fuzzer, name, content):
 
 def main():
     for folder in sorted(p for p in VECTORS.iterdir() if p.is_dir()):
-        header, bitmap, add_cow, image, backing = read_vector(folder)
+        header, bitmap, subclusters, add_cow, image, backing = read_vector(folder)
         put("header", folder.name, header)
-        start = scene(image, backing, add_cow, header, bitmap)
+        start = scene(image, backing, add_cow, header, bitmap, subclusters=subclusters)
         put("image", folder.name, start + TOUR)
         put("verbs", folder.name, start + VERBS)
 
@@ -123,6 +139,47 @@ def main():
         start = scene(half, half, made=made, bitmap=b"\x0f\xff\xff")
         put("image", name, start + TOUR)
         put("verbs", name, start + VERBS)
+    # Both bitmaps, of small disks: each kind of what lies at an end, and stray bits.
+    for name, made, flags, bits, units in [
+        ("", 0, 0, b"\x24", b"\x01\x80\xff\xff\x55\x55\0\0\xaa\xaa\0\0\0\0\0\x80\x21"),
+        ("-empty", 0, 0, b"", b""),
+        ("-stray", 0, 0, b"\0\xfe\xff", bytes(17) + b"\xff" * 9),
+        ("-off", SUBCLUSTERS_OFF, 0, b"\x20", b"\x01\x80"),
+        ("-of-all", 0, 0, b"", b"\xff" * 17),
+        ("-all-allocated", ALL_ALLOCATED, 0, b"\xff\x01", b"\x0f"),
+        ("-no-punch", 0, NO_PUNCH | NO_ZERO_RANGE, b"\x20", b"\x01\x80\0\xff"),
+        ("-no-seek", 0, NO_SEEK | BACKING_NO_SEEK, b"\x20", b"\x01\x80\0\xff"),
+        ("-read-only", 0, READ_ONLY, b"\x20", b"\x01\x80\0\xff"),
+    ]:
+        start = scene(half + 9000, 5 * CLUSTER + 77, flags=flags, seed=len(name),
+                      made=WITH_BACKING | SUBCLUSTERS | made, bitmap=bits, subclusters=units)
+        put("image", f"subclusters{name}", start + TOUR)
+        put("image", f"subclusters{name}-small", start + SMALL)
+        put("verbs", f"subclusters{name}", start + VERBS)
+        put("verbs", f"subclusters{name}-recreate", start + RECREATE)
+        put("verbs", f"subclusters{name}-rebase", start + REBASE)
+    for name, made in [("new", 0), ("off", SUBCLUSTERS_OFF), ("never", NO_SUBCLUSTERS)]:
+        start = scene(half + 9000, 5 * CLUSTER + 77, made=WITH_BACKING | made, bitmap=b"\x20")
+        put("image", f"subclusters-{name}", start + SMALL)
+        put("verbs", f"subclusters-{name}", start + VERBS)
+    place = HEADER_SIZE + CLUSTER
+    for name, add_cow in [("least", place + 17), ("too-short", place + 16),
+                          ("longest", place + CLUSTER), ("too-long", place + CLUSTER + 1),
+                          ("no-place", place)]:
+        start = scene(half + 9000, 5 * CLUSTER, add_cow, made=WITH_BACKING | SUBCLUSTERS,
+                      subclusters=b"\x01" + bytes(15) + b"\x01")
+        put("image", f"subclusters-{name}", start + SMALL)
+        put("verbs", f"subclusters-{name}", start + VERBS)
+    # What lies there before the flag is set must not count then, in other pages either.
+    start = scene(300 << 20, 5 * CLUSTER, made=WITH_BACKING, bitmap=b"\x20", subclusters=b"\x02")
+    put("image", "subclusters-old-bits", start + write((300 << 20) - 70000, 100) + FLUSH + KILL)
+    # The second bitmap lies behind more than one unit of the first.
+    for name, image in [("far", 1 << 42), ("largest", (1 << 63) - (1 << 31))]:
+        start = scene(image, 1 << 40, made=WITH_BACKING | SUBCLUSTERS, subclusters=b"\x02\x80")
+        put("image", f"subclusters-{name}", start + write(image - 70000, 100) + read(0, 70000)
+            + FLUSH + map_range(0, 262144) + KILL + write(100000, 5000, FUA) + REOPEN)
+        put("verbs", f"subclusters-{name}", start + INFO + CHECK + MAP)
+
     for name, image, add_cow in [
         ("4tib", 1 << 42, HEADER_SIZE + (1 << 23)), ("largest", (1 << 63) - (1 << 31), 1 << 45),
         ("short-bitmap", 1 << 42, HEADER_SIZE + (1 << 23) - 512), ("word-border", 65 * CLUSTER, 0),

@@ -83,7 +83,9 @@ std::vector<std::byte> SoundHeader(unsigned flags) {
     PutText(bytes, 48, (flags & kMadeQcow2) != 0 ? "qcow2" : "raw");
   }
   if ((flags & kMadeAllAllocated) != 0) features |= 4;
+  if ((flags & kMadeSubclusters) != 0) features |= 1 << 16;
   PutNumber(bytes, 28, features, 8);
+  if ((flags & kMadeNoSubclusters) != 0) PutNumber(bytes, 36, 1 << 17, 8);
   return bytes;
 }
 
@@ -94,12 +96,14 @@ std::unique_ptr<Scene> MakeScene(Input& input) {
   FakeFileSystem& files = scene->files;
   scene->flags = input.Byte();
   const unsigned made_flags = input.Byte();
+  scene->subclusters = (made_flags & kSubclustersOff) == 0;
   const uint64_t seed = input.Byte();
   const uint64_t image_size = input.Size();
   const uint64_t backing_size = input.Size();
   const uint64_t add_cow_size = input.Size();
   const uint64_t header_bytes = input.Number(2);
   const uint64_t bitmap_bytes = input.Number(2);
+  const uint64_t subcluster_bytes = input.Number(2);
 
   std::vector<std::byte> bytes = SoundHeader(made_flags);
   if (header_bytes > 0) {
@@ -110,6 +114,13 @@ std::unique_ptr<Scene> MakeScene(Input& input) {
   const auto bitmap = input.Take(bitmap_bytes);
   bytes.insert(bytes.end(), bitmap.begin(), bitmap.end());
   auto add_cow = files.Put(kAddCow, bytes);
+  const auto subclusters = input.Take(subcluster_bytes);
+  const uint64_t place = SubclusterPlace(image_size);
+  const uint64_t end =
+      place + RoundUp(DivideUp(DivideUp(image_size, kSubcluster), 8), kBitmapUnit);
+  if ((made_flags & kMadeSubclusters) != 0 && add_cow->size() < end)
+    (void)add_cow->Truncate(end);
+  if (!subclusters.empty()) (void)add_cow->Write(subclusters, place);
   if (add_cow_size > 0) (void)add_cow->Truncate(add_cow_size);
 
   const auto image = PutDisk(files, kImage, image_size, 2 * seed);

@@ -15,14 +15,15 @@
 // are a number of 4 bytes and one by how many bits it is shifted.
 //
 //   0      flags of the files, see the enum
-//   1      flags of a header that is made here, see the enum
+//   1      flags of the add-cow file, see the enum
 //   2      what the image and the backing file hold
 //   3-7    size of the image file
 //   8-12   size of the backing file
-//   13-17  size of the add-cow file; 0: as long as header and bitmap are
+//   13-17  size of the add-cow file; 0: as long as header and bitmaps are
 //   18-19  bytes of header that follow; 0: it is made here, a sound one
 //   20-21  bytes of bitmap that follow
-//   then the header (zeroes up to its 4096 bytes), the bitmap, and the script
+//   22-23  bytes of subcluster bitmap that follow; it is put where it belongs
+//   then the header (zeroes up to its 4096 bytes), the bitmaps, and the script
 
 #ifndef ADDCOW_FUZZ_SCENE_H
 #define ADDCOW_FUZZ_SCENE_H
@@ -51,14 +52,20 @@ enum FileFlags : unsigned {
   kAddCowReadOnly = 128,  // the add-cow file may not be written
 };
 
-enum MadeHeaderFlags : unsigned {
+enum AddCowFlags : unsigned {
+  // Of a header that is made here.
   kMadeWithBacking = 1,
   kMadeAllAllocated = 2,
   kMadeQcow2 = 4,  // the backing file's format
+  // The file is as long as one with a subcluster bitmap; a header made here says so.
+  kMadeSubclusters = 8,
+  kMadeNoSubclusters = 16,
+  kSubclustersOff = 32,  // to whoever serves it
 };
 
 struct Scene {
   unsigned flags = 0;
+  bool subclusters = true;  // as ImageSource has it
   FakeFileSystem files;
 };
 

@@ -113,17 +113,32 @@ class Verbs {
     FUZZ_MUST(info->virtual_size == disk->size(), "info's virtual size");
     FUZZ_MUST(info->header.image.name == disk->header().image_name, "info's image file");
     FUZZ_MUST(info->header.backing.has_value() == disk->header().has_backing, "info's backing");
+    FUZZ_MUST(info->header.subclusters == disk->header().subclusters, "info's SUBCLUSTERS");
+    FUZZ_MUST(info->header.no_subclusters == disk->header().no_subclusters,
+              "info's NO_SUBCLUSTERS");
+    if (disk->size() > kMaxCounted) return;
+    const uint64_t set = disk->CountBits(0, disk->clusters());
+    FUZZ_MUST(
+        info->allocated_clusters == (disk->header().all_allocated ? disk->clusters() : set),
+        "info's allocated clusters");
+    const auto partial = disk->CountPartial();
+    FUZZ_MUST(info->partial_clusters == partial.clusters, "info's partial clusters");
+    FUZZ_MUST(info->allocated_subclusters == partial.subclusters, "info's subclusters");
   }
 
   void Map() {
     if (disk_ && disk_->size() > kMaxWalked) return;
     uint64_t at = 0;
+    const std::vector<uint64_t> sample = disk_ ? disk_->Sample() : std::vector<uint64_t>();
     const Status done = MapImage(files_, kAddCow, nullptr, [&](const MapEntry& entry) {
       FUZZ_MUST(entry.start == at && entry.length > 0, "a gap in the map at {}", at);
       FUZZ_MUST(entry.present == (entry.file != nullptr), "the file of what is there");
       FUZZ_MUST(entry.zero != entry.data, "data is what is not zero");
       FUZZ_MUST(entry.depth == 0 || (entry.depth == 1 && entry.present), "the depth");
       at += entry.length;
+      for (auto look = std::ranges::lower_bound(sample, entry.start / kCluster);
+           look != sample.end() && *look * kCluster < at; ++look)
+        MustComeFromTheRightFile(entry, *look);
       return true;
     });
     MustBeUnchanged("map");
@@ -131,6 +146,15 @@ class Verbs {
     FUZZ_MUST(done.has_value() == disk_.has_value(), "map: {}",
               done ? "accepted" : done.error().Message());
     if (done) FUZZ_MUST(at == disk_->size(), "the map ends at {}", at);
+  }
+
+  // What the entry has of the cluster.
+  void MustComeFromTheRightFile(const MapEntry& entry, uint64_t cluster) const {
+    const uint64_t start = std::max(entry.start, cluster * kCluster);
+    const uint64_t end = std::min(entry.start + entry.length, disk_->EndOf(cluster));
+    for (uint64_t at = start; at < end; at = (at / kSubcluster + 1) * kSubcluster)
+      FUZZ_MUST((entry.present && entry.depth == 0) == disk_->IsInImage(at / kSubcluster),
+                "where map has subcluster {} from", at / kSubcluster);
   }
 
   // check does without a backing file.
@@ -161,10 +185,17 @@ class Verbs {
               "the missing bits");
     FUZZ_MUST(report.stray_bits == disk_->StrayBits(), "{} stray bits, not {}",
               disk_->StrayBits(), report.stray_bits);
+    FUZZ_MUST(report.subclusters == disk_->header().subclusters, "whether it has subclusters");
+    const uint64_t partial = disk_->CountPartial().clusters;
+    FUZZ_MUST(report.partial_clusters == partial, "{} clusters are partial, not {}", partial,
+              report.partial_clusters);
     if (Has(kBlockDevice) || Has(kNoSeek)) return;  // holes cannot be told
-    const uint64_t leaked = all ? 0 : disk_->LeakedClusters();
-    FUZZ_MUST(report.leaked_clusters == leaked, "{} clusters leaked, not {}", leaked,
-              report.leaked_clusters);
+    const auto leaks = all ? DiskByTheRules::Parts() : disk_->CountLeaks();
+    FUZZ_MUST(report.leaked_clusters == leaks.clusters, "{} clusters leaked, not {}",
+              leaks.clusters, report.leaked_clusters);
+    if (report.subclusters)
+      FUZZ_MUST(report.leaked_subclusters == leaks.subclusters, "{} subclusters leaked, not {}",
+                leaks.subclusters, report.leaked_subclusters);
   }
 
   void MustRefuse(const Result<CheckReport>& report, const char* verb) {
@@ -178,9 +209,10 @@ class Verbs {
     ReadWithoutBacking();
     if (disk_ && disk_->size() > kMaxWalked) return;
     // What an empty bitmap has data under may be another disk's.
-    const bool empty =
-        disk_ && !disk_->header().all_allocated && disk_->CountBits(0, UINT64_MAX) == 0;
-    const bool asks = empty && disk_->LeakedClusters() > 0 && !Has(kBlockDevice) &&
+    const bool empty = disk_ && !disk_->header().all_allocated &&
+                       disk_->CountBits(0, UINT64_MAX) == 0 &&
+                       disk_->CountSubclusterBits(0, UINT64_MAX) == 0;
+    const bool asks = empty && disk_->CountLeaks().clusters > 0 && !Has(kBlockDevice) &&
                       !Has(kNoSeek) && !Has(kAddCowReadOnly);
     if (asks) {
       const auto refused = CheckImage(files_, kAddCow, repair);
@@ -233,6 +265,8 @@ class Verbs {
               last, total);
     const auto now = DiskByTheRules::Read(files_, kAddCow);
     FUZZ_MUST(now && now->header().all_allocated, "ALL_ALLOCATED is not set after flatten");
+    FUZZ_MUST(!now->header().subclusters || disk_->header().all_allocated,
+              "SUBCLUSTERS is left after flatten");
     FUZZ_MUST(
         disk_->header().all_allocated || now->CountBits(0, now->clusters()) == now->clusters(),
         "a bit is 0 after flatten");
@@ -259,7 +293,9 @@ class Verbs {
     options.reuse_image = (code & 32) != 0;
     options.preallocation = static_cast<Preallocation>((code >> 6) % 3);
     options.add_cow_path = kTargets[(code >> 1 & 7) % kTargets.size()];
-    options.image_name = kNames[input.Byte() % kNames.size()];
+    const unsigned image_code = input.Byte();
+    options.image_name = kNames[image_code % 128 % kNames.size()];
+    options.subclusters = image_code < 128;
     const unsigned backing = input.Byte();
     if (backing != 0)
       options.backing = NamedFile{kNames[backing % kNames.size()], kFormats[backing >> 6]};
@@ -277,7 +313,8 @@ class Verbs {
     const auto result = CreateImage(files_, options);
     created_ = true;
     if (result && old && old->size() <= kMaxCounted && !options.discard)
-      FUZZ_MUST(!old->header().all_allocated && old->CountBits(0, old->clusters()) == 0,
+      FUZZ_MUST(!old->header().all_allocated && old->CountBits(0, old->clusters()) == 0 &&
+                    !old->AnyPartial(),
                 "create threw allocated clusters away");
     if (!result) {
       MustBeSound(result.error());
@@ -289,6 +326,8 @@ class Verbs {
     FUZZ_MUST(disk->header().image_name == options.image_name, "the image file's name");
     FUZZ_MUST(disk->header().all_allocated == !options.backing, "ALL_ALLOCATED");
     FUZZ_MUST(disk->StrayBits() == 0, "create left stray bits");
+    FUZZ_MUST(!disk->header().subclusters, "create set SUBCLUSTERS");
+    FUZZ_MUST(disk->header().no_subclusters == !options.subclusters, "NO_SUBCLUSTERS");
     const uint64_t bits = options.backing ? 0 : disk->clusters();
     FUZZ_MUST(disk->CountBits(0, disk->clusters()) == bits, "create made the wrong bits");
     MustChangeOnly(options.add_cow_path, result->image_was_there ? "" : result->image_path);
@@ -321,6 +360,8 @@ class Verbs {
     FUZZ_MUST(was.has_value(), "rebase accepted an unsound header");
     FUZZ_MUST(fields->image_name == options.image_name.value_or(was->image_name), "the image");
     FUZZ_MUST(fields->all_allocated == was->all_allocated, "ALL_ALLOCATED");
+    FUZZ_MUST(fields->subclusters == was->subclusters, "SUBCLUSTERS");
+    FUZZ_MUST(fields->no_subclusters == was->no_subclusters, "NO_SUBCLUSTERS");
     FUZZ_MUST(fields->optional_features == was->optional_features, "the optional features");
     if (options.backing) {
       FUZZ_MUST(fields->backing_name == options.backing->name, "the backing file");
