@@ -8,7 +8,9 @@ bench_sources = \
 	bench/report.py \
 	bench/servers.py \
 	bench/settings.py \
+	bench/task_files.py \
 	bench/tasks.py \
+	bench/tools.py \
 	bench/workloads.py
 
 # What README.md and docs/performance.md point to.
