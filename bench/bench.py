@@ -73,7 +73,7 @@ def servers_here(settings, backing, scratch, result):
                 reason = str(error)
             finally:
                 shutil.rmtree(folder)
-        if reason and name in ("raw", "addcow"):
+        if reason and name in ("raw", "addcow", "addcow-other"):
             # Nothing is left to be compared, or it is broken.
             wrong(f"{server.title}: {reason}")
         if reason:
@@ -131,7 +131,8 @@ def main():
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, interrupted)
     settings = Settings(SERVERS, WORKLOADS, tasks.TASKS)
-    told = [f"{name}={shlex.quote(value)}" for name, value in sorted(os.environ.items())
+    told = [f"{name}={shlex.quote(value) if name != 'BENCH_OTHER' else 'BUILD'}"
+            for name, value in sorted(os.environ.items())
             if name.startswith("BENCH_")
             and name not in ("BENCH_DIR", "BENCH_OUTPUT", "BENCH_NOTE", "BENCH_NAME")]
     result = {

@@ -33,5 +33,5 @@ set key outside top center horizontal noenhanced
 set lmargin 14
 set rmargin 4
 set arrow from graph 0, first 1 to graph 1, first 1 nohead lc rgb "#444444" dt 2
-array colour[7] = ["#d62728", "#7f7f7f", "#1f77b4", "#17becf", "#2ca02c", "#bcbd22", "#9467bd"]
+array colour[8] = ["#d62728", "#7f7f7f", "#1f77b4", "#17becf", "#2ca02c", "#bcbd22", "#9467bd", "#ff7f0e"]
 plot for [i=1:servers] data using i+1:xtic(1) title columnheader(i+1) lc rgb colour[i]

@@ -28,8 +28,9 @@ SHORT = {
     "randwrite-4k-allocated": "random write 4k, allocated",
 }
 SHORT_SERVERS = {
-    "raw": "MB/s", "cow": "cow", "qcow2-threads": "qcow2", "qcow2-io_uring": "io_uring",
-    "qcow2-subclusters": "subclusters", "qcow2-data_file": "data_file", "raw-sparse": "raw, sparse",
+    "raw": "MB/s", "addcow-other": "other", "cow": "cow", "qcow2-threads": "qcow2",
+    "qcow2-io_uring": "io_uring", "qcow2-subclusters": "subclusters",
+    "qcow2-data_file": "data_file", "raw-sparse": "raw, sparse",
 }
 
 
@@ -38,7 +39,7 @@ def speed(sample):
     return sample["bytes"] / sample["seconds"] / 1e6
 
 
-def medians(samples):
+def medians(samples, reference="raw"):
     """{workload: {server: {"mbps": median, "ratio": median or None, "rounds": n}}}"""
     by_round = {}
     for sample in samples:
@@ -46,8 +47,8 @@ def medians(samples):
         by_round.setdefault(key, {})[sample["round"]] = speed(sample)
     result = {}
     for (workload, server), rounds in by_round.items():
-        raw = by_round.get((workload, "raw"), {})
-        ratios = [value / raw[number] for number, value in rounds.items() if number in raw]
+        other = by_round.get((workload, reference), {})
+        ratios = [value / other[number] for number, value in rounds.items() if number in other]
         result.setdefault(workload, {})[server] = {
             "mbps": statistics.median(rounds.values()),
             "ratio": statistics.median(ratios) if ratios else None,
@@ -78,6 +79,22 @@ def table(result):
                       "" if server["durable"] or not workload["flushed"] else " \\*")
                  for server in servers]
         lines.append("| " + " | ".join([workload["title"], *cells, workload["target"]]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def against(result):
+    """The Markdown table of addcow's speed as a ratio to each of the others; empty
+    where there is nothing but the raw limit, which table() has."""
+    others = [server for server in result["servers"] if server["name"] not in ("raw", "addcow")]
+    if not others or all(sample["server"] != "addcow" for sample in result["samples"]):
+        return ""
+    found = [medians(result["samples"], server["name"]) for server in others]
+    lines = ["| addcow's speed, times that of | " +
+             " | ".join(server["title"] for server in others) + " |", "|---" * len(others) + "|---|"]
+    for workload in result["workloads"]:
+        ratios = [each.get(workload["name"], {}).get("addcow", {}).get("ratio") for each in found]
+        lines.append(f"| {workload['title']} | " + " | ".join(
+            "–" if ratio is None else f"{ratio:.2f}" for ratio in ratios) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -152,12 +169,15 @@ def markdown(result):
     if result["group"] == "tools":
         words = "Medians of interleaved rounds; below 1 is faster than the reference.\n"
         return tasks_table(result) + "\n" + words + "\n" + machine_lines(result)
-    words = ("Ratio to the raw limit of the same round, median of the rounds, in brackets MB/s "
+    words = ("Ratios within the same round, median of the rounds, to the raw limit where nothing "
+             "else is said; in brackets MB/s "
              f"(millions of bytes), median; {result['rounds']} interleaved rounds.\n")
     if any(not server["durable"] for server in result["servers"]) and \
             any(workload["flushed"] for workload in result["workloads"]):
         words += "\\* This server ignores flush, so what it wrote is not durable.\n"
-    return table(result) + "\n" + words + "\n" + machine_lines(result)
+    beside = against(result)
+    return table(result) + "\n" + (beside + "\n" if beside else "") + words + "\n" + \
+        machine_lines(result)
 
 
 def plot_data(result):

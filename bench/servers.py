@@ -141,17 +141,35 @@ class RawSparse(Raw):
 class AddCow(Server):
     name, title, program = "addcow", "addcow", "nbdkit"
 
+    def build(self):
+        """The program that runs the build: its plugin and its tool."""
+        return self.settings.run
+
     def missing(self):
-        if not os.access(self.settings.run, os.X_OK):
-            return f"{self.settings.run} is not built"
+        if not os.access(self.build(), os.X_OK):
+            return f"{self.build()} is not built"
         return super().missing()
 
     def make(self, folder, image=None):
-        run([self.settings.run, "addcow", "create", "-q", "-b", self.backing.path, "-F", "raw",
+        run([self.build(), "addcow", "create", "-q", "-b", self.backing.path, "-F", "raw",
              "-i", f"{folder}/disk.raw", f"{folder}/x.add-cow"])
 
     def command(self, folder):
-        return [self.settings.run, "nbdkit", *nbdkit(folder, "addcow", f"{folder}/x.add-cow")]
+        return [self.build(), "nbdkit", *nbdkit(folder, "addcow", f"{folder}/x.add-cow")]
+
+
+class OtherAddCow(AddCow):
+    """Another build, for what a change costs or brings; its own tool makes its
+    files. Only where BENCH_OTHER names one."""
+    name, title = "addcow-other", "addcow, other build"
+
+    def build(self):
+        return os.path.join(self.settings.other, "run")
+
+
+def builds(settings):
+    """The kinds of addcow that there are."""
+    return (AddCow, OtherAddCow) if settings.other else (AddCow,)
 
 
 class CowFilter(Server):
@@ -203,5 +221,5 @@ class Qcow2DataFile(Qcow2):
 
 
 SERVERS = {server.name: server for server in (
-    Raw, AddCow, CowFilter, Qcow2Threads, Qcow2IoUring, Qcow2Subclusters, Qcow2DataFile,
-    RawSparse)}
+    Raw, AddCow, OtherAddCow, CowFilter, Qcow2Threads, Qcow2IoUring, Qcow2Subclusters,
+    Qcow2DataFile, RawSparse)}

@@ -69,7 +69,11 @@ class Settings:
             ("latest" if self.group == "fio" else f"latest-{self.group}")
         self.note = os.environ.get("BENCH_NOTE", "")
         self.run = os.environ.get("ADDCOW_RUN") or "./run"
-        self.servers = chosen("BENCH_SERVERS", servers)
+        self.other = os.environ.get("BENCH_OTHER", "")
+        if self.other and not os.access(os.path.join(self.other, "run"), os.X_OK):
+            wrong(f"BENCH_OTHER={self.other}: not the folder of a build, it has no program 'run'")
+        self.servers = chosen("BENCH_SERVERS", [name for name in servers
+                                                if self.other or name != "addcow-other"])
         self.workloads = chosen("BENCH_WORKLOADS", workloads if self.group == "fio" else tasks)
         if self.group == "fio" and "raw" not in self.servers:
             wrong("BENCH_SERVERS: 'raw' is what the others are compared to, it cannot be left out")

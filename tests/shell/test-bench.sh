@@ -45,6 +45,7 @@ python3 - <<'END_OF_PYTHON'
 import json, report, workloads
 result = json.load(open("result.json"))
 open("table", "w").write(report.table(result))
+open("against", "w").write(report.against(result))
 open("plot", "w").write(report.plot_data(result))
 text = report.markdown(result)
 assert "ignores flush" in text and "Skipped: qcow2: gone" in text and "abacus" in text, text
@@ -59,6 +60,13 @@ open("tasks", "w").write(report.tasks_table({"tasks": [task], "samples": [
     for name, values in times.items() for number, value in enumerate(values)]}))
 END_OF_PYTHON
 diff -u want table
+cat >want <<'END_OF_TABLE'
+| addcow's speed, times that of | cow filter |
+|---|---|
+| write, flushed | 0.38 |
+| read | – |
+END_OF_TABLE
+diff -u want against
 cat >want <<'END_OF_TABLE'
 | task | program | seconds | times the reference | target for addcow |
 |---|---|---|---|---|
@@ -123,23 +131,26 @@ small=(env ADDCOW_RUN="$ADDCOW_RUN" BENCH_DIR="$PWD/data" BENCH_OUTPUT="$PWD/out
 bench=(python3 "$srcdir/bench/bench.py")
 # What makes no sense is refused before anything is measured.
 for setting in BENCH_ROUNDS=0 BENCH_SIZE=7x BENCH_SERVERS=addcow BENCH_WORKLOADS=nothing BENCH_DIR="$PWD/none" \
-    BENCH_NAME=a/b BENCH_OUTPUT="$PWD/log/x"; do
+    BENCH_NAME=a/b BENCH_OUTPUT="$PWD/log/x" BENCH_OTHER="$PWD/data" BENCH_SERVERS='raw addcow-other'; do
     status=0
     "${small[@]}" "$setting" timeout 60 "${bench[@]}" >table 2>log || status=$?
     expect_equal 2 "$status" "exit status with $setting"
     expect_equal 1 "$(wc -l <log)" "lines of the error with $setting"
 done
 
-# A run with nothing in it to speak of, each kind of workload once.
-"${small[@]}" BENCH_ROUNDS=2 BENCH_SERVERS='raw addcow' \
+# A run with nothing in it to speak of, each kind of workload once. The other build is this one.
+mkdir other
+ln -s "$(realpath "$ADDCOW_RUN")" other/run
+"${small[@]}" BENCH_ROUNDS=2 BENCH_OTHER="$PWD/other" BENCH_SERVERS='raw addcow addcow-other' \
     BENCH_WORKLOADS='randread-4k randwrite-4k-fsync write-4k-flush randwrite-4k-allocated' \
     "${bench[@]}" >table 2>log || { cat log >&2; fail "a small run"; }
 expect_equal 4 "$(grep -c '^| [rs].*| [0-9]* | [0-9.]* ([0-9]*) | ' table)" "rows with numbers"
+has "times that of | addcow, other build |" <table || fail "nothing beside the other build"
 cmp table <(cat out/latest.md; echo) || fail "what was printed is not what was written"
 python3 - <<'END_OF_PYTHON'
 import json
 result = json.load(open("out/latest.json"))
-assert len(result["samples"]) == 4 * 2 * 2, result
+assert len(result["samples"]) == 4 * 2 * 3, result
 assert all(sample["bytes"] > 0 and sample["seconds"] > 0 for sample in result["samples"])
 # First touch is the same work for everybody.
 assert len({s["bytes"] for s in result["samples"] if s["workload"] == "write-4k-flush"}) == 1
