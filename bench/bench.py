@@ -21,7 +21,7 @@ import report
 import tasks
 from servers import SERVERS, Failed, sync_file
 from settings import Settings, machine, wrong
-from workloads import WORKLOADS, ALLOCATED, fio_missing, measure
+from workloads import ALTERNATE, FILLED, WORKLOADS, fio_missing, measure, missing, used_size
 
 GIB = 1 << 30
 
@@ -47,8 +47,8 @@ class Backing:
 
 
 def room_needed(settings):
-    filled = min(ALLOCATED, settings.size // 4) * len(settings.servers)
-    return settings.size * 4 + filled + (settings.size >> 3)
+    kept = used_size(FILLED, settings) + used_size(ALTERNATE, settings)
+    return settings.size * 4 + kept * len(settings.servers) + (settings.size >> 3)
 
 
 def skip(result, name, reason):
@@ -98,6 +98,10 @@ def run_fio_group(settings, scratch, result):
     result["servers"] = [{"name": server.name, "title": server.title, "durable": server.durable}
                          for server in servers]
     chosen = [WORKLOADS[name] for name in settings.workloads]
+    for workload in chosen:
+        if reason := missing(workload):
+            skip(result, workload.title, reason)
+    chosen = [workload for workload in chosen if not missing(workload)]
     say(f"bench: measures {len(chosen)} workloads on {len(servers)} servers, "
         f"{settings.rounds} rounds")
     result["workloads"] = [{"name": each.name, "title": each.title, "target": each.target,

@@ -13,12 +13,15 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
+import client
 from servers import Failed, run
 
 MIB = 1 << 20
 # Part of the disk that is allocated before the workloads on allocated clusters.
 ALLOCATED = 512 * MIB
-FRESH, FILLED = "unallocated", "allocated"
+# Part in which every other 4 KiB block is, written at random.
+ALTERNATING = 256 * MIB
+FRESH, FILLED, ALTERNATE = "unallocated", "allocated", "alternating"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ WORKLOADS = {workload.name: workload for workload in (
     Workload("read-1M-allocated", "sequential read 1M, allocated", "read", "1M", FILLED,
              target="0.95"),
     Workload("read-1M", "sequential read 1M, unallocated", "read", "1M", FRESH, target="0.95"),
+    Workload("read-1M-alternating", "sequential read 1M, every other 4k written at random",
+             "read", "1M", ALTERNATE, target="0.45"),
 )}
 
 
@@ -98,13 +103,24 @@ def sample(job, side):
     return {"bytes": job[side]["io_bytes"], "seconds": max(job[side]["runtime"], 1) / 1000}
 
 
-def filled_size(settings):
-    return min(ALLOCATED, settings.size // 4)
+def missing(workload):
+    """Why it cannot be done here, or None."""
+    return client.missing() if workload.state == ALTERNATE else None
 
 
-def fill(uri, folder, settings):
-    """Allocates the first part of the disk and brings it to the disk."""
-    fio(uri, folder, ["--rw=write", "--bs=1M", f"--size={filled_size(settings)}", "--end_fsync=1"])
+def used_size(state, settings):
+    """The first part of the disk, which a workload on that state uses."""
+    return {FRESH: settings.size, FILLED: min(ALLOCATED, settings.size // 4),
+            ALTERNATE: min(ALTERNATING, settings.size // 8)}[state]
+
+
+def prepare(state, uri, folder, settings):
+    """Has that part allocated, or every other block of it, and on the disk."""
+    size = used_size(state, settings)
+    if state == FILLED:
+        fio(uri, folder, ["--rw=write", "--bs=1M", f"--size={size}", "--end_fsync=1"])
+    else:
+        client.call("alternate", uri, size)
 
 
 def written(workload, settings):
@@ -113,8 +129,8 @@ def written(workload, settings):
 
 
 def arguments_of(workload, settings):
-    size = filled_size(settings) if workload.state == FILLED else settings.size
-    arguments = [f"--rw={workload.pattern}", f"--bs={workload.block}", f"--size={size}"]
+    arguments = [f"--rw={workload.pattern}", f"--bs={workload.block}",
+                 f"--size={used_size(workload.state, settings)}"]
     if workload.io_mib:
         arguments.append(f"--io_size={written(workload, settings)}")
     else:
@@ -132,9 +148,12 @@ def raw_image(workload, server, settings, scratch):
         return server.backing.raw
     if workload.state == FRESH:
         return server.backing.path
-    path = os.path.join(scratch, "filled.img")
+    path = os.path.join(scratch, f"{workload.state}.img")
     if not os.path.exists(path):
-        with open(path, "wb") as file:
+        with open(path, "wb") as file, open(server.backing.path, "rb") as base:
+            if workload.state == ALTERNATE:  # the other blocks are in no backing file here
+                for _ in range(used_size(ALTERNATE, settings) // MIB):
+                    file.write(base.read(MIB))
             file.truncate(settings.size)
     return path
 
@@ -178,22 +197,22 @@ def measure_once(workload, server, settings, scratch):
     """One measurement, on an overlay in the state that the workload wants."""
     image = raw_image(workload, server, settings, scratch)
     folder = os.path.join(scratch, "overlay")
-    throw_away = not (workload.state == FILLED and server.keeps)
+    throw_away = workload.state == FRESH or not server.keeps
     if not throw_away:
-        folder = os.path.join(scratch, f"filled-{server.name}")
+        folder = os.path.join(scratch, f"{workload.state}-{server.name}")
         if not os.path.isdir(folder):
             os.mkdir(folder)
             server.make(folder, image)
             with server.serve(folder) as uri:
-                fill(uri, folder, settings)
+                prepare(workload.state, uri, folder, settings)
     else:
         shutil.rmtree(folder, ignore_errors=True)
         os.mkdir(folder)
         server.make(folder, image)
     try:
         with server.serve(folder, throw_away) as uri:
-            if workload.state == FILLED and not server.keeps:
-                fill(uri, folder, settings)
+            if workload.state != FRESH and not server.keeps:
+                prepare(workload.state, uri, folder, settings)
             if workload.first_touch():
                 take_memory(os.path.join(scratch, "memory"),
                             written(workload, settings) + 128 * MIB)

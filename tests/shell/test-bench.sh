@@ -111,6 +111,7 @@ END_OF_PYTHON
 
 requires fio
 fio --enghelp 2>/dev/null | has -w nbd || skip "the arithmetic is right, but fio has no nbd engine"
+python3 -c 'import nbd' || skip "the arithmetic is right, but python3-libnbd is not installed"
 
 # The final flush is in the time that fio counts, and only where it should be.
 nbdkit -U - eval get_size='echo 1M' pwrite='cat >/dev/null' flush='sleep 0.2' \
@@ -124,6 +125,16 @@ assert seconds("--end_fsync=1") >= 0.2
 # Five flushes of a fifth of a second each, two of them at least before the last write.
 assert seconds("--fsync=3") >= 0.4
 END_OF_PYTHON
+
+# Every even block of 4 KiB is written, each once, and not in order.
+nbdkit -U - --filter=log memory 4M logfile=written.log --run 'python3 - "$uri"' <<'END_OF_PYTHON'
+import sys, client
+assert client.call("alternate", sys.argv[1], 1 << 20) == {"blocks": 128}
+END_OF_PYTHON
+sed -n 's/.* Write .*offset=0x\([0-9a-f]*\) count=0x1000 .*/\1/p' written.log >places
+for ((place = 0; place < 1 << 20; place += 8192)); do printf '%x\n' "$place"; done >want
+diff -u <(sort want) <(sort places)
+! cmp -s want places || fail "not at random"
 
 mkdir data
 small=(env ADDCOW_RUN="$ADDCOW_RUN" BENCH_DIR="$PWD/data" BENCH_OUTPUT="$PWD/out" BENCH_SIZE=16M
@@ -142,15 +153,15 @@ done
 mkdir other
 ln -s "$(realpath "$ADDCOW_RUN")" other/run
 "${small[@]}" BENCH_ROUNDS=2 BENCH_OTHER="$PWD/other" BENCH_SERVERS='raw addcow addcow-other' \
-    BENCH_WORKLOADS='randread-4k randwrite-4k-fsync write-4k-flush randwrite-4k-allocated' \
+    BENCH_WORKLOADS='randread-4k randwrite-4k-fsync write-4k-flush randwrite-4k-allocated read-1M-alternating' \
     "${bench[@]}" >table 2>log || { cat log >&2; fail "a small run"; }
-expect_equal 4 "$(grep -c '^| [rs].*| [0-9]* | [0-9.]* ([0-9]*) | ' table)" "rows with numbers"
+expect_equal 5 "$(grep -c '^| [rs].*| [0-9]* | [0-9.]* ([0-9]*) | ' table)" "rows with numbers"
 has "times that of | addcow, other build |" <table || fail "nothing beside the other build"
 cmp table <(cat out/latest.md; echo) || fail "what was printed is not what was written"
 python3 - <<'END_OF_PYTHON'
 import json
 result = json.load(open("out/latest.json"))
-assert len(result["samples"]) == 4 * 2 * 3, result
+assert len(result["samples"]) == 5 * 2 * 3, result
 assert all(sample["bytes"] > 0 and sample["seconds"] > 0 for sample in result["samples"])
 # First touch is the same work for everybody.
 assert len({s["bytes"] for s in result["samples"] if s["workload"] == "write-4k-flush"}) == 1
