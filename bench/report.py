@@ -90,7 +90,8 @@ def against(result):
         return ""
     found = [medians(result["samples"], server["name"]) for server in others]
     lines = ["| addcow's speed, times that of | " +
-             " | ".join(server["title"] for server in others) + " |", "|---" * len(others) + "|---|"]
+             " | ".join(server["title"] for server in others) + " |",
+             "|---" * len(others) + "|---|"]
     for workload in result["workloads"]:
         ratios = [each.get(workload["name"], {}).get("addcow", {}).get("ratio") for each in found]
         lines.append(f"| {workload['title']} | " + " | ".join(
@@ -126,25 +127,29 @@ def short_table(result):
 
 
 def tasks_table(result):
-    """The Markdown table of a "tools" run: seconds, and times the reference's."""
+    """The Markdown table of a "tools" run: what was measured, and how many times the
+    reference it is, which is another program or another part of the same one."""
     by_round = {}
     for sample in result["samples"]:
-        by_round.setdefault((sample["task"], sample["program"]), {})[sample["round"]] = \
-            sample["seconds"]
-    lines = ["| task | program | seconds | times the reference | target for addcow |",
+        key = (sample["task"], sample["program"], sample["part"])
+        by_round.setdefault(key, {})[sample["round"]] = sample["value"]
+    lines = ["| task | program | measured | times the reference | target for addcow |",
              "|---|---|---|---|---|"]
     for task in result["tasks"]:
-        mine = [(program, rounds) for (name, program), rounds in by_round.items()
-                if name == task["name"]]
-        for program, rounds in mine:
-            reference = by_round.get((task["name"], task["reference"]), {})
-            ratios = [value / reference[number] for number, value in rounds.items()
-                      if reference.get(number)]
-            ratio = "reference" if program == task["reference"] else \
+        name, reference = task["name"], task["reference"]
+        for (where, program, part), rounds in by_round.items():
+            if where != name:
+                continue
+            is_reference = reference in (program, part)
+            base = by_round.get((name, reference, "")) or \
+                by_round.get((name, program, reference), {})
+            ratios = [value / base[number] for number, value in rounds.items() if base.get(number)]
+            ratio = "reference" if is_reference else \
                 f"{statistics.median(ratios):.2f}" if ratios else "–"
-            target = task["target"] if program == "addcow" else ""
-            lines.append(f"| {task['title']} | {program} | "
-                         f"{statistics.median(rounds.values()):.3f} | {ratio} | {target} |")
+            target = task["target"] if program == "addcow" and not is_reference else ""
+            lines.append(f"| {task['title']} | {program}{', ' if part else ''}{part} | "
+                         f"{statistics.median(rounds.values()):.3f} {task['unit']} | "
+                         f"{ratio} | {target} |")
     return "\n".join(lines) + "\n"
 
 
@@ -167,7 +172,7 @@ def machine_lines(result):
 
 def markdown(result):
     if result["group"] == "tools":
-        words = "Medians of interleaved rounds; below 1 is faster than the reference.\n"
+        words = "Medians of interleaved rounds; below 1 is less than the reference.\n"
         return tasks_table(result) + "\n" + words + "\n" + machine_lines(result)
     words = ("Ratios within the same round, median of the rounds, to the raw limit where nothing "
              "else is said; in brackets MB/s "

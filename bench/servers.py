@@ -103,6 +103,11 @@ class Server:
     def settle(self, folder):
         """Brings what is dirty to the disk, so that it does not cost the next."""
 
+    def stored(self, folder):
+        """Bytes of storage that the overlay in `folder` takes."""
+        return sum(entry.stat().st_blocks * 512 for entry in os.scandir(folder)
+                   if entry.is_file() and entry.name not in ("pid", "log"))
+
 
 def nbdkit(folder, *arguments):
     return ["-f", "-U", f"{folder}/socket", "-P", f"{folder}/pid", *arguments]
@@ -178,6 +183,14 @@ class CowFilter(Server):
 
     def command(self, folder):
         return ["nbdkit", *nbdkit(folder, "--filter=cow", "file", self.backing.path)]
+
+    def stored(self, folder):
+        """It has no name, so it is looked for in the server, which has to run."""
+        with open(f"{folder}/pid", encoding="utf-8") as pid:
+            files = f"/proc/{pid.read().strip()}/fd"
+        return sum(os.stat(entry.path).st_blocks * 512 for entry in os.scandir(files)
+                   if os.readlink(entry.path).startswith(folder)
+                   and os.readlink(entry.path).endswith(" (deleted)"))
 
 
 class Qcow2(Server):

@@ -5,14 +5,19 @@ user could take instead."""
 
 import os
 import shutil
+import subprocess
 
 import workloads
-from servers import AddCow, Failed, Raw, run, serving, nbdkit
-from task_files import (CLUSTER, HEADER, MIB, TIB, Files, Skip, every_other_cluster, need, remove,
-                        sparse, take_memory, timed)
+from servers import Failed, Raw, builds, run, serving, nbdkit
+from task_files import (CLUSTER, HEADER, MIB, PIB, TIB, Files, Skip, Task, every_other_cluster,
+                        huge_folder, need, remove, sparse, take_memory, timed)
 
 
-class CopyOut:
+def program(server):
+    return "nbdkit file" if server.name == "raw" else server.title
+
+
+class CopyOut(Task):
     """A disk of 1 TiB with data in BENCH_SIZE / 2 pieces of 1 MiB, 1 GiB by
     default: one half in the backing file, the other in the image file. The raw
     file has the same amount at the same places."""
@@ -32,24 +37,25 @@ class CopyOut:
             sparse(files.raw, TIB, range(0, pieces * step, step // 2))
         except OSError as error:
             raise Skip(f"no file of 1 TiB here: {error.strerror}") from error
-        self.servers = {}
-        for kind in (Raw, AddCow):
-            self.servers[kind.name] = server = kind(settings, files)
+        self.servers = []
+        for kind in (Raw, *builds(settings)):
+            server = kind(settings, files)
+            self.servers.append(server)
             own = os.path.join(folder, kind.name)
             os.mkdir(own)
             server.make(own)
-            if kind is AddCow:
+            if kind is not Raw:
                 with server.serve(own) as uri:
                     workloads.fio(uri, own, [
                         f"--rw=write:{step // 1024 - 1024}k", "--bs=1M", f"--offset={step // 2}",
                         f"--size={TIB - step // 2}", f"--io_size={pieces * MIB}", "--end_fsync=1"])
-        stored = os.stat(os.path.join(folder, "addcow", "disk.raw")).st_blocks * 512
-        if not pieces * MIB <= stored <= pieces * MIB * 5 // 4:
-            raise Failed(f"the overlay has {stored >> 20} MiB and not {pieces}")
+                stored = server.stored(own)
+                if not pieces * MIB <= stored <= pieces * MIB * 5 // 4:
+                    raise Failed(f"the overlay has {stored >> 20} MiB and not {pieces}")
 
-    def once(self, name):
-        own = os.path.join(self.folder, name)
-        with self.servers[name].serve(own) as uri:
+    def once(self, server):
+        own = os.path.join(self.folder, server.name)
+        with server.serve(own) as uri:
             take_memory(own, self.settings.size // 2)
             try:
                 return timed(self.client, uri)
@@ -60,7 +66,8 @@ class CopyOut:
         raise NotImplementedError
 
     def programs_to_time(self):
-        return [("nbdkit file", lambda: self.once("raw")), ("addcow", lambda: self.once("addcow"))]
+        return [(program(server), lambda server=server: self.once(server))
+                for server in self.servers]
 
 
 class NbdCopy(CopyOut):
@@ -79,7 +86,7 @@ class QemuConvert(CopyOut):
         run(["qemu-img", "convert", "-f", "raw", "-O", "raw", uri, self.copy])
 
 
-class Open:
+class Open(Task):
     """Starting and stopping nbdkit with a disk of 64 TiB: what addcow takes more
     than nbdkit's null plugin is the opening."""
 
@@ -88,48 +95,45 @@ class Open:
 
     def __init__(self, settings, folder):
         need("nbdkit")
-        self.settings, self.own = settings, None
-        # tmpfs has files of that size where the folder's file system has not.
-        for place in (folder, "/dev/shm"):
-            own = os.path.join(place, f"addcow-bench-open.{os.getpid()}")
-            try:
-                os.mkdir(own)
-                sparse(os.path.join(own, "base.img"), 64 * TIB)
-                self.own = own
-                break
-            except OSError:
-                shutil.rmtree(own, ignore_errors=True)
-        if not self.own:
-            raise Skip("no file system here (nor tmpfs) has files of 64 TiB")
+        self.own = huge_folder(folder, 64 * TIB)
         try:
-            self.make()
+            files = Files(self.own)
+            sparse(files.path, 64 * TIB)
+            self.servers = [kind(settings, files) for kind in builds(settings)]
+            for server in self.servers:
+                self.make(server, self.place(server.name))
         except BaseException:
             self.close()
             raise
 
-    def make(self):
-        run([self.settings.run, "addcow", "create", "-q", "-b", "base.img", "-F", "raw",
-             "-i", f"{self.own}/disk.raw", f"{self.own}/x.add-cow"])
+    def place(self, name):
+        folder = os.path.join(self.own, name)
+        os.makedirs(folder, exist_ok=True)
+        return folder
+
+    def make(self, server, folder):
+        server.make(folder)
         if self.bits:
-            with open(f"{self.own}/x.add-cow", "r+b") as file:
+            with open(f"{folder}/x.add-cow", "r+b") as file:
                 file.seek(HEADER)
                 file.write(self.bits * (64 * TIB // CLUSTER // 8))
 
     def close(self):
         shutil.rmtree(self.own)
 
-    def once(self, command):
+    def once(self, command, folder):
         def start_and_stop():
-            with serving(command, self.own):
+            with serving(command, folder):
                 pass
         return timed(start_and_stop)
 
     def programs_to_time(self):
+        null = self.place("null")
         return [("nbdkit null", lambda: self.once(
-                    ["nbdkit", *nbdkit(self.own, "null", "size=64T")])),
-                ("addcow", lambda: self.once(
-                    [self.settings.run, "nbdkit",
-                     *nbdkit(self.own, "addcow", f"{self.own}/x.add-cow")]))]
+                    ["nbdkit", *nbdkit(null, "null", "size=64T")], null))] + [
+                (server.title, lambda server=server: self.once(
+                    server.command(self.place(server.name)), self.place(server.name)))
+                for server in self.servers]
 
 
 class OpenEmpty(Open):
@@ -144,7 +148,29 @@ class OpenFull(Open):
     target, bits = "1 s more than the reference at most", b"\xff"
 
 
-class Map:
+class Resident(Open):
+    """Memory of a server that nobody has asked anything yet."""
+
+    unit = "MiB"
+
+    def once(self, command, folder):
+        with serving(command, folder), open(f"{folder}/pid", encoding="utf-8") as pid, \
+                open(f"/proc/{pid.read().strip()}/status", encoding="utf-8") as lines:
+            return next(int(line.split()[1]) / 1024 for line in lines
+                        if line.startswith("VmRSS:"))
+
+
+class ResidentEmpty(Resident):
+    title = "resident memory with a disk of 64 TiB, nothing allocated"
+    target = "what was touched"
+
+
+class ResidentFull(Resident):
+    title = "resident memory with a disk of 64 TiB, every bit set"
+    target, bits = "128 MiB (a bit a cluster) more than the reference at most", b"\xff"
+
+
+class Map(Task):
     """Every other cluster allocated, with data in it. The raw file is the image
     file. BENCH_MAP_SIZE=1T has 8 million such clusters; that takes 32 GiB, on a
     file system with reflinks 1 GiB."""
@@ -159,25 +185,69 @@ class Map:
             raise Skip("BENCH_MAP_SIZE is not in whole MiB")
         files = Files(folder)
         self.folder = folder
-        self.servers = {"raw": Raw(settings, files), "addcow": AddCow(settings, files)}
         sparse(files.path, size)
-        self.servers["addcow"].make(folder)
-        image = os.path.join(folder, "disk.raw")
-        every_other_cluster(image, size)
-        os.link(image, files.raw)
-        with open(os.path.join(folder, "x.add-cow"), "r+b") as file:
-            file.seek(HEADER)
-            file.write(b"\x55" * (size // CLUSTER // 8))
+        every_other_cluster(files.raw, size)
+        self.servers = [kind(settings, files) for kind in (Raw, *builds(settings))]
+        for server in self.servers:
+            own = os.path.join(folder, server.name)
+            os.mkdir(own)
+            server.make(own)
+            if server.name != "raw":
+                os.unlink(f"{own}/disk.raw")
+                os.link(files.raw, f"{own}/disk.raw")
+                with open(f"{own}/x.add-cow", "r+b") as file:
+                    file.seek(HEADER)
+                    file.write(b"\x55" * (size // CLUSTER // 8))
 
-    def once(self, name):
-        with self.servers[name].serve(self.folder) as uri:
+    def once(self, server):
+        with server.serve(os.path.join(self.folder, server.name)) as uri:
             return timed(run, ["nbdinfo", "--map", uri])
 
     def programs_to_time(self):
-        return [("nbdkit file", lambda: self.once("raw")), ("addcow", lambda: self.once("addcow"))]
+        return [(program(server), lambda server=server: self.once(server))
+                for server in self.servers]
 
 
-class Flatten:
+class MapHuge(Task):
+    """An image whose bitmap says nothing and has no end: who looks at each bit of
+    it never comes back."""
+
+    title = "addcow map of a sparse image of 64 PiB, nothing allocated"
+    target = "1 s at most"
+    limit = 120
+
+    def __init__(self, settings, folder):
+        self.own = huge_folder(folder, 64 * PIB)
+        try:
+            files = Files(self.own)
+            sparse(files.path, MIB)
+            self.servers = [kind(settings, files) for kind in builds(settings)]
+            for server in self.servers:
+                run([server.build(), "addcow", "create", "-q", "-b", files.path, "-F", "raw",
+                     "-s", "64P", "-i", f"{self.own}/{server.name}.raw", self.image(server)])
+        except BaseException:
+            self.close()
+            raise
+
+    def image(self, server):
+        return f"{self.own}/{server.name}.add-cow"
+
+    def close(self):
+        shutil.rmtree(self.own)
+
+    def once(self, server):
+        try:
+            return timed(lambda: run([server.build(), "addcow", "map", self.image(server)],
+                                     timeout=self.limit))
+        except subprocess.TimeoutExpired as error:
+            raise Skip(f"not done after {self.limit} s") from error
+
+    def programs_to_time(self):
+        return [(server.title, lambda server=server: self.once(server))
+                for server in self.servers]
+
+
+class Flatten(Task):
     """An overlay of BENCH_SIZE, nothing allocated, is made to stand alone. What
     each program leaves is synced, and that is counted."""
 
@@ -187,13 +257,15 @@ class Flatten:
     def __init__(self, settings, folder):
         need("qemu-img", "cp", "sync")
         self.settings, self.folder = settings, folder
-        self.base = Files(folder).path
+        files = Files(folder)
+        self.base = files.path
+        self.servers = [kind(settings, files) for kind in builds(settings)]
         sparse(self.base, settings.size, range(0, settings.size, MIB))
         run(["sync", self.base])
 
-    def flatten(self):
-        AddCow(self.settings, Files(self.folder)).make(self.folder)
-        return timed(lambda: (run([self.settings.run, "addcow", "flatten", "-q",
+    def flatten(self, server):
+        server.make(self.folder)
+        return timed(lambda: (run([server.build(), "addcow", "flatten", "-q",
                                    f"{self.folder}/x.add-cow"]),
                               run(["sync", f"{self.folder}/disk.raw"])))
 
@@ -219,4 +291,5 @@ class Flatten:
     def programs_to_time(self):
         return [("cp --sparse=always", lambda: self.fresh(self.copy)),
                 ("qemu-img rebase -b ''", lambda: self.fresh(self.rebase)),
-                ("addcow", lambda: self.fresh(self.flatten))]
+                *((server.title, lambda server=server: self.fresh(lambda: self.flatten(server)))
+                  for server in self.servers)]

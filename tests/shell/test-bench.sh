@@ -53,11 +53,16 @@ assert "ignores flush" in text and "Skipped: qcow2: gone" in text and "abacus" i
 job = {"read": {"io_bytes": 0, "runtime": 0}, "write": {"io_bytes": 4096, "runtime": 250}}
 assert workloads.sample(job, "write") == {"bytes": 4096, "seconds": 0.25}
 
-task = {"name": "t", "title": "task", "reference": "cp", "target": "1.00"}
-times = {"cp": (1.0, 8.0, 2.0), "addcow": (3.0, 4.0, 1.0)}
-open("tasks", "w").write(report.tasks_table({"tasks": [task], "samples": [
-    {"task": "t", "program": name, "round": number, "seconds": value}
-    for name, values in times.items() for number, value in enumerate(values)]}))
+# What a number is compared to is another program, another part of the same one, or nothing.
+tasks = [{"name": name, "title": title, "unit": unit, "reference": reference, "target": "1.00"}
+         for name, title, unit, reference in (("t", "task", "s", "cp"), ("p", "parts", "ms", "alone"),
+                                              ("n", "nothing", "s", None))]
+times = {("t", "cp", ""): (1.0, 8.0, 2.0), ("t", "addcow", ""): (3.0, 4.0, 1.0),
+         ("p", "raw", "alone"): (1, 1, 1), ("p", "raw", "beside"): (2, 2, 2),
+         ("p", "addcow", "alone"): (2, 4, 6), ("p", "addcow", "beside"): (6, 4, 3), ("n", "addcow", ""): (5,)}
+open("tasks", "w").write(report.tasks_table({"tasks": tasks, "samples": [
+    {"task": name, "program": program, "part": part, "round": number, "value": value}
+    for (name, program, part), values in times.items() for number, value in enumerate(values)]}))
 END_OF_PYTHON
 diff -u want table
 cat >want <<'END_OF_TABLE'
@@ -68,10 +73,15 @@ cat >want <<'END_OF_TABLE'
 END_OF_TABLE
 diff -u want against
 cat >want <<'END_OF_TABLE'
-| task | program | seconds | times the reference | target for addcow |
+| task | program | measured | times the reference | target for addcow |
 |---|---|---|---|---|
-| task | cp | 2.000 | reference |  |
-| task | addcow | 3.000 | 0.50 | 1.00 |
+| task | cp | 2.000 s | reference |  |
+| task | addcow | 3.000 s | 0.50 | 1.00 |
+| parts | raw, alone | 1.000 ms | reference |  |
+| parts | raw, beside | 2.000 ms | 2.00 |  |
+| parts | addcow, alone | 4.000 ms | reference |  |
+| parts | addcow, beside | 4.000 ms | 1.00 | 1.00 |
+| nothing | addcow | 5.000 s | – | 1.00 |
 END_OF_TABLE
 diff -u want tasks
 printf 'workload\t"addcow"\t"cow filter"\n"write,\\nflushed"\t0.5000\t1.2500\n"read"\t?\t?\n' >want
@@ -176,10 +186,16 @@ else
 fi
 expect_equal "" "$(ls -A data)" "files left behind"
 
-"${small[@]}" BENCH_ROUNDS=1 BENCH_GROUP=tools BENCH_WORKLOADS='map flatten' "${bench[@]}" >table 2>log ||
-    { cat log >&2; fail "a small run of tools"; }
-expect_equal 2 "$(grep -c '^| .* | addcow | [0-9.]* | [0-9.]* | ' table)" "tasks with numbers"
-
+"${small[@]}" BENCH_ROUNDS=1 BENCH_OTHER="$PWD/other" BENCH_GROUP=tools \
+    BENCH_WORKLOADS='map flatten open-empty resident-empty map-huge' \
+    "${bench[@]}" >table 2>log || { cat log >&2; fail "a small run of tools"; }
+# These two, and those that there is a file system for.
+expect_equal 2 "$(grep -cE '^\| (nbdinfo|flatten) .* \| addcow \| [0-9.]+ [a-z ]+ \| [0-9.]+ \| ' table)" \
+    "tasks with numbers"
+for name in open-empty resident-empty map-huge; do
+    has "^Skipped: $name: no file system" <table || has "round 1, $name, addcow, other build: " <log ||
+        fail "no $name: $(cat log)"
+done
 # Interrupted, it stops its server and removes its files.
 "${small[@]}" BENCH_SECONDS=60 BENCH_SERVERS=raw BENCH_WORKLOADS=randread-4k "${bench[@]}" \
     >table 2>log &
@@ -190,5 +206,5 @@ wait_until "$bench_pid" measuring || fail "nothing is measured: $(cat log)"
 served_pid="$(cat data/*/overlay/pid)"
 kill "$bench_pid"
 ends_with 143 "$bench_pid" "a run that is interrupted"
-! kill -0 "$served_pid" 2>/dev/null || fail "the server goes on"
+wait_until '' is_gone "$served_pid" || fail "the server goes on: $(ps -o pid,ppid,stat,args -p "$served_pid")"
 expect_equal "" "$(ls -A data)" "files left behind when interrupted"
