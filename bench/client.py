@@ -4,20 +4,33 @@
 its own, since libnbd's module belongs to the system's Python, which need not be
 the one that runs the benchmark.
 
-  client.py alternate URI SIZE    writes every even 4 KiB block of the first SIZE bytes
+  client.py alternate URI SIZE       writes every even 4 KiB block of the first SIZE bytes
+  client.py scatter URI COUNT SIZE   writes COUNT blocks of a disk of SIZE bytes
+  client.py status URI COUNT SIZE    times block status after that, before a flush and after
+  client.py flush URI COUNT SIZE     times flushes after that, without and beside FUA writes
 
-Places are random, and the same in each run. What was done is printed as JSON."""
+Blocks are of 4 KiB and none is written twice. Places are random, and the same in
+each run. What was done, or how long it took, is printed as JSON."""
 
+import contextlib
 import functools
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
+import threading
+import time
 
 from servers import Failed, run
 
-BLOCK = 4096
+try:
+    import nbd
+except ImportError:  # the benchmark's own Python, which only starts this program
+    nbd = None
+
+BLOCK, MIB = 4096, 1 << 20
 
 
 @functools.cache
@@ -44,8 +57,8 @@ def call(command, uri, *numbers):
 
 
 def connected(uri):
-    import nbd  # pylint: disable=import-outside-toplevel
     handle = nbd.NBD()
+    handle.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
     handle.connect_uri(uri)
     return handle
 
@@ -68,7 +81,82 @@ def alternate(uri, size):
     return {"blocks": len(blocks)}
 
 
-COMMANDS = {"alternate": alternate}
+def places(count, size, first=0):
+    """Blocks from `first` on, at random and each once."""
+    return random.Random(1).sample(range(first, size // BLOCK), count)
+
+
+def scatter(uri, count, size):
+    handle = connected(uri)
+    write(handle, places(count, size))
+    handle.flush()
+    return {"bytes": count * BLOCK}
+
+
+def milliseconds(function):
+    start = time.monotonic()
+    function()
+    return (time.monotonic() - start) * 1000
+
+
+def status(uri, count, size):
+    """Milliseconds of a call that asks for one extent of all that follows; some 200
+    calls all over the disk."""
+    handle = connected(uri)
+    write(handle, places(count, size))
+
+    offsets = range(0, size, size // 200 // BLOCK * BLOCK)
+
+    def ask():
+        for offset in offsets:
+            handle.block_status(min(size - offset, 1 << 31), offset, lambda *_: 0,
+                                nbd.CMD_FLAG_REQ_ONE)
+
+    ask()  # whatever the first calls have to look up
+    before = milliseconds(ask) / len(offsets)
+    handle.flush()
+    return {"before a flush": before, "after it": milliseconds(ask) / len(offsets)}
+
+
+class FuaWrites:
+    """A connection of its own that writes the first block with FUA, again and again,
+    for the length of a "with" statement."""
+
+    def __init__(self, uri):
+        self.handle, self.ends, self.runs = connected(uri), threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self.write)
+
+    def write(self):
+        while not self.ends.is_set():
+            self.handle.pwrite(bytes(BLOCK), 0, nbd.CMD_FLAG_FUA)
+            self.runs.set()
+
+    def __enter__(self):
+        self.thread.start()
+        self.runs.wait(10)
+
+    def __exit__(self, *_):
+        self.ends.set()
+        self.thread.join()
+
+
+def flush(uri, count, size, flushes=5):
+    """Milliseconds of a flush after `count` writes, medians. What FUA writes go to is
+    durable before: else each of them would be a flush of all by itself."""
+    handle = connected(uri)
+    handle.pwrite(bytes(MIB), 0)
+    handle.flush()
+    blocks = places(2 * flushes * count, size, MIB // BLOCK)
+    found = {"alone": [], "beside FUA writes": []}
+    for _ in range(flushes):
+        for part, times in found.items():
+            write(handle, [blocks.pop() for _ in range(count)])
+            with FuaWrites(uri) if part != "alone" else contextlib.nullcontext():
+                times.append(milliseconds(handle.flush))
+    return {part: statistics.median(times) for part, times in found.items()}
+
+
+COMMANDS = {"alternate": alternate, "scatter": scatter, "status": status, "flush": flush}
 
 
 def main():

@@ -9,6 +9,7 @@ bench_sources = \
 	bench/report.py \
 	bench/servers.py \
 	bench/settings.py \
+	bench/small_writes.py \
 	bench/task_files.py \
 	bench/tasks.py \
 	bench/tools.py \

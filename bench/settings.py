@@ -89,6 +89,10 @@ class Settings:
         except OSError as error:
             wrong(f"BENCH_OUTPUT={self.output}: {error.strerror}")
 
+    def portion(self, count):
+        """`count` at the default BENCH_SIZE or above it, fewer below it."""
+        return max(1, min(count, count * self.size >> 31))
+
     def scaled(self, count):
         """`count` bytes at the default BENCH_SECONDS, in whole MiB."""
         mib = 1 << 20

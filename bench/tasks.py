@@ -8,13 +8,15 @@ import os
 import shutil
 
 from servers import Failed
+from small_writes import FlushBesideFua, Status, Storage
 from task_files import Skip
 from tools import (Flatten, Map, MapHuge, NbdCopy, OpenEmpty, OpenFull, QemuConvert,
                    ResidentEmpty, ResidentFull)
 
 TASKS = {"nbdcopy": NbdCopy, "convert": QemuConvert, "open-empty": OpenEmpty,
          "open-full": OpenFull, "resident-empty": ResidentEmpty, "resident-full": ResidentFull,
-         "map": Map, "map-huge": MapHuge, "flatten": Flatten}
+         "map": Map, "map-huge": MapHuge, "flatten": Flatten, "storage": Storage,
+         "status": Status, "flush": FlushBesideFua}
 
 
 def run_task(name, settings, folder, result, say):

@@ -187,15 +187,26 @@ fi
 expect_equal "" "$(ls -A data)" "files left behind"
 
 "${small[@]}" BENCH_ROUNDS=1 BENCH_OTHER="$PWD/other" BENCH_GROUP=tools \
-    BENCH_WORKLOADS='map flatten open-empty resident-empty map-huge' \
+    BENCH_WORKLOADS='map flatten storage status flush open-empty resident-empty map-huge' \
     "${bench[@]}" >table 2>log || { cat log >&2; fail "a small run of tools"; }
-# These two, and those that there is a file system for.
-expect_equal 2 "$(grep -cE '^\| (nbdinfo|flatten) .* \| addcow \| [0-9.]+ [a-z ]+ \| [0-9.]+ \| ' table)" \
+# These three, and those that there is a file system for.
+expect_equal 3 "$(grep -cE '^\| (nbdinfo|flatten|storage) .* \| addcow \| [0-9.]+ [a-z ]+ \| [0-9.]+ \| ' table)" \
     "tasks with numbers"
+for part in 'before a flush' 'beside FUA writes'; do
+    grep -qE "^\| .* \| addcow, $part \| [0-9.]+ ms \| [0-9.]+ \| 1" table || fail "no row $part: $(cat table)"
+done
 for name in open-empty resident-empty map-huge; do
     has "^Skipped: $name: no file system" <table || has "round 1, $name, addcow, other build: " <log ||
         fail "no $name: $(cat log)"
 done
+# What is stored is at least what was written, and what a raw file takes is no more.
+python3 - <<'END_OF_PYTHON'
+import json
+result = json.load(open("out/latest-tools.json"))
+stored = {s["program"]: s["value"] for s in result["samples"] if s["task"] == "storage"}
+assert all(value >= 1 for value in stored.values()) and stored["raw, sparse"] < 2, stored
+END_OF_PYTHON
+
 # Interrupted, it stops its server and removes its files.
 "${small[@]}" BENCH_SECONDS=60 BENCH_SERVERS=raw BENCH_WORKLOADS=randread-4k "${bench[@]}" \
     >table 2>log &
