@@ -66,10 +66,7 @@ Result<std::unique_ptr<BackgroundFlush>> BackgroundFlush::Start(Image& image,
 }
 
 BackgroundFlush::BackgroundFlush(Image& image, Clock::duration interval, LogSink log)
-    : image_(image),
-      interval_(interval),
-      round_(image, std::move(log)),
-      thread_([this] { Loop(); }) {
+    : interval_(interval), round_(image, std::move(log)), thread_([this] { Loop(); }) {
   // Fails only where the name is too long.
   (void)::pthread_setname_np(thread_.native_handle(), kThreadName);
 }

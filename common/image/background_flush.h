@@ -76,8 +76,6 @@ class BackgroundFlush {
   // Sleeps until then. False: it is time to end.
   bool SleepUntil(Clock::time_point time) ADDCOW_EXCLUDES(mutex_);
 
-  // Constant after construction.
-  Image& image_;
   const Clock::duration interval_;
 
   // Only the thread touches it.
