@@ -29,6 +29,9 @@ const char kOptionsHelp[] =
     "reflink=<BOOL>      Copy up by sharing the backing file's storage, where the\n"
     "                    file system can and the image file has none there\n"
     "                    (default: on).\n"
+    "subclusters=<BOOL>  Keep small writes by 4 KiB, so that nothing is copied around\n"
+    "                    them; other readers of the format refuse the file while it\n"
+    "                    has such (default: on).\n"
     "sync-interval=<SECONDS>\n"
     "                    Clients that do not flush lose no more than this if nbdkit\n"
     "                    is killed (default: 5; 0: wait for a flush).";
@@ -105,6 +108,10 @@ Status SetOption(Options& options, std::string_view key, const std::string& valu
   }
   if (key == "reflink") {
     ADDCOW_TRY_ASSIGN(options.source.reflink, ParseBool(key, value));
+    return {};
+  }
+  if (key == "subclusters") {
+    ADDCOW_TRY_ASSIGN(options.source.subclusters, ParseBool(key, value));
     return {};
   }
   if (key == "sync-interval") {

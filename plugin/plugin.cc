@@ -97,10 +97,11 @@ void Describe() {
 void addcow_dump_plugin() {
   printf("addcow_format_version=1\n");
   printf("addcow_cluster_size=%llu\n", static_cast<unsigned long long>(kClusterSize));
+  printf("addcow_subcluster_size=%llu\n", static_cast<unsigned long long>(kSubclusterSize));
   printf("addcow_backing_formats=raw\n");
   printf(
       "addcow_parameters=file image backing layer readonly lock confine reflink "
-      "sync-interval\n");
+      "subclusters sync-interval\n");
   printf("addcow_layers=all top\n");
   printf("addcow_capabilities=write flush fua trim zero fast_zero extents cache multi_conn\n");
 }

@@ -66,7 +66,7 @@ Allocation::Run Allocation::RunAt(uint64_t offset, uint64_t end) const {
 }
 
 bool Allocation::AnySubcluster(uint64_t offset, uint64_t end) const {
-  if (!has_subclusters()) return false;
+  if (!has_subclusters() || subclusters_.bitmap->allocated() == 0) return false;
   const ClusterRange range = Subclusters(offset, end);
   const ClusterRun run = subclusters_.bitmap->RunAt(range);
   return run.allocated || run.range != range;
@@ -108,6 +108,9 @@ Status Allocation::Grow() {
   if (grown_.load(std::memory_order_relaxed)) return {};
   const BitmapPlace place = layout_.subcluster_bitmap();
   ADDCOW_TRY_ASSIGN(const uint64_t size, files_.add_cow->Size());
+  // Made longer, it would hide from a flush what it has lost.
+  if (size < kBitmapOffset + layout_.bitmap_bytes())
+    return Fail(Error::Because(EIO, files_.add_cow->name(), "was truncated while in use"));
   if (size > place.offset) ADDCOW_TRY(files_.add_cow->Truncate(place.offset));
   ADDCOW_TRY(files_.add_cow->Truncate(place.padded_end()));
   grown_.store(true, std::memory_order_release);

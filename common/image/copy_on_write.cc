@@ -38,11 +38,8 @@ Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t len
   return {};
 }
 
-// After any change of the disk.
-Status Image::Written() {
-  durability_->Unflushed();
-  return allocation_->IsFull() ? Flush() : Status();
-}
+// After a change of what is allocated. What a client can have wait is bounded.
+Status Image::PublishIfFull() { return allocation_->IsFull() ? Flush() : Status(); }
 
 // Inlined for what it costs: a tenth of a write to an allocated cluster.
 [[gnu::always_inline]] inline Status Image::WriteRuns(std::span<const std::byte> data,
@@ -57,6 +54,7 @@ Status Image::Written() {
       part = part.first(static_cast<size_t>(std::min<uint64_t>(
           part.size(), RoundDown(offset, RangeLocks::kMost) + RangeLocks::kMost - offset)));
       ADDCOW_TRY(WriteGrains(part, offset));
+      ADDCOW_TRY(PublishIfFull());
     }
     offset += part.size();
     data = data.subspan(part.size());
@@ -71,7 +69,8 @@ Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
     return durability_->WriteDurably(data, offset, std::ref(write));
   }
   ADDCOW_TRY(WriteRuns(data, offset));
-  return Written();
+  durability_->Unflushed();
+  return {};
 }
 
 // To clusters that are not allocated, or were not a moment ago.
@@ -111,10 +110,11 @@ Status Image::Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fu
     } else {
       stop = std::min(stop, RoundDown(offset, RangeLocks::kMost) + RangeLocks::kMost);
       ADDCOW_TRY(ZeroUnallocated(offset, stop, options));
+      ADDCOW_TRY(PublishIfFull());
     }
     offset = stop;
   }
-  ADDCOW_TRY(Written());
+  durability_->Unflushed();
   return fua == Fua::kYes ? Flush() : Status();
 }
 
@@ -188,7 +188,8 @@ Status Image::CopyUp(ClusterRange range) {
         Error::Io(ENOSPC, "copy up", files_.image_path, start, layout_.Start(range.count)));
   ADDCOW_TRY(CheckWritable("copy up", start, layout_.End(range.end()) - start));
   ADDCOW_TRY(copy_up_->Fill(range));
-  return Written();
+  durability_->Unflushed();
+  return PublishIfFull();
 }
 
 }  // namespace addcow

@@ -137,6 +137,10 @@ Status Image::Flush(FlushFor whom) {
   return files_.mode == OpenMode::kReadOnly ? Status() : durability_->Flush(whom);
 }
 
+Status Image::Close() {
+  return files_.mode == OpenMode::kReadOnly ? Status() : durability_->Close();
+}
+
 Status Image::FlushNewBits() {
   return files_.mode == OpenMode::kReadOnly ? Status() : durability_->FlushNewBits();
 }

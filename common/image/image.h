@@ -101,7 +101,7 @@ class Image {
 
   // Flushes what was written since the last flush. Call it once, when no
   // other call is under way or follows.
-  Status Close() { return durability_->Close(); }
+  Status Close();
 
   // How many bytes of the disk have been written to that whoever opens the files next
   // would not find in the image file, as things are: since the last flush that
@@ -121,7 +121,7 @@ class Image {
   Status ZeroMissing(ByteRange range, const CopyUp::Edges& edges, ZeroOptions options);
   Result<std::vector<ByteRange>> WhatBackingFills(uint64_t offset, uint64_t end,
                                                   ZeroOptions options) const;
-  Status Written();
+  Status PublishIfFull();
 
   // Constant after construction; what they name is internally synchronised.
   const ImageFiles files_;

@@ -45,7 +45,7 @@ TEST_F(NbdTest, OffersAllThatThePluginCanDo) {
   EXPECT_EQ(nbd_can_multi_conn(nbd.get()), 1);
   EXPECT_EQ(nbd_can_meta_context(nbd.get(), LIBNBD_CONTEXT_BASE_ALLOCATION), 1);
   EXPECT_EQ(nbd_get_block_size(nbd.get(), LIBNBD_SIZE_MINIMUM), 1);
-  EXPECT_EQ(nbd_get_block_size(nbd.get(), LIBNBD_SIZE_PREFERRED), 65536);
+  EXPECT_EQ(nbd_get_block_size(nbd.get(), LIBNBD_SIZE_PREFERRED), 4096);
   EXPECT_EQ(nbd_get_block_size(nbd.get(), LIBNBD_SIZE_MAXIMUM), 0xffffffff);
   char* description = nbd_get_export_description(nbd.get());
   ASSERT_NE(description, nullptr);
@@ -63,11 +63,11 @@ TEST_F(NbdTest, FuaWriteIsPublishedBeforeTheReply) {
   EXPECT_EQ(AllocatedInFile(), 0u);  // not yet: nothing asked for it
   ASSERT_NBD(nbd_pwrite(nbd.get(), data.data(), data.size(), 5 * kClusterSize + 10,
                         LIBNBD_CMD_FLAG_FUA));
-  EXPECT_EQ(AllocatedInFile(), 2u);
+  EXPECT_EQ(AllocatedInFile(), 2 * kSubclusterSize);
   ASSERT_NBD(nbd_zero(nbd.get(), 100, 6 * kClusterSize, LIBNBD_CMD_FLAG_FUA));
-  EXPECT_EQ(AllocatedInFile(), 3u);
+  EXPECT_EQ(AllocatedInFile(), 6 * kClusterSize + kSubclusterSize);
   ASSERT_NBD(nbd_trim(nbd.get(), 100, 7 * kClusterSize, LIBNBD_CMD_FLAG_FUA));
-  EXPECT_EQ(AllocatedInFile(), 4u);
+  EXPECT_EQ(AllocatedInFile(), 7 * kClusterSize + kSubclusterSize);
 }
 
 TEST_F(NbdTest, FlushOnOneConnectionCoversTheWritesOfAnother) {
@@ -79,7 +79,7 @@ TEST_F(NbdTest, FlushOnOneConnectionCoversTheWritesOfAnother) {
   ASSERT_NBD(nbd_pwrite(writer.get(), data.data(), data.size(), 10, 0));
   EXPECT_EQ(AllocatedInFile(), 0u);
   ASSERT_NBD(nbd_flush(flusher.get(), 0));
-  EXPECT_EQ(AllocatedInFile(), 1u);
+  EXPECT_EQ(AllocatedInFile(), kSubclusterSize);
 }
 
 TEST_F(NbdTest, ReadOnlyServerRefusesWritesAndPublishesNothing) {

@@ -115,7 +115,13 @@ std::vector<std::byte> NbdTest::ReadFromFiles() {
 uint64_t NbdTest::AllocatedInFile() {
   auto image = OpenFiles();
   EXPECT_OK(image);
-  return image ? (*image)->bitmap().allocated() : UINT64_MAX;
+  if (!image) return UINT64_MAX;
+  uint64_t bytes = 0;
+  EXPECT_OK((*image)->Map(0, (*image)->virtual_size(), [&](const Extent& extent) {
+    if (extent.source == Extent::Source::kImage) bytes += extent.length;
+    return true;
+  }));
+  return bytes;
 }
 
 std::vector<std::byte> NbdRead(nbd_handle* nbd, uint64_t offset, uint64_t count) {

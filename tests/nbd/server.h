@@ -53,7 +53,7 @@ class NbdTest : public testing::Test {
   // The disk as the engine reads it from the files, read only.
   std::vector<std::byte> ReadFromFiles();
 
-  // Which clusters the bitmap in the file says are allocated.
+  // How many bytes of the disk the image file has, as the bits in the add-cow file say.
   uint64_t AllocatedInFile();
 
   std::string directory_;

@@ -92,6 +92,7 @@ std::string Acknowledged::Apply(const Record& record) {
       break;
     case RecordKind::kFileWrite:
     case RecordKind::kFileZero:
+    case RecordKind::kFileTruncate:
     case RecordKind::kFileSync:
       break;
   }

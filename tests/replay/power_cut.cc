@@ -14,15 +14,22 @@ namespace addcow {
 
 namespace {
 
+// Writing past the end makes a file longer.
 void CopyTo(std::vector<std::byte>& file, std::span<const std::byte> bytes, uint64_t offset) {
+  if (file.size() < offset + bytes.size()) file.resize(offset + bytes.size());
   std::ranges::copy(bytes, file.begin() + static_cast<std::ptrdiff_t>(offset));
 }
 
 }  // namespace
 
+PowerCut::PowerCut(Files files) : durable_(std::move(files)) {
+  for (const auto& file : durable_) sizes_.push_back(file.size());
+}
+
 uint64_t PowerCut::Change::first_sector() const { return offset / kSectorSize; }
 
 uint64_t PowerCut::Change::sectors() const {
+  if (new_size) return 1;
   if (bytes.empty()) return 0;
   return (offset + bytes.size() - 1) / kSectorSize - first_sector() + 1;
 }
@@ -31,6 +38,7 @@ std::string PowerCut::Apply(const Record& record) {
   switch (record.header.kind) {
     case RecordKind::kFileWrite:
     case RecordKind::kFileZero:
+    case RecordKind::kFileTruncate:
     case RecordKind::kFileSync:
       return Begin(record);
     case RecordKind::kEnd:
@@ -52,7 +60,12 @@ std::string PowerCut::Begin(const Record& record) {
       if (change.file == header.file && change.returned) covers.push_back(change.id);
     return "";
   }
-  const uint64_t size = durable_[header.file].size();
+  if (header.kind == RecordKind::kFileTruncate) {
+    pending_.push_back({header.id, header.file, 0, {}, header.length});
+    sizes_[header.file] = header.length;
+    return "";
+  }
+  const uint64_t size = sizes_[header.file];
   if (header.offset > size || header.length > size - header.offset)
     return fmt::format("a change at {}+{} of file {}, which has {} bytes", header.offset,
                        header.length, header.file, size);
@@ -73,6 +86,8 @@ std::string PowerCut::End(uint64_t id, int64_t result) {
     for (Change& change : pending_) {
       if (std::ranges::find(sync->second, change.id) == sync->second.end())
         rest.push_back(std::move(change));
+      else if (change.new_size)
+        durable_[change.file].resize(*change.new_size);
       else
         CopyTo(durable_[change.file], change.bytes, change.offset);
     }
@@ -119,17 +134,33 @@ std::vector<std::vector<bool>> PowerCut::Kept(const Choice& choice) const {
   return kept;
 }
 
+// A file system has a journal for sizes: one that is kept brings those before it along.
+// So does a sector that is kept past the end.
+bool PowerCut::SizeIsKept(size_t index, const std::vector<std::vector<bool>>& kept) const {
+  const uint32_t file = pending_[index].file;
+  for (size_t i = index; i < pending_.size(); i++) {
+    const Change& change = pending_[i];
+    if (change.file != file) continue;
+    if (change.new_size && kept[i][0]) return true;
+    for (uint64_t k = 0; !change.new_size && k < change.sectors(); k++)
+      if (kept[i][k] && (change.first_sector() + k) * kSectorSize >= durable_[file].size())
+        return true;
+  }
+  return false;
+}
+
 PowerCut::Files PowerCut::Cut(const Choice& choice) const {
   Files files = durable_;
   const auto kept = Kept(choice);
   // Of each file and sector, the last change that is kept.
   std::map<std::pair<uint32_t, uint64_t>, size_t> last;
   for (size_t i = 0; i < pending_.size(); i++)
-    for (uint64_t k = 0; k < pending_[i].sectors(); k++)
+    for (uint64_t k = 0; !pending_[i].new_size && k < pending_[i].sectors(); k++)
       if (kept[i][k]) last[{pending_[i].file, pending_[i].first_sector() + k}] = i;
   for (size_t i = 0; i < pending_.size(); i++) {
     const Change& change = pending_[i];
-    for (uint64_t k = 0; k < change.sectors(); k++) {
+    if (change.new_size && SizeIsKept(i, kept)) files[change.file].resize(*change.new_size);
+    for (uint64_t k = 0; !change.new_size && k < change.sectors(); k++) {
       const uint64_t sector = change.first_sector() + k;
       const auto found = last.find({change.file, sector});
       if (found == last.end() || found->second < i) continue;

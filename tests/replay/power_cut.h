@@ -19,6 +19,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,7 @@ class PowerCut {
   using Files = std::vector<std::vector<std::byte>>;
 
   // The files as they were, in the order of their numbers; all durable.
-  explicit PowerCut(Files files) : durable_(std::move(files)) {}
+  explicit PowerCut(Files files);
 
   // The next record of the log; those of requests are passed over. Empty, or
   // why it cannot be replayed.
@@ -59,18 +60,21 @@ class PowerCut {
     uint32_t file = 0;
     uint64_t offset = 0;
     std::vector<std::byte> bytes;
+    std::optional<uint64_t> new_size = {};  // of a truncation
     bool returned = false;
 
     uint64_t first_sector() const;
-    uint64_t sectors() const;
+    uint64_t sectors() const;  // that may be torn from each other
   };
 
   std::string Begin(const Record& record);
   std::string End(uint64_t id, int64_t result);
   // By change, then by sector of it: is it kept?
   std::vector<std::vector<bool>> Kept(const Choice& choice) const;
+  bool SizeIsKept(size_t index, const std::vector<std::vector<bool>>& kept) const;
 
   Files durable_;
+  std::vector<uint64_t> sizes_;  // as the server sees them
   std::vector<Change> pending_;  // in the order in which they began
   // Syncs under way: the changes that they will have made durable.
   std::map<uint64_t, std::vector<uint64_t>> syncing_;

@@ -177,6 +177,15 @@ EXPORT int fallocate(int fd, int mode, off_t offset, off_t length) {
   return Fallocate(fd, mode, offset, length);
 }
 
+EXPORT int ftruncate(int fd, off_t size) noexcept {
+  const auto call = [&] { return static_cast<int>(Call(SYS_ftruncate, fd, size)); };
+  const auto file = FileOf(fd);
+  if (!file) return call();
+  return Recorded(
+      Header(addcow::RecordKind::kFileTruncate, *file, 0, static_cast<uint64_t>(size)), {},
+      call);
+}
+
 EXPORT int fdatasync(int fd) { return Sync(fd, SYS_fdatasync); }
 EXPORT int fsync(int fd) { return Sync(fd, SYS_fsync); }
 
@@ -218,11 +227,6 @@ EXPORT void* mmap(void* address, size_t length, int protection, int flags, int f
 }
 
 // What the log cannot say, or what nobody has needed so far.
-
-EXPORT int ftruncate(int fd, off_t size) noexcept {
-  MustBeOther(fd, "ftruncate");
-  return static_cast<int>(Call(SYS_ftruncate, fd, size));
-}
 
 EXPORT int posix_fallocate(int fd, off_t offset, off_t length) {
   MustBeOther(fd, "posix_fallocate");

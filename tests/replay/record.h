@@ -23,6 +23,7 @@ enum class RecordKind : uint32_t {
   // A system call on one of the files.
   kFileWrite,
   kFileZero,
+  kFileTruncate,  // to `length`
   kFileSync,
   // A client's request, as the plugin gets it; its end is the answer.
   kWrite,

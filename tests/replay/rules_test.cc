@@ -68,6 +68,25 @@ class Log {
   std::vector<std::byte> data_;
 };
 
+TEST(ReplayRules, ATruncationIsKeptByItsSyncOrWithWhatIsPastTheOldEnd) {
+  Log log;
+  using Choice = PowerCut::Choice;
+  const auto size = [&](Choice::Keep keep) { return log.power.Cut({.keep = keep})[0].size(); };
+  log.Do(RecordKind::kFileWrite, 3 * kS, kS, 1);
+  log.Do(RecordKind::kFileTruncate, 0, 2 * kS);
+  log.Do(RecordKind::kFileTruncate, 0, 6 * kS);
+  EXPECT_EQ(size(Choice::Keep::kNothing), 4 * kS);
+  EXPECT_EQ(size(Choice::Keep::kEverything), 6 * kS);
+  EXPECT_EQ(log.power.Cut({.keep = Choice::Keep::kEverything})[0][3 * kS], std::byte{0});
+  log.Do(RecordKind::kFileWrite, 5 * kS, kS, 2);
+  EXPECT_EQ(log.wrong, "");
+  log.Do(RecordKind::kFileSync);
+  EXPECT_EQ(size(Choice::Keep::kNothing), 6 * kS);
+  EXPECT_EQ(log.Synced(5), std::byte{2});
+  log.Do(RecordKind::kFileWrite, 6 * kS, kS, 2);
+  EXPECT_NE(log.wrong, "") << "past the end";
+}
+
 TEST(ReplayRules, ASyncKeepsWhatReturnedBeforeItBegan) {
   Log log;
   log.Do(RecordKind::kFileWrite, 0, kS, 1);

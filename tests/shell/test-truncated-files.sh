@@ -69,8 +69,10 @@ grep -q 'base.img: not found, but it is the backing file of' stderr || fail "$(c
 for size in 0 100 4096; do
     serve
     truncate -s "$size" x.add-cow
-    client 'h.pwrite(b"x", 6 * K)' 'refused(h.flush)' 'refused(lambda: h.pwrite(b"y", 0))' \
-        'assert h.pread(K, 6 * K) == b"x" + base[6 * K + 1:7 * K]' \
+    # A small write would have the file grow, which would hide it.
+    client 'refused(lambda: h.pwrite(b"x", 9 * K))' 'h.pwrite(b"x" * K, 6 * K)' \
+        'refused(h.flush)' 'refused(lambda: h.pwrite(b"y", 0))' \
+        'assert h.pread(K, 6 * K) == b"x" * K' 'assert h.pread(K, 9 * K) == base[9 * K:10 * K]' \
         'assert h.pread(4 * K, 0) == b"w" * 4 * K'
     logged 1 "x.add-cow: was truncated while in use: $size bytes, .*; read only from here on"
     client 'assert h.is_read_only()'

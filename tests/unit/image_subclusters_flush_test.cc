@@ -163,6 +163,13 @@ TEST_F(ImageSubclustersFlush, CloseDropsWhatAnotherServerLeft) {
   ExpectAsReference();
 }
 
+TEST_F(ImageSubclustersFlush, CloseOfAReaderWritesNothing) {
+  Make({.allocated = {1}, .subclusters = {16}});
+  Reopen(OpenMode::kReadOnly);
+  ASSERT_OK(image_->Close());
+  EXPECT_EQ(log_.Changes(), Lines{});
+}
+
 TEST_F(ImageSubclustersFlush, CloseKeepsAllAllocated) {
   Make({.all_allocated = true, .subclusters = {3}});
   ASSERT_OK(image_->Close());
