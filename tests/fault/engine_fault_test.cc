@@ -28,7 +28,10 @@ enum class Until {
   kScriptRan,  // before later requests
 };
 
-using EngineCase = std::tuple<Sweep, Until>;
+// Which bits the image has at first, and may get.
+enum class Grain { kClusters, kNewSubclusters, kFoundSubclusters };
+
+using EngineCase = std::tuple<Sweep, Until, Grain>;
 
 class EngineFault : public testing::TestWithParam<EngineCase> {
  protected:
@@ -48,11 +51,14 @@ class EngineFault : public testing::TestWithParam<EngineCase> {
 };
 
 TEST_P(EngineFault, NothingAcknowledgedIsLost) {
-  const auto& [sweep, until] = GetParam();
+  const auto& [sweep, until, grain] = GetParam();
+  const bool subclusters = grain != Grain::kClusters;
+  ImageSpec spec = EngineScript::Spec();
+  if (grain == Grain::kFoundSubclusters) spec.subclusters = {1, 16, 130, 170, 223};
   FakeFileSystem made;
   made.MakeDirectory(kDirectory);
   ASSERT_OK_AND_ASSIGN(const std::vector<std::byte> contents,
-                       MakeTestImage(made, kDirectory, EngineScript::Spec()));
+                       MakeTestImage(made, kDirectory, spec));
   std::vector<std::byte> bytes;
   for (uint64_t at = 1;; at++) {
     const auto files = made.Clone();
@@ -61,7 +67,8 @@ TEST_P(EngineFault, NothingAcknowledgedIsLost) {
     ForwardingFileSystem faulty(*files, plan);
     ForwardingFileSystem watched(faulty, watch);
     std::vector<std::string> messages;
-    auto image = OpenTestImage(watched, kDirectory, OpenMode::kReadWrite, &messages);
+    auto image =
+        OpenTestImage(watched, kDirectory, OpenMode::kReadWrite, &messages, subclusters);
     bool fired = plan.fired();
     if (image) {
       EngineScript script(**image, contents);
@@ -111,11 +118,16 @@ TEST_P(EngineFault, NothingAcknowledgedIsLost) {
 
 INSTANTIATE_TEST_SUITE_P(Sweeps, EngineFault,
                          testing::Combine(testing::ValuesIn(kSweeps),
-                                          testing::Values(Until::kClosed, Until::kScriptRan)),
+                                          testing::Values(Until::kClosed, Until::kScriptRan),
+                                          testing::Values(Grain::kClusters,
+                                                          Grain::kNewSubclusters,
+                                                          Grain::kFoundSubclusters)),
                          [](const testing::TestParamInfo<EngineCase>& one) {
+                           const char* const grains[] = {"Clusters", "New", "Found"};
                            return std::string(std::get<0>(one.param).name) +
                                   (std::get<1>(one.param) == Until::kClosed ? "UntilClosed"
-                                                                            : "ThenMore");
+                                                                            : "ThenMore") +
+                                  grains[static_cast<int>(std::get<2>(one.param))];
                          });
 
 }  // namespace

@@ -34,11 +34,11 @@ void EngineScript::Run() {
   Map();
   Prefetch();
   Write(1000, 2000);                      // in a cluster of data
-  Write(10 * kClusterSize + 1024, 2048);  // whole sectors: copy-up is deferred
-  Write(11 * kClusterSize + 512, 512);
+  Write(10 * kClusterSize + 1024, 2048);  // whole sectors
+  Write(11 * kClusterSize + 4096, 8192);  // whole subclusters
   Read();
   Map();
-  Flush();                                    // fills both
+  Flush();
   Write(1 * kClusterSize, 2 * kClusterSize);  // two whole clusters
   Zero(3 * kClusterSize + 100, 30000, {.may_punch = true});
   Zero(4 * kClusterSize, kClusterSize, {.may_punch = true, .fast_only = true});

@@ -172,7 +172,7 @@ class ParallelNbdTest : public NbdTest, public testing::WithParamInterface<Image
     for (const char* name : {"/x.add-cow", "/disk.raw", "/base.img"})
       std::filesystem::remove(directory_ + name);
     MakeImage(GetParam());
-    StartServer({}, {"sync-interval=1"});
+    StartServer({}, {"sync-interval=1", seed % 3 == 0 ? "subclusters=off" : "subclusters=on"});
     if (HasFatalFailure()) return;
     ReferenceDisk disk(contents_);
     std::vector<std::string> wrong(kConnections);
@@ -218,12 +218,16 @@ std::string SpecName(const testing::TestParamInfo<ImageSpec>& spec) {
 
 INSTANTIATE_TEST_SUITE_P(
     Images, ParallelNbdTest,
-    testing::Values(
-        ImageSpec{.size = 64 * kClusterSize, .backing_size = 64 * kClusterSize},
-        ImageSpec{.size = 100 * kClusterSize + 777, .backing_size = 40 * kClusterSize + 333},
-        ImageSpec{.size = 50 * kClusterSize,
-                  .backing_size = 60 * kClusterSize,
-                  .backing_data = {{{5 * kClusterSize + 4096, 30 * kClusterSize}}}}),
+    testing::Values(ImageSpec{.size = 64 * kClusterSize, .backing_size = 64 * kClusterSize},
+                    ImageSpec{.size = 100 * kClusterSize + 777,
+                              .backing_size = 40 * kClusterSize + 333},
+                    ImageSpec{.size = 50 * kClusterSize,
+                              .backing_size = 60 * kClusterSize,
+                              .backing_data = {{{5 * kClusterSize + 4096, 30 * kClusterSize}}}},
+                    ImageSpec{.size = 30 * kClusterSize + 5000,
+                              .backing_size = 30 * kClusterSize,
+                              .allocated = {3},
+                              .subclusters = {1, 2, 30, 50, 51, 200}}),
     SpecName);
 
 }  // namespace

@@ -65,9 +65,9 @@ TEST_F(NbdTest, FuaWriteIsPublishedBeforeTheReply) {
                         LIBNBD_CMD_FLAG_FUA));
   EXPECT_EQ(AllocatedInFile(), 2 * kSubclusterSize);
   ASSERT_NBD(nbd_zero(nbd.get(), 100, 6 * kClusterSize, LIBNBD_CMD_FLAG_FUA));
-  EXPECT_EQ(AllocatedInFile(), 6 * kClusterSize + kSubclusterSize);
+  EXPECT_EQ(AllocatedInFile(), 3 * kSubclusterSize);
   ASSERT_NBD(nbd_trim(nbd.get(), 100, 7 * kClusterSize, LIBNBD_CMD_FLAG_FUA));
-  EXPECT_EQ(AllocatedInFile(), 7 * kClusterSize + kSubclusterSize);
+  EXPECT_EQ(AllocatedInFile(), 4 * kSubclusterSize);
 }
 
 TEST_F(NbdTest, FlushOnOneConnectionCoversTheWritesOfAnother) {

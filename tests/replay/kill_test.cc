@@ -78,6 +78,7 @@ class Kill : public NbdTest {
   uint64_t flushes_ = 0;
   uint64_t fio_writes_ = 0;
   uint64_t in_flush_ = 0;      // rounds in which a flush was under way
+  bool subclusters_ = true;    // of the server
   uint64_t lost_ = 0;          // sectors without their last version
   uint64_t rounds_lossy_ = 0;  // rounds with such sectors
 };
@@ -135,7 +136,7 @@ void Kill::Round(uint64_t seed) {
   std::ofstream(log, std::ios::trunc).close();  // nothing may be asked before the kill
   {
     const RecorderEnvironment environment(log);
-    StartServer({RecorderFilter()});
+    StartServer({RecorderFilter()}, {subclusters_ ? "subclusters=on" : "subclusters=off"});
   }
   if (HasFatalFailure()) return;
 
@@ -181,6 +182,7 @@ TEST_F(Kill, NothingFlushedIsLostWhenTheServerIsKilled) {
   const uint64_t rounds = EnvironmentNumber("ADDCOW_KILL_ROUNDS", 12);
   for (uint64_t round = 0; round < rounds; round++) {
     if (round % kRoundsOfAnImage == 0) MakeFreshImage();
+    subclusters_ = round / kRoundsOfAnImage % 2 == 0;
     const uint64_t seed = random_.Next();
     Round(seed);
     ASSERT_FALSE(HasFailure()) << "in round " << round;

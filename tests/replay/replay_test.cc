@@ -72,11 +72,12 @@ class Replay : public NbdTest {
   }
 
   // Serves the image under `load` with the recorder in the server.
-  void RecordServer(const std::function<void()>& load, std::optional<uint32_t> drop_sync = {}) {
+  void RecordServer(const std::function<void()>& load, std::optional<uint32_t> drop_sync = {},
+                    const std::vector<std::string>& parameters = {}) {
     const std::string log = directory_ + "/log";
     {
       const RecorderEnvironment environment(log, Paths(), directory_ + "/base.img", drop_sync);
-      StartServer({RecorderFilter()});
+      StartServer({RecorderFilter()}, parameters);
     }
     if (HasFatalFailure()) return;
     load();
@@ -215,6 +216,12 @@ TEST_F(Replay, NothingFlushedIsLostUnderFio) {
 
 TEST_F(Replay, NothingFlushedIsLostUnderRequestsOfAllKinds) {
   RecordServer([this] { RunClient(); });
+  ASSERT_FALSE(HasFailure());
+  EXPECT_EQ(PlayBack(), "");
+}
+
+TEST_F(Replay, NothingFlushedIsLostWithoutSubclusters) {
+  RecordServer([this] { RunClient(); }, {}, {"subclusters=off"});
   ASSERT_FALSE(HasFailure());
   EXPECT_EQ(PlayBack(), "");
 }

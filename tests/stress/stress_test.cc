@@ -90,7 +90,7 @@ class StressTest : public testing::TestWithParam<Setup> {
     for (const char* name : {"/x.add-cow", "/disk.raw", "/base.img"})
       (void)file_system().Remove(directory() + name);
     ASSERT_OK_AND_ASSIGN(contents_, MakeTestImage(file_system(), directory(), spec));
-    ASSERT_OK_AND_ASSIGN(image_, OpenTestImage(file_system(), directory()));
+    OpenAgain();
   }
 
   // As the next process finds it: after a clean stop, or after this one was
@@ -98,7 +98,13 @@ class StressTest : public testing::TestWithParam<Setup> {
   void Reopen(bool clean_stop) {
     ASSERT_OK(clean_stop ? image_->Close() : image_->Flush());
     image_.reset();
-    ASSERT_OK_AND_ASSIGN(image_, OpenTestImage(file_system(), directory()));
+    OpenAgain();
+  }
+
+  // In one round of three without subclusters.
+  void OpenAgain() {
+    ASSERT_OK_AND_ASSIGN(image_, OpenTestImage(file_system(), directory(), OpenMode::kReadWrite,
+                                               nullptr, rounds_ % 3 != 0));
   }
 
   // Runs `body(thread, random)` again and again in all threads, for one
