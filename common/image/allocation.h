@@ -104,7 +104,7 @@ class Allocation {
   void DropSubclusters() { dropped_.store(true, std::memory_order_relaxed); }
 
  private:
-  // 64 MiB of memory: 8 TiB of clusters, or 512 GiB of subclusters.
+  // 64 MiB of memory: 32 TiB of clusters, or 2 TiB of subclusters.
   static constexpr uint64_t kMostPendingPages = 16384;
 
   struct Level {

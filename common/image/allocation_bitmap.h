@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The live COW bitmap in memory: for each cluster, which file has it. It says
-// nothing of what is on the disk; that is BitmapStore's business.
+// A live bitmap in memory: for each unit of the disk, whether it is in the image
+// file. There is one of clusters and one of subclusters; "cluster" here is either. It
+// says nothing of what is on the disk; that is BitmapStore's business.
 //
 // A bit goes from 0 to 1 only. That is what lets readers test it without a
-// lock: a 1 that was seen stays true, and a cluster seen as 0 was, at that
-// moment, still to be read from the backing file.
+// lock: a 1 that was seen stays true, and what was seen as 0 was, at that moment,
+// still to be read from elsewhere.
 //
 // Memory: a bit a cluster, in pages of 4096 bytes, each taken from the system when
 // its first bit is set; and a summary, a bit for each page, that says which have one.

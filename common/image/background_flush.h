@@ -3,7 +3,7 @@
 // Bounded loss for clients that do not flush: a thread that brings new bits to
 // the add-cow file every few seconds. Data in the image file outlives a killed
 // process, since the kernel has it; a bit that is only in memory does not, and
-// takes its cluster's data with it.
+// takes the data that it stands for with it.
 //
 // What it does is a flush (Image::FlushNewBits), so the order of data and bits
 // is the same one. Where no bit waits, it makes no system call at all.

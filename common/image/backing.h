@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What unallocated clusters read as: the backing file's bytes, and zeroes
-// past its end or where there is none. The one place that knows of that end.
+// What is read where nothing is allocated: the backing file's bytes, and zeroes past
+// its end or where there is none. The one place that knows of that end.
 
 #ifndef ADDCOW_COMMON_IMAGE_BACKING_H
 #define ADDCOW_COMMON_IMAGE_BACKING_H

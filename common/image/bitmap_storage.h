@@ -5,10 +5,11 @@
 // answered. Were its page still a hole then, a full file system would fail the
 // flush, and a clean stop would lose everything that was acknowledged.
 //
-// All of the bitmap gets its storage at once where it is created and where it is
-// opened for writing: 2 MiB for a disk of 1 TiB. What is too large for that, or
-// finds no room, gets it page by page, from the first write that needs it, and
-// before that write is done: it is the one that fails where there is no room.
+// All of the clusters' bitmap gets its storage at once where it is created and where
+// it is opened for writing: 2 MiB for a disk of 1 TiB. What is too large for that, or
+// finds no room, and the subclusters' bitmap get it page by page, from the first write
+// that needs it, and before that write is done: it is the one that fails where there is
+// no room.
 //
 // Invariants: no bit is set before Take has succeeded for it. No set bit is ever
 // written over: storage is reserved (fallocate), which changes no byte, or, where
@@ -46,7 +47,8 @@ class BitmapStorage {
   // than a quarter of the room that is left. Succeeds also where there is no room.
   Status TakeAll();
 
-  // Storage for the bits of these clusters. ENOSPC and the like: not to be had.
+  // Storage for the bits of these clusters, or subclusters. ENOSPC and the like: not to
+  // be had.
   Status Take(ClusterRange range) ADDCOW_EXCLUDES(mutex_);
 
  private:
@@ -66,7 +68,7 @@ class BitmapStorage {
   std::atomic<bool> can_reserve_ = true;  // until it turns out that it cannot
 
   // Held across the I/O for a page, so that one thread does it. Nothing is
-  // locked under it; who holds it may hold clusters.
+  // locked under it, and no claim is held.
   Mutex mutex_;
   std::set<uint64_t> pages_ ADDCOW_GUARDED_BY(mutex_);  // those that have it
 };

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// Brings the live bitmap to the add-cow file and back, in two phases, so that
-// a bit is never on the disk before its cluster's data:
+// Brings a live bitmap, of clusters or of subclusters ("cluster" here is either), to
+// the add-cow file and back, in two phases, so that a bit is never on the disk before
+// its cluster's data:
 //
 //   taken = store.Take();          (a) which bits to publish
 //   image_file.SyncData();         (b) their data is durable
@@ -14,8 +15,9 @@
 // bitmap without the bits that are pending, that is, set since (a).
 //
 // Only the bits on their way are kept twice: a pending page (4096 bytes, the
-// bits of 2 GiB of disk) exists from the first allocation in it until the
-// next flush. What was taken and could not be written is put back.
+// bits of 2 GiB of disk by clusters, of 128 MiB by subclusters) exists from the first
+// allocation in it until the next flush. What was taken and could not be written is
+// put back.
 
 #ifndef ADDCOW_COMMON_IMAGE_BITMAP_STORE_H
 #define ADDCOW_COMMON_IMAGE_BITMAP_STORE_H
@@ -64,7 +66,7 @@ class BitmapStore {
   uint64_t PendingPages() ADDCOW_EXCLUDES(mutex_);
 
   // Phase (a): all bits set so far and not yet written. Any thread, but the
-  // phases of one flush must not mix with another's (Image::Flush).
+  // phases of one flush must not mix with another's (Durability).
   PageMap Take() ADDCOW_EXCLUDES(mutex_);
 
   // Phase (c). The caller syncs the file afterwards.

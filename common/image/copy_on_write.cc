@@ -17,11 +17,13 @@
 //   the claim, the second one's copy could put the backing file's bytes over what the
 //   first one wrote.
 // - A write of a whole grain needs no copy, but takes a claim too: a copy-up that
-//   has begun would otherwise put old bytes over it.
+//   has looked at the bits would otherwise put old bytes over it.
+//
+// Zeroes and trims go the same way. A trim leaves grains alone that are not in the
+// image file and where the backing file has a hole.
 //
 // Whatever the image file holds under a 0 bit is meaningless, old data
-// perhaps. So every byte of a grain is written or zeroed before its bit is
-// set; a hole that is there already is as good as zeroes.
+// perhaps. So every byte of a grain is written or zeroed before its bit is set.
 
 #include <algorithm>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // Map: which bytes come from where, and which of them are holes. Runs are
-// taken word by word from the bitmap; then the file that a run comes from is
+// taken word by word from the bitmaps; then the file that a run comes from is
 // asked for its holes. The backing file, which does not change, is asked once
 // for each of them, however many runs it spans.
 
@@ -94,7 +94,7 @@ Status Image::Map(uint64_t offset, uint64_t length,
     const Allocation::Run run = allocation_->RunAt(offset, end);
     // A new one for each run: what it learns of the image file must come after
     // the bits. A hole that it remembered from before may since have become
-    // the data of a cluster whose bit is set by now.
+    // data whose bit is set by now.
     HoleCursor image(&image_store_.holes(), virtual_size());
     while (offset < run.end) {
       Extent extent{offset, 0, Extent::Source::kImage, false};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // Image: a disk made of an image file and a backing file, and the engine of
-// this project. Clusters that are allocated live in the image file, the rest
-// is read from the backing file, and what is written becomes allocated.
+// this project. What is allocated, clusters and subclusters, lives in the image
+// file, the rest is read from the backing file, and what is written becomes allocated.
 //
 // It is a facade: what it asks for is done by ImageStore (the image file), Allocation
 // (where a byte is), CopyUp (what copies) and Durability (what makes writes durable).
@@ -14,8 +14,8 @@
 // except Close. Requests that overlap in time and in place give, byte by
 // byte, the result of either order; bytes outside of them are never touched.
 //
-// Lock order: Durability's, then ranges of clusters, then the innermost ones: those of
-// Allocation's parts, of Backing and of ImageStore.
+// Lock order: Durability's or a claim (range_locks.h), never both; then the innermost
+// ones: those of Allocation's parts, of Backing and of ImageStore.
 
 #ifndef ADDCOW_COMMON_IMAGE_IMAGE_H
 #define ADDCOW_COMMON_IMAGE_IMAGE_H
@@ -77,7 +77,8 @@ class Image {
   Status Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fua = Fua::kNo);
 
   // All writes and zeroes that had returned before the call are durable once
-  // it succeeds. When every cluster is allocated, ALL_ALLOCATED gets set. A
+  // it succeeds. When every cluster is allocated, ALL_ALLOCATED gets set, and
+  // SUBCLUSTERS dropped. Nothing is copied, and the backing file not read. A
   // sync that fails is final: this and every later write and flush fail with
   // EIO, reads go on. So is a file that somebody has truncated or removed
   // meanwhile. Calls that wait for a flush under way share the next one.
@@ -99,8 +100,8 @@ class Image {
   // ranges.
   Status CopyUp(ClusterRange range);
 
-  // Flushes what was written since the last flush. Call it once, when no
-  // other call is under way or follows.
+  // Flushes what was written since the last flush, and drops SUBCLUSTERS where no
+  // cluster is partial. Call it once, when no other call is under way or follows.
   Status Close();
 
   // How many bytes of the disk have been written to that whoever opens the files next

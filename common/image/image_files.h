@@ -80,11 +80,11 @@ struct ImageFiles {
 Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& source);
 
 // Opens all files, locks them, and checks them: that they are three different
-// ones, that the disk has a byte at least, and that the bitmaps are as long as
-// the disk needs (with subclusters not longer either), that the backing file is not empty, nor
-// shorter than it was when it was named, and that none of the raw files is an add-cow file. The
-// locks are held as long as the files are open. With ALL_ALLOCATED set the backing file is left
-// alone: it may be gone.
+// ones, that the disk has a byte at least, that the bitmaps are as long as the
+// disk needs (with subclusters not longer either), that the backing file is not
+// empty, nor shorter than it was when it was named, and that none of the raw files
+// is an add-cow file. The locks are held as long as the files are open. With
+// ALL_ALLOCATED set the backing file is left alone: it may be gone.
 Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& source);
 
 }  // namespace addcow
