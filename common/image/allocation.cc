@@ -15,7 +15,7 @@ Result<Allocation::Level> Allocation::MakeLevel(const ImageFiles& files,
                                                 const BitmapPlace& place) {
   Level level;
   ADDCOW_TRY_ASSIGN(level.bitmap, AllocationBitmap::Create(place.bits, files.add_cow_path));
-  level.storage = std::make_unique<BitmapStorage>(*files.add_cow, place);
+  ADDCOW_TRY_ASSIGN(level.storage, BitmapStorage::Create(*files.add_cow, place));
   level.store = std::make_unique<BitmapStore>(*files.add_cow, *level.bitmap, place);
   return level;
 }
@@ -73,28 +73,33 @@ bool Allocation::AnySubcluster(uint64_t offset, uint64_t end) const {
 }
 
 Status Allocation::TakeStorage(uint64_t offset, uint64_t end) {
-  // Whole clusters get their own bits only.
-  const uint64_t first = DivideUp(offset, layout_.cluster_size());
-  const uint64_t last =
-      end == layout_.virtual_size() ? layout_.clusters() : layout_.ClusterOf(end);
-  if (grain_ == layout_.cluster_size()) {
-    const ClusterRange touched = layout_.Touched(offset, end - offset);
-    return clusters_.storage->Take(touched);
-  }
-  // A cluster whose last subcluster is written gets its bit as well.
+  // Also of a cluster whose last subcluster this is.
   ADDCOW_TRY(clusters_.storage->Take(layout_.Touched(offset, end - offset)));
-  if (first < last && layout_.Start(first) == offset && layout_.End(last) == end) return {};
+  if (grain_ == layout_.cluster_size() || !publishes_them()) return {};
+  Status taken = TakeSubclusterStorage(offset, end);
+  // Nobody needs any where all has become allocated meanwhile, and the file was cut.
+  return publishes_them() ? taken : Status();
+}
+
+// Clusters that are written whole get their own bits only, but where they have
+// subclusters already.
+Status Allocation::TakeSubclusterStorage(uint64_t offset, uint64_t end) {
+  const uint64_t first = layout_.Start(DivideUp(offset, layout_.cluster_size()));
+  const uint64_t last =
+      end == layout_.virtual_size() ? end : RoundDown(end, layout_.cluster_size());
+  const bool none_whole = first >= last || AnySubcluster(first, last);
+  if (!none_whole && first == offset && last == end) return {};
   ADDCOW_TRY(Grow());
   const auto take = [&](uint64_t from, uint64_t to) {
     return from < to ? subclusters_.storage->Take(Subclusters(from, to)) : Status();
   };
-  if (first >= last) return take(offset, end);
-  ADDCOW_TRY(take(offset, layout_.Start(first)));
-  return take(layout_.End(last), end);
+  if (none_whole) return take(offset, end);
+  ADDCOW_TRY(take(offset, first));
+  return take(last, end);
 }
 
 // Whether a subcluster bitmap can have its place: a device cannot grow, and a file no
-// more than the file system and the limit of file sizes allow.
+// more than the limit of file sizes allows.
 Result<bool> Allocation::MayGrow() const {
   ADDCOW_TRY_ASSIGN(const FileInfo info, files_.add_cow->Info());
   return !info.is_block_device && layout_.subcluster_bitmap().padded_end() <= info.size_limit;

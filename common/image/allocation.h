@@ -21,7 +21,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <optional>
 
 #include "common/base/error.h"
 #include "common/base/mutex.h"
@@ -101,7 +100,7 @@ class Allocation {
   bool OldBitsDurable() { return clusters_.store->OldBitsDurable(); }
   // Every cluster is allocated, durably: no subcluster bit is published from now on.
   // One may still be set, by a write that began before.
-  void DropSubclusters() { dropped_.store(true, std::memory_order_relaxed); }
+  void DropSubclusters() { dropped_.store(true, std::memory_order_release); }
 
  private:
   // 64 MiB of memory: 32 TiB of clusters, or 2 TiB of subclusters.
@@ -116,12 +115,13 @@ class Allocation {
   explicit Allocation(const ImageFiles& files) : files_(files), layout_(files.layout()) {}
 
   static Result<Level> MakeLevel(const ImageFiles& files, const BitmapPlace& place);
+  Status TakeSubclusterStorage(uint64_t offset, uint64_t end) ADDCOW_EXCLUDES(growing_mutex_);
   Result<bool> MayGrow() const;
   Status Grow() ADDCOW_EXCLUDES(growing_mutex_);
   bool SubclustersPending() { return publishes_them() && subclusters_.store->HasPending(); }
   bool has_subclusters() const { return subclusters_.bitmap != nullptr; }
   bool publishes_them() const {
-    return has_subclusters() && !dropped_.load(std::memory_order_relaxed);
+    return has_subclusters() && !dropped_.load(std::memory_order_acquire);
   }
   uint64_t PendingPages();
   ClusterRange Subclusters(uint64_t offset, uint64_t end) const {

@@ -37,7 +37,7 @@ bool FlushRound::Flush() {
   if (!flushed && !failing_)
     log_(LogLevel::kError,
          fmt::format("background flush: {}; it is tried again, but until it succeeds, what "
-                     "was written to new clusters is lost if this process is killed",
+                     "was written to new places is lost if this process is killed",
                      flushed.error().Message()));
   failing_ = !flushed;
   return true;

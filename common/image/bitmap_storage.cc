@@ -36,18 +36,31 @@ Status BitmapStorage::TakeAll() {
   return {};
 }
 
+Result<std::unique_ptr<BitmapStorage>> BitmapStorage::Create(File& file,
+                                                             const BitmapPlace& place) {
+  ADDCOW_TRY_ASSIGN(auto pages,
+                    AllocationBitmap::Create(DivideUp(place.bytes(), kPageBytes), file.name()));
+  return std::unique_ptr<BitmapStorage>(new BitmapStorage(file, place, std::move(pages)));
+}
+
 Status BitmapStorage::Take(ClusterRange range) {
   if (all_.load(std::memory_order_acquire) || range.count == 0) return {};
-  const uint64_t last = (range.end() - 1) / 8 / kPageBytes;
+  const uint64_t first = range.first / 8 / kPageBytes;
+  const ClusterRange pages{first, (range.end() - 1) / 8 / kPageBytes - first + 1};
+  const ClusterRun run = pages_->RunAt(pages);
+  return run.allocated && run.range == pages ? Status() : TakePages(pages);
+}
+
+Status BitmapStorage::TakePages(ClusterRange pages) {
   MutexLock lock(mutex_);
-  for (uint64_t page = range.first / 8 / kPageBytes; page <= last; page++) {
-    if (pages_.contains(page)) continue;
+  for (uint64_t page = pages.first; page < pages.end(); page++) {
+    if (pages_->Test(page)) continue;
     const uint64_t offset = page * kPageBytes;
     const uint64_t end = std::min(offset + kPageBytes, place_.bytes());
     Status taken = Reserve(offset, end);
     if (!taken && taken.error().IsUnsupported()) taken = WriteZeroes(offset, end);
     ADDCOW_TRY(taken);
-    pages_.insert(page);
+    pages_->Set({page, 1});
   }
   return {};
 }

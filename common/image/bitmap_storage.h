@@ -23,12 +23,14 @@
 
 #include <atomic>
 #include <cstdint>
-#include <set>
+#include <memory>
+#include <utility>
 
 #include "common/base/error.h"
 #include "common/base/mutex.h"
 #include "common/base/units.h"
 #include "common/format/layout.h"
+#include "common/image/allocation_bitmap.h"
 #include "common/io/file.h"
 
 namespace addcow {
@@ -40,8 +42,8 @@ class BitmapStorage {
   static constexpr uint64_t kMostReserved = 128 * kMiB;
   static constexpr uint64_t kMostWritten = 8 * kMiB;
 
-  // `file` is the add-cow file, and must outlive this object.
-  BitmapStorage(File& file, const BitmapPlace& place) : file_(file), place_(place) {}
+  // `file` is the add-cow file, and must outlive the object. ENOMEM.
+  static Result<std::unique_ptr<BitmapStorage>> Create(File& file, const BitmapPlace& place);
 
   // Storage for all bits, if it is not too much: no more than the above, and
   // than a quarter of the room that is left. Succeeds also where there is no room.
@@ -54,6 +56,10 @@ class BitmapStorage {
  private:
   static constexpr uint64_t kPageBytes = 4096;
 
+  BitmapStorage(File& file, const BitmapPlace& place, std::unique_ptr<AllocationBitmap> pages)
+      : file_(file), place_(place), pages_(std::move(pages)) {}
+
+  Status TakePages(ClusterRange pages) ADDCOW_EXCLUDES(mutex_);
   // `offset` and `end` are bytes of the bitmap, from its beginning.
   Result<bool> HasAll();
   Status Reserve(uint64_t offset, uint64_t end);
@@ -67,10 +73,12 @@ class BitmapStorage {
   std::atomic<bool> all_ = false;         // every page has it; false to true only
   std::atomic<bool> can_reserve_ = true;  // until it turns out that it cannot
 
+  // Those that have it, a bit each. Set with the mutex held, looked at without.
+  const std::unique_ptr<AllocationBitmap> pages_;
+
   // Held across the I/O for a page, so that one thread does it. Nothing is
   // locked under it, and no claim is held.
   Mutex mutex_;
-  std::set<uint64_t> pages_ ADDCOW_GUARDED_BY(mutex_);  // those that have it
 };
 
 }  // namespace addcow

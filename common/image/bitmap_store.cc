@@ -65,16 +65,12 @@ void BitmapStore::Allocate(ClusterRange range) {
     page[cluster % kClustersPerPage / 64] |= uint64_t{1} << (cluster % 64);
   }
   bitmap_.Set(range);
+  pending_pages_.store(pending_.size(), std::memory_order_relaxed);
 }
 
 bool BitmapStore::HasPending() {
   MutexLock lock(mutex_);
   return !pending_.empty();
-}
-
-uint64_t BitmapStore::PendingPages() {
-  MutexLock lock(mutex_);
-  return pending_.size();
 }
 
 uint64_t BitmapStore::Unpublished() {
@@ -90,6 +86,7 @@ uint64_t BitmapStore::Unpublished() {
 BitmapStore::PageMap BitmapStore::Take() {
   MutexLock lock(mutex_);
   taken_ = std::exchange(pending_, {});
+  pending_pages_.store(0, std::memory_order_relaxed);
   return taken_;
 }
 
@@ -130,6 +127,7 @@ void BitmapStore::PutBack(PageMap taken) {
     Page& pending = pending_[index];
     for (size_t i = 0; i < kPageWords; i++) pending[i] |= page[i];
   }
+  pending_pages_.store(pending_.size(), std::memory_order_relaxed);
 }
 
 BitmapStore::Page BitmapStore::Publishable(uint64_t index) {

@@ -23,6 +23,7 @@
 #define ADDCOW_COMMON_IMAGE_BITMAP_STORE_H
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <map>
 
@@ -62,8 +63,8 @@ class BitmapStore {
   // Whether Take would return anything. Any thread.
   bool HasPending() ADDCOW_EXCLUDES(mutex_);
 
-  // How many pages of bits wait to be taken. Any thread.
-  uint64_t PendingPages() ADDCOW_EXCLUDES(mutex_);
+  // How many pages of bits wait to be taken, as of a moment ago. Any thread; no lock.
+  uint64_t PendingPages() const { return pending_pages_.load(std::memory_order_relaxed); }
 
   // Phase (a): all bits set so far and not yet written. Any thread, but the
   // phases of one flush must not mix with another's (Durability).
@@ -101,6 +102,7 @@ class BitmapStore {
   // It makes "live bit set" and "bit pending" one step for Publishable.
   Mutex mutex_;
   PageMap pending_ ADDCOW_GUARDED_BY(mutex_);
+  std::atomic<uint64_t> pending_pages_ = 0;  // written with the mutex held
   PageMap taken_ ADDCOW_GUARDED_BY(mutex_);  // and neither published nor put back
   bool old_bits_durable_ ADDCOW_GUARDED_BY(mutex_) = false;
 };

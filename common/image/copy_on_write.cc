@@ -144,7 +144,7 @@ Status Image::ZeroUnallocated(uint64_t offset, uint64_t end, ZeroOptions options
   ADDCOW_TRY_ASSIGN(const auto filled, WhatBackingFills(offset, end, options));
   CopyUp::Edges edges;
   if (!filled.empty()) {
-    ADDCOW_TRY_ASSIGN(edges, copy_up_->ReadEdges(offset, end));
+    ADDCOW_TRY_ASSIGN(edges, copy_up_->ReadEdges(filled.front().offset, filled.back().end()));
     for (const ByteRange& range : filled)
       ADDCOW_TRY(allocation_->TakeStorage(allocation_->GrainStart(range.offset),
                                           allocation_->GrainEnd(range.end())));

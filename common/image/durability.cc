@@ -6,12 +6,18 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <vector>
+
+#include "common/base/zero_bytes.h"
 #include "common/io/holes.h"
 #include "common/io/zeroer.h"
 
 namespace addcow {
 
 namespace {
+
+constexpr uint64_t kPageBytes = 4096;  // as storage of bits is taken
 
 // A call that is counted while it is under way.
 class InFlight {
@@ -70,8 +76,8 @@ Status Durability::SyncAddCow() {
 }
 
 Status Durability::StopIfFilesAreLost() {
-  ADDCOW_TRY(StopIfLost(*files_.image, layout_.virtual_size(), image_moved_));
-  return StopIfLost(*files_.add_cow, allocation_.end_of_bits(), add_cow_moved_);
+  ADDCOW_TRY(StopIfLost(*files_.image, [&] { return layout_.virtual_size(); }, image_moved_));
+  return StopIfLost(*files_.add_cow, [&] { return allocation_.end_of_bits(); }, add_cow_moved_);
 }
 
 // A file that somebody truncated has lost what was flushed before. Writing on
@@ -79,14 +85,17 @@ Status Durability::StopIfFilesAreLost() {
 // bits written behind a lost header would make a file that nobody can open. One
 // that was removed, or replaced by another under its name, goes with this
 // process. One that has another name by now can still be found.
-Status Durability::StopIfLost(File& file, uint64_t size, Moved& moved) {
+Status Durability::StopIfLost(File& file, const std::function<uint64_t()>& needed,
+                              Moved& moved) {
   const auto stop = [&](const std::string& why) {
     return Fail(image_store_.Stop(Error::Because(EIO, file.name(), why)));
   };
+  // It may need less by now: a flush beside this has dropped subclusters.
+  const uint64_t needed_before = needed();
   ADDCOW_TRY_ASSIGN(const uint64_t now, file.Size());
-  if (now < size)
-    return stop(
-        fmt::format("was truncated while in use: {} bytes, must be at least {}", now, size));
+  if (now < needed_before && now < needed())
+    return stop(fmt::format("was truncated while in use: {} bytes, must be at least {}", now,
+                            needed()));
   ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
   if (info.is_block_device) return {};
   const auto there = file_system_.Identify(file.name());
@@ -152,25 +161,41 @@ Status Durability::PublishBits(FlushFor whom) {
   if (!taken.empty() || !allocation_.OldBitsDurable()) ADDCOW_TRY(SyncAddCow());
   allocation_.Published();
   if (all_set && !flags_.all_allocated && whom == FlushFor::kWriter)
-    return flags_.subclusters ? DropSubclusters(true) : WriteFlags(true, false);
+    return DropSubclusters(true);
   return {};
 }
 
-// Makes the file one of version 1 again. No subcluster bit counts any more: every
-// cluster that has one is allocated, durably. They are cleared before SUBCLUSTERS is,
-// so that none comes back with the next one.
-Status Durability::DropSubclusters(bool all_allocated) {
+// Where there is anything else: what is zero costs no room.
+Status Durability::ClearSubclusterBits() {
   const BitmapPlace place = layout_.subcluster_bitmap();
   ADDCOW_TRY_ASSIGN(const uint64_t size, files_.add_cow->Size());
+  const uint64_t end = std::min(size, place.padded_end());
   Holes holes(*files_.add_cow);
   Zeroer zeroer(*files_.add_cow, holes);
-  if (size > place.offset)
-    ADDCOW_TRY(zeroer.Zero(place.offset, size - place.offset, {.may_punch = true}));
-  ADDCOW_TRY(SyncAddCow());
+  std::vector<std::byte> buffer(kBitmapPadding);
+  for (uint64_t offset = place.offset; offset < end;) {
+    ADDCOW_TRY_ASSIGN(const uint64_t data, holes.FindData(offset));
+    offset = std::max(offset, RoundDown(data, kPageBytes));
+    if (offset >= end) break;
+    const auto part =
+        std::span(buffer).first(static_cast<size_t>(std::min(end - offset, kBitmapPadding)));
+    ADDCOW_TRY(files_.add_cow->ReadExactly(part, offset));
+    if (!IsZero(part)) ADDCOW_TRY(zeroer.Zero(offset, part.size(), {.may_punch = true}));
+    offset += part.size();
+  }
+  return SyncAddCow();
+}
+
+// Makes the file one of version 1, with or without ALL_ALLOCATED. No subcluster bit
+// counts any more: every cluster that has one is allocated, durably. They are cleared
+// before SUBCLUSTERS is, so that none comes back with the next one.
+Status Durability::DropSubclusters(bool all_allocated) {
+  const bool had = flags_.subclusters;
+  if (had) ADDCOW_TRY(ClearSubclusterBits());
   ADDCOW_TRY(WriteFlags(all_allocated, false));
   allocation_.DropSubclusters();
   // Only its length is wrong where that fails, which nobody minds.
-  if (size > place.offset) (void)files_.add_cow->Truncate(place.offset);
+  if (had) (void)files_.add_cow->Truncate(layout_.subcluster_bitmap().offset);
   return {};
 }
 
@@ -248,8 +273,15 @@ Status Durability::Close() {
   }
   // In this order: bits that are set, but not on the disk, have just been found to wait.
   if (!CanDropSubclusters() || allocation_.HasPending()) return {};
-  MutexLock lock(flush_mutex_);
-  return DropSubclusters(flags_.all_allocated);
+  const Status dropped = [&] {
+    MutexLock lock(flush_mutex_);
+    return DropSubclusters(flags_.all_allocated);
+  }();
+  if (dropped || image_store_.stopped()) return dropped;
+  // Nothing is lost.
+  log_(LogLevel::kNote,
+       dropped.error().WithNote("so the add-cow file keeps its subclusters").Message());
+  return {};
 }
 
 }  // namespace addcow

@@ -63,9 +63,10 @@ class Durability {
   Status PublishBits(FlushFor whom) ADDCOW_REQUIRES(flush_mutex_);
   Status SyncAddCow() ADDCOW_REQUIRES(flush_mutex_);
   Status WriteFlags(bool all_allocated, bool subclusters) ADDCOW_REQUIRES(flush_mutex_);
+  Status ClearSubclusterBits() ADDCOW_REQUIRES(flush_mutex_);
   Status DropSubclusters(bool all_allocated) ADDCOW_REQUIRES(flush_mutex_);
   Status StopIfFilesAreLost();
-  Status StopIfLost(File& file, uint64_t size, Moved& moved);
+  Status StopIfLost(File& file, const std::function<uint64_t()>& needed, Moved& moved);
   void LogIfMoved();
 
   // Constant after construction; what they name is internally synchronised.

@@ -259,7 +259,10 @@ Status WriteAddCow(File& file, const HeaderBytes& header, const Layout& layout,
                    bool all_allocated, const CreateOptions& options) {
   ADDCOW_TRY(file.Write(header, 0));
   ADDCOW_TRY(file.Truncate(kBitmapOffset + layout.padded_bitmap_bytes()));
-  if (!all_allocated) return BitmapStorage(file, layout.bitmap()).TakeAll();
+  if (!all_allocated) {
+    ADDCOW_TRY_ASSIGN(const auto storage, BitmapStorage::Create(file, layout.bitmap()));
+    return storage->TakeAll();
+  }
   // Between two looks at whether to stop: a few MiB of bitmap.
   constexpr uint64_t kMostBits = 8 * 4 * kMiB;
   for (uint64_t first = 0; first < layout.clusters(); first += kMostBits) {

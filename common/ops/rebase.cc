@@ -183,7 +183,8 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
     ADDCOW_TRY(file.Write(header, 0));
     ADDCOW_TRY(CopyBitmap(*files.add_cow, file));
     if (files.header.all_allocated) return {};
-    return BitmapStorage(file, files.layout().bitmap()).TakeAll();
+    ADDCOW_TRY_ASSIGN(const auto storage, BitmapStorage::Create(file, files.layout().bitmap()));
+    return storage->TakeAll();
   };
   ADDCOW_TRY(DurableCreate(file_system, files.add_cow_path, RenameMode::kReplace, fill, nullptr,
                            {.kind = NewRights::Kind::kSame, .model = old}));

@@ -31,7 +31,20 @@ enum class Until {
 // Which bits the image has at first, and may get.
 enum class Grain { kClusters, kNewSubclusters, kFoundSubclusters };
 
-using EngineCase = std::tuple<Sweep, Until, Grain>;
+struct Setting {
+  Until until;
+  Grain grain;
+  const char* name;
+};
+
+constexpr Setting kSettings[] = {
+    {Until::kScriptRan, Grain::kClusters, "ThenMoreWithoutSubclusters"},
+    {Until::kScriptRan, Grain::kNewSubclusters, "ThenMore"},
+    {Until::kClosed, Grain::kNewSubclusters, "UntilClosed"},
+    {Until::kClosed, Grain::kFoundSubclusters, "UntilClosedWithSubclusters"},
+};
+
+using EngineCase = std::tuple<Sweep, Setting>;
 
 class EngineFault : public testing::TestWithParam<EngineCase> {
  protected:
@@ -51,7 +64,8 @@ class EngineFault : public testing::TestWithParam<EngineCase> {
 };
 
 TEST_P(EngineFault, NothingAcknowledgedIsLost) {
-  const auto& [sweep, until, grain] = GetParam();
+  const auto& [sweep, setting] = GetParam();
+  const auto& [until, grain, name] = setting;
   const bool subclusters = grain != Grain::kClusters;
   ImageSpec spec = EngineScript::Spec();
   if (grain == Grain::kFoundSubclusters) spec.subclusters = {1, 16, 130, 170, 223};
@@ -118,16 +132,10 @@ TEST_P(EngineFault, NothingAcknowledgedIsLost) {
 
 INSTANTIATE_TEST_SUITE_P(Sweeps, EngineFault,
                          testing::Combine(testing::ValuesIn(kSweeps),
-                                          testing::Values(Until::kClosed, Until::kScriptRan),
-                                          testing::Values(Grain::kClusters,
-                                                          Grain::kNewSubclusters,
-                                                          Grain::kFoundSubclusters)),
+                                          testing::ValuesIn(kSettings)),
                          [](const testing::TestParamInfo<EngineCase>& one) {
-                           const char* const grains[] = {"Clusters", "New", "Found"};
                            return std::string(std::get<0>(one.param).name) +
-                                  (std::get<1>(one.param) == Until::kClosed ? "UntilClosed"
-                                                                            : "ThenMore") +
-                                  grains[static_cast<int>(std::get<2>(one.param))];
+                                  std::get<1>(one.param).name;
                          });
 
 }  // namespace

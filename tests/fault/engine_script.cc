@@ -8,7 +8,6 @@
 #include <array>
 #include <bit>
 #include <cstring>
-#include <set>
 
 namespace addcow {
 
@@ -175,11 +174,13 @@ void EngineScript::Map() {
 }
 
 std::vector<EngineScript::Segment> EngineScript::Segments(bool reopened) const {
-  std::set<uint64_t> borders = {0, contents_.size()};
+  std::vector<uint64_t> borders = {0, contents_.size()};
   for (const Change& change : changes_) {
-    borders.insert(change.offset);
-    borders.insert(change.offset + change.length);
+    borders.push_back(change.offset);
+    borders.push_back(change.offset + change.length);
   }
+  std::ranges::sort(borders);
+  borders.erase(std::ranges::unique(borders).begin(), borders.end());
   std::vector<Segment> segments;
   for (auto start = borders.begin(), end = std::next(start); end != borders.end();
        start = end, ++end) {

@@ -7,8 +7,14 @@
 . "$(dirname "$0")/../functions.sh"
 requires nbdsh od
 
-# bits FILE: the first eight bits of its bitmap, as a decimal number.
-bits() { od -An -tu1 -j4096 -N1 "$1" | tr -d ' '; }
+# bits FILE: those of the first subclusters of its first eight clusters, as a decimal
+# number. The second bitmap of such a small disk is at 4096 + 65536, and a cluster has
+# two bytes of it.
+bits() {
+    [ "$(stat -c %s "$1")" -gt 69632 ] || { echo 0; return; }
+    od -An -v -tu1 -w16 -j69632 -N16 "$1" |
+        awk '{ for (i = 8; i > 0; i--) n = 2 * n + $(2 * i - 1) % 2 } END { print n }'
+}
 
 # wait_for_bits FILE NUMBER
 wait_for_bits() {

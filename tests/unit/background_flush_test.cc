@@ -203,7 +203,7 @@ TEST_F(BackgroundFlushTest, FullDiskIsLoggedOnceUntilItHasRoomAgain) {
   MakeWithRound({});
   const Lines once = {
       "background flush: pwrite: /vm/x.add-cow: offset=4096, count=1: No space left on device; "
-      "it is tried again, but until it succeeds, what was written to new clusters is lost if "
+      "it is tried again, but until it succeeds, what was written to new places is lost if "
       "this process is killed"};
   Write(0, 10);
   FailFromNowOn(OpKind::kWrite, kAddCowPath, ENOSPC);

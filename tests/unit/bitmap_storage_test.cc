@@ -36,7 +36,7 @@ class BitmapStorageTest : public testing::Test {
         std::make_unique<ForwardingFile>(std::make_unique<FakeFile>("x.add-cow", inode_),
                                          faults_),
         log_);
-    storage_.emplace(*file_, layout_->bitmap());
+    ASSERT_OK_AND_ASSIGN(storage_, BitmapStorage::Create(*file_, layout_->bitmap()));
     log_.Clear();
   }
   Lines Writes() const {
@@ -51,7 +51,7 @@ class BitmapStorageTest : public testing::Test {
   FaultPlan faults_;
   OperationLog log_;
   std::unique_ptr<File> file_;
-  std::optional<BitmapStorage> storage_;
+  std::unique_ptr<BitmapStorage> storage_;
 };
 
 TEST_F(BitmapStorageTest, AllIsReservedAndNothingWritten) {

@@ -311,6 +311,37 @@ TEST_F(ImageSubclustersRace, WriteThatAllAllocatedOvertakesPublishesNoSubcluster
   ExpectAsReference();
 }
 
+// The same of a file that never had one.
+TEST_F(ImageSubclustersRace, WriteThatAllAllocatedOvertakesBringsNoFeature) {
+  Make({.seed = TestSeed()});
+  Write(0, 3 * kC);
+  ASSERT_OK(image_->Flush());
+  Gate::Stop writing = gate_.ParkAfter(OpKind::kWrite, kImagePath);
+  Racer small([&] { EXPECT_OK(image_->Write(ones_, 3 * kC + 5 * kS)); });
+  writing.WaitUntilParked();
+  Write(3 * kC, whole_);
+  ASSERT_OK(image_->Flush());
+  EXPECT_TRUE(FlagOnDisk());
+  writing.Release();
+  small.Join();
+  ASSERT_OK(image_->Flush());
+  EXPECT_FALSE(FeatureOnDisk(kFeatureSubclusters));
+}
+
+// It looks whether the files are as long as they must be, without a lock.
+TEST_F(ImageSubclustersRace, FuaWriteBesideTheFlushThatDropsThemDoesNotMissThem) {
+  ASSERT_OK(image_->Flush());
+  Write(0, 4 * kC);
+  Gate::Stop looking = gate_.ParkBefore(OpKind::kSize, kAddCowPath);
+  Racer fua([&] { EXPECT_OK(image_->Write(ones_, 3 * kC, Fua::kYes)); });
+  looking.WaitUntilParked();
+  ASSERT_OK(image_->Flush());
+  EXPECT_TRUE(FlagOnDisk());
+  looking.Release();
+  fua.Join();
+  EXPECT_TRUE(image_->writable());
+}
+
 TEST_F(ImageSubclustersRace, CloseFlushesWhatBecamePartialDuringTheLastFlush) {
   Write(0, kS);
   Gate::Stop syncing = gate_.ParkBefore(OpKind::kSyncData, kImagePath);
