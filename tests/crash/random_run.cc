@@ -129,7 +129,7 @@ void RandomRun::StartNew() {
 
 void RandomRun::Step() {
   bool had = false;
-  const uint64_t step = random_.Below(29);
+  const uint64_t step = random_.Below(30);
   if (step < 5) return Flush();
   if (step < 8) return Race();
   if (step < 10) return Change(Fua::kYes);
@@ -146,10 +146,11 @@ void RandomRun::Step() {
       return random_.OneIn(2) ? FailSync() : FailFua();
     case 14:
       return FailChange();
-    case 16:
+    case 17:
       harness_.Count("rebase");
       return harness_.Rebase();
     case 15:
+    case 16:
       had = harness_.HasSubclusters();
       if (!harness_.Close()) return;
       harness_.Count("clean close");
@@ -241,6 +242,11 @@ void RandomRun::Race() {
   harness_.Race(random_.Between(2, 8), [this] {
     CrashRequest request;
     if (random_.OneIn(3)) return request;  // a flush
+    if (last_.length > 0 && random_.OneIn(5)) {
+      request = last_;  // where a write may be under way
+      request.kind = CrashRequest::Kind::kCopyUp;
+      return request;
+    }
     return RandomChange(random_.OneIn(6) ? Fua::kYes : Fua::kNo);
   });
   harness_.FailNextSync("");
@@ -262,8 +268,12 @@ void RandomRun::FuaBesideFlush() {
 void RandomRun::KillInFlush() {
   harness_.Count("killed in a flush");
   const OpKind kind = random_.OneIn(3) ? OpKind::kWrite : OpKind::kSyncData;
+  if (random_.OneIn(2)) Flush();
   Change(Fua::kNo);
-  harness_.StopBefore(kind, random_.OneIn(3) ? kImagePath : kAddCowPath);
+  // The first flush with subclusters has up to three of a kind.
+  const char* const path = random_.OneIn(3) ? kImagePath : kAddCowPath;
+  const bool first = path == kAddCowPath && !harness_.HasSubclusters();
+  harness_.StopBefore(kind, path, random_.Between(1, first ? 3 : 1));
   (void)harness_.Flush();
   harness_.Kill();
   if (!Fine()) return;
