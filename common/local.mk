@@ -18,7 +18,7 @@ engine_sources = \
 	common/base/zero_bytes.h \
 	common/io/cloner.cc common/io/cloner.h \
 	common/io/durable_create.cc common/io/durable_create.h \
-	common/io/file.cc common/io/file.h \
+	common/io/file.cc common/io/file.h common/io/file_calls.h common/io/file_info.h \
 	common/io/file_lock.cc common/io/file_lock.h \
 	common/io/file_system.cc common/io/file_system.h \
 	common/io/holes.cc common/io/holes.h \

@@ -70,13 +70,18 @@ Status Image::Read(std::span<std::byte> buffer, uint64_t offset) {
   return {};
 }
 
+bool Image::HasManyPieces(uint64_t offset, uint64_t end) const {
+  for (int pieces = 0; offset < end; pieces++) {
+    if (pieces == kMostPieces) return true;
+    offset = allocation_->RunAt(offset, end).end;
+  }
+  return false;
+}
+
 Status Image::ReadUnallocated(std::span<std::byte> buffer, uint64_t offset) {
   const uint64_t end = offset + buffer.size();
   if (!allocation_->AnySubcluster(offset, end)) return backing_.Read(buffer, offset);
-  int pieces = 0;
-  for (uint64_t at = offset; at < end && pieces <= kMostPieces; pieces++)
-    at = allocation_->RunAt(at, end).end;
-  if (pieces > kMostPieces) {
+  if (HasManyPieces(offset, end)) {
     if (Status read = ReadPieces(buffer, offset); read) return read;
     // What cannot be read may lie between the pieces, where nobody asked for it.
   }
@@ -124,6 +129,10 @@ Status Image::Prefetch(uint64_t offset, uint64_t length) {
   if (!RangeFits(offset, length, virtual_size()))
     return Fail(Error::Io(EINVAL, "cache past the end", files_.image_path, offset, length));
   const uint64_t end = offset + length;
+  if (HasManyPieces(offset, end)) {
+    ADDCOW_TRY(image_store_.Prefetch(offset, length));
+    return backing_.Prefetch(offset, length);
+  }
   while (offset < end) {
     const Allocation::Run run = allocation_->RunAt(offset, end);
     ADDCOW_TRY(run.in_image ? image_store_.Prefetch(offset, run.end - offset)

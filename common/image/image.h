@@ -113,6 +113,7 @@ class Image {
   Image(FileSystem& file_system, ImageFiles files, LogSink log, const ImageSource& source);
 
   Status CheckWritable(const char* operation, uint64_t offset, uint64_t length) const;
+  bool HasManyPieces(uint64_t offset, uint64_t end) const;
   Status ReadUnallocated(std::span<std::byte> buffer, uint64_t offset);
   Status ReadPieces(std::span<std::byte> buffer, uint64_t offset);
   Status WriteRuns(std::span<const std::byte> data, uint64_t offset);

@@ -3,21 +3,18 @@
 // File: the only way from this project to the bytes of a file, and the seam
 // at which tests inject faults, crashes and schedules.
 //
-// The public functions are not virtual. They finish what the system call
-// left short, retry what a signal interrupted, and turn an errno into an
-// Error that names the file; so no caller can forget to. What a kind of file
-// has to supply are the private virtual functions, one for each system call,
-// with that call's own loose contract.
+// Its functions finish what a system call (file_calls.h) left short, retry what a
+// signal interrupted, and turn an errno into an Error that names the file; so no
+// caller can forget to.
 //
 // Threads: every function may be called from any number of threads at once.
 // Overlapping reads and writes give, byte by byte, an old or a new value.
 //
 // Durability: a write, punch or zero is durable only after a SyncData or Sync
 // that began after it returned has succeeded. Until then a crash may keep it,
-// lose it, or keep any of its 512-byte sectors, in any order among others,
-// of this and of other files. A failed sync says nothing of what is on the
-// disk, and a later one that succeeds proves nothing about earlier writes
-// (the kernel may have dropped them): a sync's failure is final.
+// lose it, or keep any of its 512-byte sectors, in any order among others, of this
+// and of other files. A sync that fails is final: no later one proves anything of
+// earlier writes, which the kernel may have dropped.
 //
 // The system tells each File once that data was lost on its way to the disk, in
 // whichever call comes first: mostly a sync, but a durable write as well and on
@@ -30,65 +27,18 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
 #include "common/base/error.h"
-#include "common/base/file_time.h"
+#include "common/io/file_calls.h"
 
 namespace addcow {
 
-// What a system call gives: a value, or a positive errno.
-template <typename T>
-using SysResult = tl::expected<T, int>;
-
-struct FileInfo {
-  // Two names lead to the same file if and only if these are equal. For a
-  // block device they are those of the device, not of its node.
-  uint64_t device = 0;
-  uint64_t inode = 0;
-  bool is_block_device = false;
-  uint64_t allocated_bytes = 0;  // storage in use; 0 for a block device
-  // What the file's file system has left for us; nothing: it cannot be told.
-  std::optional<uint64_t> free_bytes = std::nullopt;
-  // No byte at or past it can be written by this process (RLIMIT_FSIZE).
-  uint64_t size_limit = UINT64_MAX;
-  uint32_t permissions = 0600;  // the mode's lowest nine bits
-  uint32_t owner = 0;
-  uint32_t group = 0;
-  FileTime modified = {};  // for a block device it says nothing of its contents
-  uint64_t names = 1;      // how many lead to it; 0 for some file systems always
-  // Removed, but kept by its file system (NFS, FUSE) until it is closed.
-  bool hidden = false;
-  // On ext4, XFS, btrfs or tmpfs, or a block device: durable writes are durable
-  // there, and FindData and FindHole know of what no sync has covered yet.
-  bool well_known = false;
-
-  bool SameFile(const FileInfo& other) const {
-    return is_block_device == other.is_block_device && device == other.device &&
-           inode == other.inode;
-  }
-};
-
-// Neighbouring bytes of a file that all have storage, reserved or written, or
-// that all have none.
-struct StorageRun {
-  bool present = false;
-  uint64_t length = 0;
-};
-
-// What the holder of a lock does with a file; see File::Lock.
-enum class LockKind { kRead, kWrite };
-
-// What others do with a file, by their locks; see File::UseByOthers.
-enum class FileUse { kNone, kRead, kWrite };
-
-class File {
+class File : public FileCalls {
  public:
   explicit File(std::string name) : name_(std::move(name)) {}
-  virtual ~File() = default;
   File(const File&) = delete;
   File& operator=(const File&) = delete;
 
@@ -142,10 +92,9 @@ class File {
   Status SyncData();
   Status Sync();
 
-  // Has the system begin to write the range out, so that a sync which follows
-  // has less to do. Makes nothing durable, and does nothing where that cannot be
-  // done. An error is as one of a sync: what was written may be lost, and no
-  // later sync need say so.
+  // Has the system begin to write the range out, where it can, so that a sync which
+  // follows has less to do. Makes nothing durable. An error is as one of a sync: what
+  // was written may be lost, and no later sync need say so.
   Status StartWriteback(uint64_t offset, uint64_t length);
 
   Result<uint64_t> Size();
@@ -161,7 +110,6 @@ class File {
 
   // Asks the system to read the range into its cache. Only advice.
   Status Prefetch(uint64_t offset, uint64_t length);
-
   Result<FileInfo> Info();
 
   // The same file once more, opened in the same way, by no name that could lead
@@ -184,34 +132,6 @@ class File {
   Result<FileUse> UseByOthers();
 
  private:
-  // Each as its system call: may be short, may fail with EINTR.
-  virtual SysResult<size_t> DoRead(std::span<std::byte> buffer, uint64_t offset) = 0;
-  virtual SysResult<size_t> DoWrite(std::span<const std::byte> data, uint64_t offset) = 0;
-  virtual SysResult<size_t> DoWriteDurably(std::span<const std::byte> data,
-                                           uint64_t offset) = 0;
-  // `source` is the innermost of what wraps it.
-  virtual SysResult<void> DoCloneFrom(const File& source, uint64_t offset, uint64_t length) = 0;
-  virtual SysResult<void> DoPunchHole(uint64_t offset, uint64_t length) = 0;
-  virtual SysResult<void> DoZeroRange(uint64_t offset, uint64_t length) = 0;
-  virtual SysResult<void> DoReserve(uint64_t offset, uint64_t length) = 0;
-  virtual SysResult<StorageRun> DoStorageAt(uint64_t offset, uint64_t length) = 0;
-  virtual SysResult<void> DoSyncData() = 0;
-  virtual SysResult<void> DoSync() = 0;
-  virtual SysResult<void> DoStartWriteback(uint64_t offset, uint64_t length) = 0;
-  virtual SysResult<uint64_t> DoSize() = 0;
-  virtual SysResult<void> DoTruncate(uint64_t size) = 0;
-  // ENXIO: nothing of the kind at or after `offset`.
-  virtual SysResult<uint64_t> DoSeekData(uint64_t offset) = 0;
-  virtual SysResult<uint64_t> DoSeekHole(uint64_t offset) = 0;
-  virtual SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) = 0;
-  virtual SysResult<FileInfo> DoInfo() = 0;
-  virtual SysResult<std::unique_ptr<File>> DoReopen() = 0;
-  // EAGAIN: somebody else's lock stands against it. Any other error: this
-  // file cannot be locked.
-  virtual SysResult<void> DoLock(LockKind kind) = 0;
-  virtual SysResult<FileUse> DoUseByOthers() = 0;
-
-  // A test double that wraps another File passes calls on to its functions.
   friend class ForwardingFile;
   virtual const File& Innermost() const { return *this; }
 
