@@ -180,7 +180,7 @@ std::vector<EngineScript::Segment> EngineScript::Segments(bool reopened) const {
     borders.push_back(change.offset + change.length);
   }
   std::ranges::sort(borders);
-  borders.erase(std::ranges::unique(borders).begin(), borders.end());
+  borders.erase(std::unique(borders.begin(), borders.end()), borders.end());
   std::vector<Segment> segments;
   for (auto start = borders.begin(), end = std::next(start); end != borders.end();
        start = end, ++end) {

@@ -212,7 +212,8 @@ TEST_P(ParallelNbdTest, EveryRequestSeesAndLeavesTheRightBytes) {
 }
 
 std::string SpecName(const testing::TestParamInfo<ImageSpec>& spec) {
-  constexpr const char* kNames[] = {"SameSize", "ShortBacking", "LongSparseBacking"};
+  constexpr const char* kNames[] = {"SameSize", "ShortBacking", "LongSparseBacking",
+                                    "FoundSubclusters"};
   return kNames[spec.index];
 }
 

@@ -251,8 +251,7 @@ TEST_F(ImageSubclusters, PrefetchOfManyPiecesIsFewCalls) {
   for (uint64_t at = 0; at < kC; at += 2 * kS) Write(at, kS);
   log_.Clear();
   ASSERT_OK(image_->Prefetch(0, 2 * kC));
-  EXPECT_EQ(All(),
-            (Lines{"prefetch /vm/disk.raw 0+131072", "prefetch /vm/base.img 0+131072"}));
+  EXPECT_EQ(All(), (Lines{"prefetch /vm/disk.raw 0+131072", "prefetch /vm/base.img 0+131072"}));
 }
 
 // Trim and zero, copy-up.
