@@ -5,11 +5,20 @@
 #include "common/image/allocation.h"
 
 #include <utility>
+#include <vector>
 
+#include "common/base/zero_bytes.h"
 #include "common/io/holes.h"
-#include "common/io/zeroer.h"
 
 namespace addcow {
+
+namespace {
+
+ClusterRange Subclusters(uint64_t offset, uint64_t end) {
+  return {offset / kSubclusterSize, DivideUp(end, kSubclusterSize) - offset / kSubclusterSize};
+}
+
+}  // namespace
 
 Result<Allocation::Level> Allocation::MakeLevel(const ImageFiles& files,
                                                 const BitmapPlace& place) {
@@ -54,7 +63,28 @@ Status Allocation::Load() {
     if (files_.header.subclusters) ADDCOW_TRY(subclusters_.store->Load());
   }
   if (files_.mode == OpenMode::kReadOnly || clusters().all()) return {};
-  return clusters_.storage->TakeAll();
+  ADDCOW_TRY(clusters_.storage->TakeAll());
+  return CompleteClusters();
+}
+
+// A process that was killed between writing the two bitmaps leaves clusters that are
+// not allocated and have all of their subclusters.
+Status Allocation::CompleteClusters() {
+  const uint64_t count = has_subclusters() ? subclusters_.bitmap->clusters() : 0;
+  for (uint64_t position = 0; position < count;) {
+    const ClusterRun run = subclusters_.bitmap->RunAt({position, count - position});
+    position = run.range.end();
+    const uint64_t end =
+        position == count ? layout_.clusters() : layout_.ClusterOf(position * kSubclusterSize);
+    uint64_t cluster = DivideUp(run.range.first * kSubclusterSize, layout_.cluster_size());
+    for (; run.allocated && cluster < end; cluster++) {
+      if (clusters().Test(cluster)) continue;
+      Status taken = clusters_.storage->Take({cluster, 1});
+      if (!taken) return taken.error().IsNoRoom() ? Status() : taken;
+      clusters_.store->Allocate({cluster, 1});
+    }
+  }
+  return {};
 }
 
 Allocation::Run Allocation::RunAt(uint64_t offset, uint64_t end) const {
@@ -99,13 +129,34 @@ Status Allocation::TakeSubclusterStorage(uint64_t offset, uint64_t end) {
 }
 
 // Whether a subcluster bitmap can have its place: a device cannot grow, and a file no
-// more than the limit of file sizes allows.
-Result<bool> Allocation::MayGrow() const {
+// more than the limit of file sizes allows. What is there already may be the bits of
+// a larger disk, which will be there again when its image file is.
+Result<bool> Allocation::MayGrow() {
   ADDCOW_TRY_ASSIGN(const FileInfo info, files_.add_cow->Info());
-  return !info.is_block_device && layout_.subcluster_bitmap().padded_end() <= info.size_limit;
+  const BitmapPlace place = layout_.subcluster_bitmap();
+  if (info.is_block_device || place.padded_end() > info.size_limit) return false;
+  ADDCOW_TRY_ASSIGN(const uint64_t size, files_.add_cow->Size());
+  if (size <= place.offset) return true;
+  place_taken_ = size > place.padded_end();
+  if (place_taken_) return false;
+  Holes holes(*files_.add_cow);
+  ADDCOW_TRY(holes.Settle(*files_.add_cow));
+  std::vector<std::byte> buffer(kBitmapPadding);
+  for (uint64_t offset = place.offset; offset < size;) {
+    ADDCOW_TRY_ASSIGN(const uint64_t data, holes.FindData(offset));
+    offset = std::max(offset, data);
+    if (offset >= size) break;
+    const auto part =
+        std::span(buffer).first(static_cast<size_t>(std::min(size - offset, kBitmapPadding)));
+    ADDCOW_TRY(files_.add_cow->ReadExactly(part, offset));
+    place_taken_ = !IsZero(part);
+    if (place_taken_) return false;
+    offset += part.size();
+  }
+  return true;
 }
 
-// Room for the subcluster bitmap, as a hole. What was there before is not ours. A
+// Room for the subcluster bitmap, as a hole; what was there before is zero (MayGrow). A
 // flush makes it durable before it sets SUBCLUSTERS.
 Status Allocation::Grow() {
   if (grown_.load(std::memory_order_acquire)) return {};
@@ -116,8 +167,7 @@ Status Allocation::Grow() {
   // Made longer, it would hide from a flush what it has lost.
   if (size < kBitmapOffset + layout_.bitmap_bytes())
     return Fail(Error::Because(EIO, files_.add_cow->name(), "was truncated while in use"));
-  if (size > place.offset) ADDCOW_TRY(files_.add_cow->Truncate(place.offset));
-  ADDCOW_TRY(files_.add_cow->Truncate(place.padded_end()));
+  if (size != place.padded_end()) ADDCOW_TRY(files_.add_cow->Truncate(place.padded_end()));
   grown_.store(true, std::memory_order_release);
   return {};
 }
@@ -184,6 +234,16 @@ bool Allocation::AnyPartial() const {
     if (!above.allocated || layout_.End(above.range.end()) < end) return true;
   }
   return false;
+}
+
+bool Allocation::HasPending() {
+  return clusters_.store->HasPending() ||
+         (publishes_them() && subclusters_.store->HasPending());
+}
+
+bool Allocation::DropSubclusters() {
+  dropped_.store(true, std::memory_order_release);
+  return grown_.load(std::memory_order_acquire);
 }
 
 Allocation::Taken Allocation::Take() {

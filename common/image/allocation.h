@@ -6,7 +6,7 @@
 // publishes it in two phases.
 //
 // Where images may not have subclusters (subclusters=off, or they could have no
-// bitmap), a write is rounded to whole clusters: grain() is the cluster size.
+// bitmap), a write is rounded to whole clusters.
 //
 // Bits go from 0 to 1 only. So nothing that was seen in the image file ever goes
 // back, and no order between the two bitmaps has to be kept.
@@ -47,11 +47,12 @@ class Allocation {
   // any other thread is there.
   Status Load();
 
+  // No subclusters, for something else lies in their place.
+  bool place_taken() const { return place_taken_; }
   const AllocationBitmap& clusters() const { return *clusters_.bitmap; }
   RangeLocks& locks() { return locks_; }
 
-  // What a write is rounded to, in bytes.
-  uint64_t grain() const { return grain_; }
+  // A write is rounded to grains: subclusters, or clusters.
   uint64_t GrainStart(uint64_t offset) const { return RoundDown(offset, grain_); }
   uint64_t GrainEnd(uint64_t end) const {
     return std::min(RoundUp(end, grain_), layout_.virtual_size());
@@ -80,7 +81,7 @@ class Allocation {
   uint64_t end_of_bits() const;
 
   // Whether bits wait for a flush; so many that one should not be put off.
-  bool HasPending() { return clusters_.store->HasPending() || SubclustersPending(); }
+  bool HasPending();
   bool IsFull() { return PendingPages() >= kMostPendingPages; }
   // Bytes of the disk that whoever opens the files next would not find.
   uint64_t UnpublishedBytes();
@@ -98,9 +99,11 @@ class Allocation {
   void PutBack(Taken taken);
   void Published();
   bool OldBitsDurable() { return clusters_.store->OldBitsDurable(); }
-  // Every cluster is allocated, durably: no subcluster bit is published from now on.
-  // One may still be set, by a write that began before.
-  void DropSubclusters() { dropped_.store(true, std::memory_order_release); }
+  // Their bits in the file become 0. Those in memory stay, and count no more.
+  Status ClearSubclusters() { return subclusters_.store->Clear(); }
+  // No subcluster bit is published from now on; one may still be set, by a write that
+  // began before. Whether the file has been made longer for them.
+  bool DropSubclusters();
 
  private:
   // 64 MiB of memory: 32 TiB of clusters, or 2 TiB of subclusters.
@@ -116,23 +119,20 @@ class Allocation {
 
   static Result<Level> MakeLevel(const ImageFiles& files, const BitmapPlace& place);
   Status TakeSubclusterStorage(uint64_t offset, uint64_t end) ADDCOW_EXCLUDES(growing_mutex_);
-  Result<bool> MayGrow() const;
+  Status CompleteClusters();
+  Result<bool> MayGrow();
   Status Grow() ADDCOW_EXCLUDES(growing_mutex_);
-  bool SubclustersPending() { return publishes_them() && subclusters_.store->HasPending(); }
   bool has_subclusters() const { return subclusters_.bitmap != nullptr; }
   bool publishes_them() const {
     return has_subclusters() && !dropped_.load(std::memory_order_acquire);
   }
   uint64_t PendingPages();
-  ClusterRange Subclusters(uint64_t offset, uint64_t end) const {
-    return {offset / kSubclusterSize,
-            DivideUp(end, kSubclusterSize) - offset / kSubclusterSize};
-  }
 
   // Constant after Create.
   const ImageFiles& files_;
   const Layout layout_;
   uint64_t grain_ = 0;
+  bool place_taken_ = false;
 
   // Internally synchronised.
   Level clusters_;

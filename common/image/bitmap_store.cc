@@ -130,6 +130,21 @@ void BitmapStore::PutBack(PageMap taken) {
   pending_pages_.store(pending_.size(), std::memory_order_relaxed);
 }
 
+Status BitmapStore::Clear() {
+  const std::array<std::byte, kPageBytes> zeroes = {};
+  const uint64_t count = bitmap_.clusters();
+  for (uint64_t position = 0; position < count;) {
+    const ClusterRun run = bitmap_.RunAt({position, count - position});
+    position = run.range.end();
+    if (!run.allocated) continue;
+    const uint64_t start = RoundDown(run.range.first, kClustersPerPage) / 8;
+    const uint64_t length = std::min(kPageBytes, place_.bytes() - start);
+    ADDCOW_TRY(file_.Write(std::span(zeroes).first(length), place_.offset + start));
+    position = std::min(RoundDown(run.range.first, kClustersPerPage) + kClustersPerPage, count);
+  }
+  return {};
+}
+
 BitmapStore::Page BitmapStore::Publishable(uint64_t index) {
   const uint64_t first_word = index * kPageWords;
   const uint64_t words = std::min(kPageWords, bitmap_.words() - first_word);

@@ -85,6 +85,10 @@ class BitmapStore {
   // Any thread.
   bool IsDurable(ClusterRange range) ADDCOW_EXCLUDES(mutex_);
 
+  // Writes zeroes over all pages of the file that may have a bit; the live bitmap
+  // stays. The caller syncs the file afterwards, and publishes nothing any more.
+  Status Clear();
+
   // Undoes Take, after a phase that failed.
   void PutBack(PageMap taken) ADDCOW_EXCLUDES(mutex_);
 

@@ -6,18 +6,9 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <vector>
-
-#include "common/base/zero_bytes.h"
-#include "common/io/holes.h"
-#include "common/io/zeroer.h"
-
 namespace addcow {
 
 namespace {
-
-constexpr uint64_t kPageBytes = 4096;  // as storage of bits is taken
 
 // A call that is counted while it is under way.
 class InFlight {
@@ -160,42 +151,25 @@ Status Durability::PublishBits(FlushFor whom) {
   }
   if (!taken.empty() || !allocation_.OldBitsDurable()) ADDCOW_TRY(SyncAddCow());
   allocation_.Published();
-  if (all_set && !flags_.all_allocated && whom == FlushFor::kWriter)
+  if (all_set && (!flags_.all_allocated || flags_.subclusters) && whom == FlushFor::kWriter)
     return DropSubclusters(true);
   return {};
 }
 
-// Where there is anything else: what is zero costs no room.
-Status Durability::ClearSubclusterBits() {
-  const BitmapPlace place = layout_.subcluster_bitmap();
-  ADDCOW_TRY_ASSIGN(const uint64_t size, files_.add_cow->Size());
-  const uint64_t end = std::min(size, place.padded_end());
-  Holes holes(*files_.add_cow);
-  Zeroer zeroer(*files_.add_cow, holes);
-  std::vector<std::byte> buffer(kBitmapPadding);
-  for (uint64_t offset = place.offset; offset < end;) {
-    ADDCOW_TRY_ASSIGN(const uint64_t data, holes.FindData(offset));
-    offset = std::max(offset, RoundDown(data, kPageBytes));
-    if (offset >= end) break;
-    const auto part =
-        std::span(buffer).first(static_cast<size_t>(std::min(end - offset, kBitmapPadding)));
-    ADDCOW_TRY(files_.add_cow->ReadExactly(part, offset));
-    if (!IsZero(part)) ADDCOW_TRY(zeroer.Zero(offset, part.size(), {.may_punch = true}));
-    offset += part.size();
-  }
-  return SyncAddCow();
-}
-
 // Makes the file one of version 1, with or without ALL_ALLOCATED. No subcluster bit
-// counts any more: every cluster that has one is allocated, durably. They are cleared
-// before SUBCLUSTERS is, so that none comes back with the next one.
+// counts any more: every cluster that has one is allocated, durably. Without
+// ALL_ALLOCATED they are cleared before SUBCLUSTERS is, so that none comes back with
+// the next one.
 Status Durability::DropSubclusters(bool all_allocated) {
   const bool had = flags_.subclusters;
-  if (had) ADDCOW_TRY(ClearSubclusterBits());
+  if (had && !all_allocated) {
+    ADDCOW_TRY(allocation_.ClearSubclusters());
+    ADDCOW_TRY(SyncAddCow());
+  }
   ADDCOW_TRY(WriteFlags(all_allocated, false));
-  allocation_.DropSubclusters();
+  const bool grown = allocation_.DropSubclusters();
   // Only its length is wrong where that fails, which nobody minds.
-  if (had) (void)files_.add_cow->Truncate(layout_.subcluster_bitmap().offset);
+  if (had || grown) (void)files_.add_cow->Truncate(layout_.subcluster_bitmap().offset);
   return {};
 }
 
@@ -262,9 +236,9 @@ Status Durability::Close() {
   if (image_store_.stopped()) return Fail(image_store_.Stopped("flush"));
   // Bits may wait without a write that succeeded: one that failed half way has
   // allocated clusters before.
-  if (unflushed_.load(std::memory_order_relaxed) || allocation_.HasPending() ||
-      (CanDropSubclusters() && !allocation_.OldBitsDurable())) {
-    ADDCOW_TRY(Flush(FlushFor::kWriter));
+  const bool wrote = unflushed_.load(std::memory_order_relaxed) || allocation_.HasPending();
+  if (wrote || (CanDropSubclusters() && !allocation_.OldBitsDurable())) {
+    ADDCOW_TRY(Flush(wrote ? FlushFor::kWriter : FlushFor::kReader));
   } else {
     // What was flushed may have gone since.
     if (flushes_begun_.load() == 0) return {};

@@ -63,7 +63,6 @@ class Durability {
   Status PublishBits(FlushFor whom) ADDCOW_REQUIRES(flush_mutex_);
   Status SyncAddCow() ADDCOW_REQUIRES(flush_mutex_);
   Status WriteFlags(bool all_allocated, bool subclusters) ADDCOW_REQUIRES(flush_mutex_);
-  Status ClearSubclusterBits() ADDCOW_REQUIRES(flush_mutex_);
   Status DropSubclusters(bool all_allocated) ADDCOW_REQUIRES(flush_mutex_);
   Status StopIfFilesAreLost();
   Status StopIfLost(File& file, const std::function<uint64_t()>& needed, Moved& moved);

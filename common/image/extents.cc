@@ -13,6 +13,8 @@ namespace addcow {
 
 namespace {
 
+constexpr uint64_t kMostOfRun = kTiB;
+
 // Walks through the data and holes of one file towards its end.
 class HoleCursor {
  public:
@@ -91,7 +93,8 @@ Status Image::Map(uint64_t offset, uint64_t length,
   Joiner joiner(visit);
   const uint64_t end = offset + length;
   while (offset < end) {
-    const Allocation::Run run = allocation_->RunAt(offset, end);
+    // Looked at in parts: where subclusters are, the end of each run is looked for anew.
+    const Allocation::Run run = allocation_->RunAt(offset, std::min(end, offset + kMostOfRun));
     // A new one for each run: what it learns of the image file must come after
     // the bits. A hole that it remembered from before may since have become
     // data whose bit is set by now.

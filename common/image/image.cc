@@ -22,7 +22,7 @@ constexpr uint64_t kScratchSize = 64 * kKiB;
 
 }  // namespace
 
-Image::Image(FileSystem&, ImageFiles files, LogSink log, const ImageSource& source)
+Image::Image(ImageFiles files, LogSink log, const ImageSource& source)
     : files_(std::move(files)),
       layout_(files_.layout()),
       backing_(files_.backing.get(), files_.backing_size),
@@ -34,8 +34,7 @@ Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageS
   ADDCOW_TRY_ASSIGN(ImageFiles files, OpenImageFiles(file_system, source));
   for (const std::string& note : files.notes)
     if (log) log(LogLevel::kNote, note);
-  std::unique_ptr<Image> image(
-      new Image(file_system, std::move(files), std::move(log), source));
+  std::unique_ptr<Image> image(new Image(std::move(files), std::move(log), source));
   ADDCOW_TRY_ASSIGN(image->allocation_, Allocation::Create(image->files_, source.subclusters));
   image->copy_up_.emplace(image->files_, image->backing_, *image->allocation_,
                           image->image_store_);
@@ -43,6 +42,12 @@ Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageS
                              image->image_store_);
   ADDCOW_TRY(image->image_store_.Open());
   ADDCOW_TRY(image->allocation_->Load());
+  if (image->allocation_->place_taken())
+    image->log_(LogLevel::kNote,
+                Error::Because(0, image->files_.add_cow_path,
+                               "holds something past its bitmap, perhaps of a larger disk, so "
+                               "it gets no subclusters: small writes copy clusters up")
+                    .Message());
   if (const auto& cause = image->files_.not_writable)
     image->log_(LogLevel::kError,
                 fmt::format("{}; so the disk is read only", cause->Message()));

@@ -110,7 +110,7 @@ class Image {
   uint64_t unpublished_bytes() { return allocation_->UnpublishedBytes(); }
 
  private:
-  Image(FileSystem& file_system, ImageFiles files, LogSink log, const ImageSource& source);
+  Image(ImageFiles files, LogSink log, const ImageSource& source);
 
   Status CheckWritable(const char* operation, uint64_t offset, uint64_t length) const;
   bool HasManyPieces(uint64_t offset, uint64_t end) const;

@@ -238,8 +238,13 @@ Status CheckSubclusterBitmapSize(const ImageFiles& files) {
   ADDCOW_TRY_ASSIGN(const uint64_t size, files.add_cow->Size());
   ADDCOW_TRY_ASSIGN(const FileInfo info, files.add_cow->Info());
   const uint64_t needed = place.offset + place.bytes();
-  const uint64_t most = place.offset + RoundUp(place.bytes(), kBitmapPadding);
-  if (size >= needed && (size <= most || info.is_block_device)) return {};
+  const uint64_t most = place.padded_end();
+  // How long it is says nothing there of the disk that it was made for.
+  if (info.is_block_device)
+    return Fail(Error::Because(kErrUnsupported, files.add_cow_path,
+                               "has a subcluster bitmap and is a block device, where its place "
+                               "cannot be checked (copy it to a file)"));
+  if (size >= needed && size <= most) return {};
   const auto largest = LargestDiskOf(size, layout.cluster_size());
   if (size > most)
     return Fail(Error::Because(

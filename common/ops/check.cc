@@ -347,7 +347,10 @@ Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repa
   const bool locked = source.access.lock;
   source.mode = writes ? OpenMode::kReadWrite : OpenMode::kReadOnly;
   source.backing_optional = true;
-  const auto files = OpenImageFiles(file_system, source);
+  auto files = OpenImageFiles(file_system, source);
+  // A server that stops meanwhile may cut the file (info.cc).
+  if (!files && !locked && !writes && files.error().code() == kErrCorrupt)
+    files = OpenImageFiles(file_system, source);
   if (!files) {
     if (files.error().code() != kErrCorrupt) return Fail(files.error());
     CheckReport report;

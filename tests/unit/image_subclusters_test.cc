@@ -41,16 +41,53 @@ TEST_F(ImageSubclusters, FirstOneGrowsTheFileAndTakesStorageBeforeItIsWritten) {
   ExpectAsReference();
 }
 
-// It is somebody's padding, and could hold anything.
-TEST_F(ImageSubclusters, WhatTheFileHasInTheirPlaceIsThrownAway) {
+// They may be of the disk that it is when its image file is back.
+TEST_F(ImageSubclusters, BitsOfALargerDiskAreNotThrownAway) {
+  for (const uint64_t more : {1u, 3u}) {
+    Make({});
+    image_.reset();
+    const uint64_t start = kBitmapOffset + kBitmapPadding;
+    ASSERT_TRUE(Inode(kAddCowPath).Truncate(start + more * kBitmapPadding));
+    if (more == 1) Inode(kAddCowPath).Write(Repeat(0xff, 1), start + 5000);
+    const auto before = Inode(kAddCowPath).Bytes(start, more * kBitmapPadding);
+    messages_.clear();
+    Reopen();
+    ASSERT_EQ(messages_.size(), 1u);
+    EXPECT_NE(messages_[0].find("gets no subclusters"), std::string::npos) << messages_[0];
+    Write(kS, kS);
+    EXPECT_TRUE(IsAllocated(0));
+    ASSERT_OK(image_->Close());
+    EXPECT_FALSE(FeatureOnDisk(kFeatureSubclusters));
+    EXPECT_EQ(Inode(kAddCowPath).Bytes(start, more * kBitmapPadding), before);
+    EXPECT_EQ(Inode(kAddCowPath).Size(), start + more * kBitmapPadding);
+    Reopen();
+    ExpectAsReference();
+  }
+}
+
+TEST_F(ImageSubclusters, ZeroesInTheirPlaceAreInNobodysWay) {
   Make({});
   image_.reset();
-  ASSERT_TRUE(Inode(kAddCowPath).Truncate(kBitmapOffset + 2 * kBitmapPadding));
-  Inode(kAddCowPath).Write(Repeat(0xff, 4096), kBitmapOffset + kBitmapPadding);
+  ASSERT_TRUE(Inode(kAddCowPath).Truncate(kBitmapOffset + kBitmapPadding + 5000));
   Reopen();
   Write(kS, kS);
-  ExpectAsReference();
   ASSERT_OK(image_->Flush());
+  EXPECT_TRUE(FeatureOnDisk(kFeatureSubclusters));
+  EXPECT_EQ(Inode(kAddCowPath).Size(), kBitmapOffset + 2 * kBitmapPadding);
+  Reopen();
+  ExpectAsReference();
+}
+
+// A server was killed between writing the two bitmaps.
+TEST_F(ImageSubclusters, ClusterThatHasAllOfThemIsAllocatedAtOpening) {
+  std::vector<uint64_t> all;
+  for (uint64_t i = 16; i < 48; i++) all.push_back(i);
+  all.push_back(50);
+  Make({.allocated = {1}, .subclusters = all});
+  EXPECT_TRUE(IsAllocated(2));
+  EXPECT_FALSE(IsAllocated(3));
+  ASSERT_OK(image_->Close());
+  EXPECT_TRUE(ClusterBitOnDisk(2));
   Reopen();
   ExpectAsReference();
 }
