@@ -26,7 +26,8 @@ bench_results = \
 	bench/results/2026-11-27-map.json bench/results/2026-11-27-map.md \
 	bench/results/2026-11-27-reads.json bench/results/2026-11-27-reads.md \
 	bench/results/2026-11-27-tools.json bench/results/2026-11-27-tools.md \
-	bench/results/2026-11-27-xfs.json bench/results/2026-11-27-xfs.md
+	bench/results/2026-11-27-xfs.json bench/results/2026-11-27-xfs.md \
+	bench/results/2026-11-28-subclusters.json bench/results/2026-11-28-subclusters.md
 
 EXTRA_DIST += $(bench_sources) $(bench_results) bench/README.md
 
