@@ -29,30 +29,30 @@ Result<Allocation::Level> Allocation::MakeLevel(const ImageFiles& files,
   return level;
 }
 
-Result<std::unique_ptr<Allocation>> Allocation::Create(const ImageFiles& files,
-                                                       bool subclusters) {
-  std::unique_ptr<Allocation> allocation(new Allocation(files));
-  const Layout& layout = allocation->layout_;
-  ADDCOW_TRY_ASSIGN(allocation->clusters_, MakeLevel(files, layout.bitmap()));
-  allocation->grain_ = layout.cluster_size();
-  if (files.header.all_allocated) return allocation;
-  const bool found = files.header.subclusters;
+Status Allocation::Open(bool subclusters) {
+  ADDCOW_TRY_ASSIGN(clusters_, MakeLevel(files_, layout_.bitmap()));
+  grain_ = layout_.cluster_size();
+  if (!files_.header.all_allocated) ADDCOW_TRY(OpenSubclusters(subclusters));
+  return Load();
+}
+
+Status Allocation::OpenSubclusters(bool subclusters) {
+  const bool found = files_.header.subclusters;
   if (!found) {
-    const bool wanted = subclusters && !files.header.no_subclusters &&
-                        files.mode == OpenMode::kReadWrite &&
-                        layout.cluster_size() > kSubclusterSize;
-    if (!wanted) return allocation;
-    ADDCOW_TRY_ASSIGN(const bool may_grow, allocation->MayGrow());
-    if (!may_grow) return allocation;
+    const bool wanted = subclusters && !files_.header.no_subclusters &&
+                        files_.mode == OpenMode::kReadWrite && grain_ > kSubclusterSize;
+    if (!wanted) return {};
+    ADDCOW_TRY_ASSIGN(const bool may_grow, MayGrow());
+    if (!may_grow) return {};
   }
-  auto level = MakeLevel(files, layout.subcluster_bitmap());
+  auto level = MakeLevel(files_, layout_.subcluster_bitmap());
   // A disk of exbibytes has more subclusters than there are addresses for bits.
   if (!level && found) return Fail(level.error());
-  if (!level) return allocation;
-  allocation->subclusters_ = std::move(*level);
-  allocation->grain_ = kSubclusterSize;
-  allocation->grown_ = found;
-  return allocation;
+  if (!level) return {};
+  subclusters_ = std::move(*level);
+  grain_ = kSubclusterSize;
+  grown_ = found;
+  return {};
 }
 
 Status Allocation::Load() {
@@ -146,8 +146,10 @@ Result<bool> Allocation::MayGrow() {
     ADDCOW_TRY_ASSIGN(const uint64_t data, holes.FindData(offset));
     offset = std::max(offset, data);
     if (offset >= size) break;
+    ADDCOW_TRY_ASSIGN(const uint64_t hole, holes.FindHole(offset));
+    const uint64_t end = hole > offset ? std::min(hole, size) : size;
     const auto part =
-        std::span(buffer).first(static_cast<size_t>(std::min(size - offset, kBitmapPadding)));
+        std::span(buffer).first(static_cast<size_t>(std::min(end - offset, kBitmapPadding)));
     ADDCOW_TRY(files_.add_cow->ReadExactly(part, offset));
     place_taken_ = !IsZero(part);
     if (place_taken_) return false;

@@ -11,7 +11,7 @@
 // Bits go from 0 to 1 only. So nothing that was seen in the image file ever goes
 // back, and no order between the two bitmaps has to be kept.
 //
-// Threads: any, but for Load. To ask takes no lock. Who changes where a byte is holds
+// Threads: any, but for Open. To ask takes no lock. Who changes where a byte is holds
 // a claim on it (locks()).
 
 #ifndef ADDCOW_COMMON_IMAGE_ALLOCATION_H
@@ -40,12 +40,12 @@ class Allocation {
     uint64_t end = 0;
   };
 
-  // `files` must outlive it. `subclusters`: whether a file that has none may get them.
-  static Result<std::unique_ptr<Allocation>> Create(const ImageFiles& files, bool subclusters);
+  // `files` must outlive it. Open comes first.
+  explicit Allocation(const ImageFiles& files) : files_(files), layout_(files.layout()) {}
 
   // Reads the bits, and has storage for new ones where there will be some. Before
-  // any other thread is there.
-  Status Load();
+  // any other thread is there. `subclusters`: whether a file without may get them.
+  Status Open(bool subclusters);
 
   // No subclusters, for something else lies in their place.
   bool place_taken() const { return place_taken_; }
@@ -115,8 +115,8 @@ class Allocation {
     std::unique_ptr<BitmapStore> store;
   };
 
-  explicit Allocation(const ImageFiles& files) : files_(files), layout_(files.layout()) {}
-
+  Status OpenSubclusters(bool subclusters);
+  Status Load();
   static Result<Level> MakeLevel(const ImageFiles& files, const BitmapPlace& place);
   Status TakeSubclusterStorage(uint64_t offset, uint64_t end) ADDCOW_EXCLUDES(growing_mutex_);
   Status CompleteClusters();
@@ -128,7 +128,7 @@ class Allocation {
   }
   uint64_t PendingPages();
 
-  // Constant after Create.
+  // Constant after Open.
   const ImageFiles& files_;
   const Layout layout_;
   uint64_t grain_ = 0;

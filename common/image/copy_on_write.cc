@@ -41,13 +41,13 @@ Status Image::CheckWritable(const char* operation, uint64_t offset, uint64_t len
 }
 
 // After a change of what is allocated. What a client can have wait is bounded.
-Status Image::PublishIfFull() { return allocation_->IsFull() ? Flush() : Status(); }
+Status Image::PublishIfFull() { return allocation_.IsFull() ? Flush() : Status(); }
 
 // Inlined for what it costs: a tenth of a write to an allocated cluster.
 [[gnu::always_inline]] inline Status Image::WriteRuns(std::span<const std::byte> data,
                                                       uint64_t offset) {
   while (!data.empty()) {
-    const ClusterRun run = allocation_->ClustersAt(offset, data.size());
+    const ClusterRun run = allocation_.ClustersAt(offset, data.size());
     auto part = data.first(static_cast<size_t>(
         std::min<uint64_t>(layout_.End(run.range.end()) - offset, data.size())));
     if (run.allocated) {
@@ -68,36 +68,36 @@ Status Image::Write(std::span<const std::byte> data, uint64_t offset, Fua fua) {
   ADDCOW_TRY(CheckWritable("write", offset, data.size()));
   if (fua == Fua::kYes) {
     const auto write = [&] { return WriteRuns(data, offset); };
-    return durability_->WriteDurably(data, offset, std::ref(write));
+    return durability_.WriteDurably(data, offset, std::ref(write));
   }
   ADDCOW_TRY(WriteRuns(data, offset));
-  durability_->Unflushed();
+  durability_.Unflushed();
   return {};
 }
 
 // To clusters that are not allocated, or were not a moment ago.
 Status Image::WriteGrains(std::span<const std::byte> data, uint64_t offset) {
   const uint64_t end = offset + data.size();
-  const uint64_t start = allocation_->GrainStart(offset);
-  const uint64_t stop = allocation_->GrainEnd(end);
-  ADDCOW_TRY(allocation_->TakeStorage(start, stop));
+  const uint64_t start = allocation_.GrainStart(offset);
+  const uint64_t stop = allocation_.GrainEnd(end);
+  ADDCOW_TRY(allocation_.TakeStorage(start, stop));
   if (start != offset || stop != end) return WriteWithEdges(data, offset);
-  const RangeLock lock(allocation_->locks(), offset, end, RangeLocks::Kind::kShared);
+  const RangeLock lock(allocation_.locks(), offset, end, RangeLocks::Kind::kShared);
   ADDCOW_TRY(image_store_.Write(data, offset));
-  allocation_->SetInImage(offset, end);
+  allocation_.SetInImage(offset, end);
   return {};
 }
 
 Status Image::WriteWithEdges(std::span<const std::byte> data, uint64_t offset) {
   const uint64_t end = offset + data.size();
-  const uint64_t start = allocation_->GrainStart(offset);
-  const uint64_t stop = allocation_->GrainEnd(end);
-  ADDCOW_TRY_ASSIGN(const CopyUp::Edges edges, copy_up_->ReadEdges(offset, end));
-  const RangeLock lock(allocation_->locks(), start, stop, RangeLocks::Kind::kExclusive);
-  ADDCOW_TRY(copy_up_->WriteEdge(edges.head));
+  const uint64_t start = allocation_.GrainStart(offset);
+  const uint64_t stop = allocation_.GrainEnd(end);
+  ADDCOW_TRY_ASSIGN(const CopyUp::Edges edges, copy_up_.ReadEdges(offset, end));
+  const RangeLock lock(allocation_.locks(), start, stop, RangeLocks::Kind::kExclusive);
+  ADDCOW_TRY(copy_up_.WriteEdge(edges.head));
   ADDCOW_TRY(image_store_.Write(data, offset));
-  ADDCOW_TRY(copy_up_->WriteEdge(edges.tail));
-  allocation_->SetInImage(start, stop);
+  ADDCOW_TRY(copy_up_.WriteEdge(edges.tail));
+  allocation_.SetInImage(start, stop);
   return {};
 }
 
@@ -105,7 +105,7 @@ Status Image::Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fu
   ADDCOW_TRY(CheckWritable("zero", offset, length));
   const uint64_t end = offset + length;
   while (offset < end) {
-    const ClusterRun run = allocation_->ClustersAt(offset, end - offset);
+    const ClusterRun run = allocation_.ClustersAt(offset, end - offset);
     uint64_t stop = std::min(layout_.End(run.range.end()), end);
     if (run.allocated) {
       ADDCOW_TRY(image_store_.Zero(offset, stop - offset, options));
@@ -116,7 +116,7 @@ Status Image::Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fu
     }
     offset = stop;
   }
-  durability_->Unflushed();
+  durability_.Unflushed();
   return fua == Fua::kYes ? Flush() : Status();
 }
 
@@ -131,30 +131,30 @@ Result<std::vector<ByteRange>> Image::WhatBackingFills(uint64_t offset, uint64_t
     ADDCOW_TRY_ASSIGN(const uint64_t data, backing_.FindData(offset, end));
     if (data == end) break;
     ADDCOW_TRY_ASSIGN(const uint64_t hole, backing_.FindHole(data, end));
-    const uint64_t start = std::max(offset, allocation_->GrainStart(data));
-    offset = std::min(allocation_->GrainEnd(hole), end);
+    const uint64_t start = std::max(offset, allocation_.GrainStart(data));
+    offset = std::min(allocation_.GrainEnd(hole), end);
     filled.push_back({start, offset - start});
   }
   return filled;
 }
 
 Status Image::ZeroUnallocated(uint64_t offset, uint64_t end, ZeroOptions options) {
-  const uint64_t start = allocation_->GrainStart(offset);
-  const uint64_t stop = allocation_->GrainEnd(end);
+  const uint64_t start = allocation_.GrainStart(offset);
+  const uint64_t stop = allocation_.GrainEnd(end);
   ADDCOW_TRY_ASSIGN(const auto filled, WhatBackingFills(offset, end, options));
   CopyUp::Edges edges;
   if (!filled.empty()) {
-    ADDCOW_TRY_ASSIGN(edges, copy_up_->ReadEdges(filled.front().offset, filled.back().end()));
+    ADDCOW_TRY_ASSIGN(edges, copy_up_.ReadEdges(filled.front().offset, filled.back().end()));
     for (const ByteRange& range : filled)
-      ADDCOW_TRY(allocation_->TakeStorage(allocation_->GrainStart(range.offset),
-                                          allocation_->GrainEnd(range.end())));
+      ADDCOW_TRY(allocation_.TakeStorage(allocation_.GrainStart(range.offset),
+                                         allocation_.GrainEnd(range.end())));
   }
   const bool whole = start == offset && stop == end;
-  const RangeLock lock(allocation_->locks(), start, stop,
+  const RangeLock lock(allocation_.locks(), start, stop,
                        whole ? RangeLocks::Kind::kShared : RangeLocks::Kind::kExclusive);
   auto next = filled.begin();
   for (uint64_t at = offset; at < end;) {
-    const Allocation::Run run = allocation_->RunAt(at, end);
+    const Allocation::Run run = allocation_.RunAt(at, end);
     if (run.in_image) {
       ADDCOW_TRY(image_store_.Zero(at, run.end - at, options));
     } else {
@@ -173,12 +173,12 @@ Status Image::ZeroUnallocated(uint64_t offset, uint64_t end, ZeroOptions options
 // The image file is zeroed before the bits are set; the other way round, a reader
 // would see old bytes. The range begins and ends where a grain does, or the request.
 Status Image::ZeroMissing(ByteRange range, const CopyUp::Edges& edges, ZeroOptions options) {
-  const uint64_t start = allocation_->GrainStart(range.offset);
-  const uint64_t stop = allocation_->GrainEnd(range.end());
+  const uint64_t start = allocation_.GrainStart(range.offset);
+  const uint64_t stop = allocation_.GrainEnd(range.end());
   ADDCOW_TRY(image_store_.Zero(range.offset, range.length, options));
-  if (start != range.offset) ADDCOW_TRY(copy_up_->WriteEdge(edges.head));
-  if (stop != range.end()) ADDCOW_TRY(copy_up_->WriteEdge(edges.tail));
-  allocation_->SetInImage(start, stop);
+  if (start != range.offset) ADDCOW_TRY(copy_up_.WriteEdge(edges.head));
+  if (stop != range.end()) ADDCOW_TRY(copy_up_.WriteEdge(edges.tail));
+  allocation_.SetInImage(start, stop);
   return {};
 }
 
@@ -189,8 +189,8 @@ Status Image::CopyUp(ClusterRange range) {
     return Fail(
         Error::Io(ENOSPC, "copy up", files_.image_path, start, layout_.Start(range.count)));
   ADDCOW_TRY(CheckWritable("copy up", start, layout_.End(range.end()) - start));
-  ADDCOW_TRY(copy_up_->Fill(range));
-  durability_->Unflushed();
+  ADDCOW_TRY(copy_up_.Fill(range));
+  durability_.Unflushed();
   return PublishIfFull();
 }
 

@@ -94,7 +94,7 @@ Status Image::Map(uint64_t offset, uint64_t length,
   const uint64_t end = offset + length;
   while (offset < end) {
     // Looked at in parts: where subclusters are, the end of each run is looked for anew.
-    const Allocation::Run run = allocation_->RunAt(offset, std::min(end, offset + kMostOfRun));
+    const Allocation::Run run = allocation_.RunAt(offset, std::min(end, offset + kMostOfRun));
     // A new one for each run: what it learns of the image file must come after
     // the bits. A hole that it remembered from before may since have become
     // data whose bit is set by now.

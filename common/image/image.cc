@@ -22,27 +22,26 @@ constexpr uint64_t kScratchSize = 64 * kKiB;
 
 }  // namespace
 
-Image::Image(ImageFiles files, LogSink log, const ImageSource& source)
+Image::Image(FileSystem& file_system, ImageFiles files, LogSink log, const ImageSource& source)
     : files_(std::move(files)),
       layout_(files_.layout()),
       backing_(files_.backing.get(), files_.backing_size),
       log_(log ? std::move(log) : [](LogLevel, const std::string&) {}),
-      image_store_(files_, source.reflink) {}
+      image_store_(files_, source.reflink),
+      allocation_(files_),
+      copy_up_(files_, backing_, allocation_, image_store_),
+      durability_(file_system, files_, log_, allocation_, image_store_) {}
 
 Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageSource& source,
                                            LogSink log) {
   ADDCOW_TRY_ASSIGN(ImageFiles files, OpenImageFiles(file_system, source));
   for (const std::string& note : files.notes)
     if (log) log(LogLevel::kNote, note);
-  std::unique_ptr<Image> image(new Image(std::move(files), std::move(log), source));
-  ADDCOW_TRY_ASSIGN(image->allocation_, Allocation::Create(image->files_, source.subclusters));
-  image->copy_up_.emplace(image->files_, image->backing_, *image->allocation_,
-                          image->image_store_);
-  image->durability_.emplace(file_system, image->files_, image->log_, *image->allocation_,
-                             image->image_store_);
+  std::unique_ptr<Image> image(
+      new Image(file_system, std::move(files), std::move(log), source));
   ADDCOW_TRY(image->image_store_.Open());
-  ADDCOW_TRY(image->allocation_->Load());
-  if (image->allocation_->place_taken())
+  ADDCOW_TRY(image->allocation_.Open(source.subclusters));
+  if (image->allocation_.place_taken())
     image->log_(LogLevel::kNote,
                 Error::Because(0, image->files_.add_cow_path,
                                "holds something past its bitmap, perhaps of a larger disk, so "
@@ -63,7 +62,7 @@ Status Image::Read(std::span<std::byte> buffer, uint64_t offset) {
     return Fail(
         Error::Io(EINVAL, "read past the end", files_.image_path, offset, buffer.size()));
   while (!buffer.empty()) {
-    const ClusterRun run = allocation_->ClustersAt(offset, buffer.size());
+    const ClusterRun run = allocation_.ClustersAt(offset, buffer.size());
     const auto part = buffer.first(static_cast<size_t>(
         std::min<uint64_t>(layout_.End(run.range.end()) - offset, buffer.size())));
     // No lock: what gets into the image file meanwhile does so by a write that
@@ -78,20 +77,20 @@ Status Image::Read(std::span<std::byte> buffer, uint64_t offset) {
 bool Image::HasManyPieces(uint64_t offset, uint64_t end) const {
   for (int pieces = 0; offset < end; pieces++) {
     if (pieces == kMostPieces) return true;
-    offset = allocation_->RunAt(offset, end).end;
+    offset = allocation_.RunAt(offset, end).end;
   }
   return false;
 }
 
 Status Image::ReadUnallocated(std::span<std::byte> buffer, uint64_t offset) {
   const uint64_t end = offset + buffer.size();
-  if (!allocation_->AnySubcluster(offset, end)) return backing_.Read(buffer, offset);
+  if (!allocation_.AnySubcluster(offset, end)) return backing_.Read(buffer, offset);
   if (HasManyPieces(offset, end)) {
     if (Status read = ReadPieces(buffer, offset); read) return read;
     // What cannot be read may lie between the pieces, where nobody asked for it.
   }
   while (!buffer.empty()) {
-    const Allocation::Run run = allocation_->RunAt(offset, end);
+    const Allocation::Run run = allocation_.RunAt(offset, end);
     const auto part = buffer.first(static_cast<size_t>(run.end - offset));
     ADDCOW_TRY(run.in_image ? image_store_.Read(part, offset) : backing_.Read(part, offset));
     buffer = buffer.subspan(part.size());
@@ -106,7 +105,7 @@ Status Image::ReadPieces(std::span<std::byte> buffer, uint64_t offset) {
   std::vector<ByteRange> missing;
   const uint64_t end = offset + buffer.size();
   for (uint64_t at = offset; at < end;) {
-    const Allocation::Run run = allocation_->RunAt(at, end);
+    const Allocation::Run run = allocation_.RunAt(at, end);
     if (!run.in_image) missing.push_back({at, run.end - at});
     at = run.end;
   }
@@ -139,7 +138,7 @@ Status Image::Prefetch(uint64_t offset, uint64_t length) {
     return backing_.Prefetch(offset, length);
   }
   while (offset < end) {
-    const Allocation::Run run = allocation_->RunAt(offset, end);
+    const Allocation::Run run = allocation_.RunAt(offset, end);
     ADDCOW_TRY(run.in_image ? image_store_.Prefetch(offset, run.end - offset)
                             : backing_.Prefetch(offset, run.end - offset));
     offset = run.end;
@@ -148,15 +147,15 @@ Status Image::Prefetch(uint64_t offset, uint64_t length) {
 }
 
 Status Image::Flush(FlushFor whom) {
-  return files_.mode == OpenMode::kReadOnly ? Status() : durability_->Flush(whom);
+  return files_.mode == OpenMode::kReadOnly ? Status() : durability_.Flush(whom);
 }
 
 Status Image::Close() {
-  return files_.mode == OpenMode::kReadOnly ? Status() : durability_->Close();
+  return files_.mode == OpenMode::kReadOnly ? Status() : durability_.Close();
 }
 
 Status Image::FlushNewBits() {
-  return files_.mode == OpenMode::kReadOnly ? Status() : durability_->FlushNewBits();
+  return files_.mode == OpenMode::kReadOnly ? Status() : durability_.FlushNewBits();
 }
 
 }  // namespace addcow

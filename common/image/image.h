@@ -23,7 +23,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -63,7 +62,7 @@ class Image {
 
   uint64_t virtual_size() const { return layout_.virtual_size(); }
   const ImageFiles& files() const { return files_; }
-  const AllocationBitmap& bitmap() const { return allocation_->clusters(); }
+  const AllocationBitmap& bitmap() const { return allocation_.clusters(); }
   // False: opened for reading only, or a sync has failed since (see Flush).
   bool writable() const;
 
@@ -107,10 +106,10 @@ class Image {
   // How many bytes of the disk have been written to that whoever opens the files next
   // would not find in the image file, as things are: since the last flush that
   // succeeded. What was written there would be lost. Any thread.
-  uint64_t unpublished_bytes() { return allocation_->UnpublishedBytes(); }
+  uint64_t unpublished_bytes() { return allocation_.UnpublishedBytes(); }
 
  private:
-  Image(ImageFiles files, LogSink log, const ImageSource& source);
+  Image(FileSystem& file_system, ImageFiles files, LogSink log, const ImageSource& source);
 
   Status CheckWritable(const char* operation, uint64_t offset, uint64_t length) const;
   bool HasManyPieces(uint64_t offset, uint64_t end) const;
@@ -133,9 +132,9 @@ class Image {
 
   // Internally synchronised. Each knows those before it, none those after it.
   ImageStore image_store_;
-  std::unique_ptr<Allocation> allocation_;
-  std::optional<addcow::CopyUp> copy_up_;
-  std::optional<Durability> durability_;
+  Allocation allocation_;
+  addcow::CopyUp copy_up_;
+  Durability durability_;
 };
 
 }  // namespace addcow

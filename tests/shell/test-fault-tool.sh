@@ -20,13 +20,19 @@ printf '\007' | dd of=bits/x.add-cow bs=1 seek=28 conv=notrunc status=none
 nbdkit -r -U - addcow img/x.add-cow --run 'nbdcopy "$uri" img.want'
 cp bits/disk.raw bits.want
 
-# Of the bytes that are there. A failed ftruncate may leave room for a second bitmap
-# that is used no more, as a hole at the end.
+# Of the bytes that are there. A failed ftruncate may leave a second bitmap that is used
+# no more: where all is allocated as it was, else as a hole at the end.
 sum_of_files() {
     local file
     for file in vm/*; do
         case "$file" in
-        *.add-cow) od -Ad -tx1 "$file" | sed '$d' ;;
+        *.add-cow)
+            if [ $(($(od -An -tu1 -j28 -N1 "$file") & 4)) -ne 0 ]; then
+                head -c $((4096 + 65536)) "$file"
+            else
+                od -Ad -tx1 "$file" | sed '$d'
+            fi
+            ;;
         *) cat "$file" ;;
         esac
     done | sha256sum
