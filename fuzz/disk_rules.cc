@@ -33,6 +33,24 @@ bool IsAddCow(const FakeInode& inode) {
 
 }  // namespace
 
+bool DiskByTheRules::SubclusterPlaceIsTaken() const {
+  constexpr uint64_t kPiece = 4096;
+  const uint64_t place = SubclusterPlace(size_);
+  const uint64_t bytes = (subclusters() + 7) / 8;
+  const uint64_t end = add_cow_->size();
+  if (end > place + (bytes + kCluster - 1) / kCluster * kCluster) return true;
+  for (uint64_t position = place; position < end;) {
+    const auto data = add_cow_->SeekData(position);
+    if (!data || *data >= end) return false;
+    const uint64_t length = std::min(kPiece - *data % kPiece, end - *data);
+    const auto found = add_cow_->Bytes(*data, length);
+    if (std::ranges::any_of(found, [](std::byte byte) { return byte != std::byte{0}; }))
+      return true;
+    position = *data + length;
+  }
+  return false;
+}
+
 std::optional<DiskByTheRules> DiskByTheRules::Read(const FakeFileSystem& files,
                                                    const std::string& add_cow_path,
                                                    Backing wanted) {

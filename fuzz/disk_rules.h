@@ -43,6 +43,10 @@ class DiskByTheRules {
     return size_ / kSubcluster + (size_ % kSubcluster != 0 ? 1 : 0);
   }
 
+  // Without SUBCLUSTERS: whether the place of their bitmap holds anything but zeroes, or
+  // the file goes on behind it. It may be a larger disk's.
+  bool SubclusterPlaceIsTaken() const;
+
   bool BitIsSet(uint64_t cluster) const { return Bit(kHeaderBytes, cluster); }
   bool SubclusterBitIsSet(uint64_t subcluster) const {
     return header_.subclusters && Bit(SubclusterPlace(size_), subcluster);

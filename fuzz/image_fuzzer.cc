@@ -107,7 +107,9 @@ class Session {
     const auto disk = DiskByTheRules::Read(scene_.files, kAddCow);
     FUZZ_MUST(disk.has_value(), "opening it made it unsound");
     const HeaderFields& header = disk->header();
-    may_get_subclusters_ = header.subclusters || (scene_.subclusters && !header.no_subclusters);
+    may_get_subclusters_ =
+        header.subclusters ||
+        (scene_.subclusters && !header.no_subclusters && !disk->SubclusterPlaceIsTaken());
     // There the bitmap may be larger than the address space.
     coarse_ = coarse_ || !may_get_subclusters_ || disk_size > kSurelyOpened;
     had_subclusters_ = header.subclusters;
