@@ -27,7 +27,8 @@ bench_results = \
 	bench/results/2026-11-27-reads.json bench/results/2026-11-27-reads.md \
 	bench/results/2026-11-27-tools.json bench/results/2026-11-27-tools.md \
 	bench/results/2026-11-27-xfs.json bench/results/2026-11-27-xfs.md \
-	bench/results/2026-11-28-subclusters.json bench/results/2026-11-28-subclusters.md
+	bench/results/2026-11-28-subclusters.json bench/results/2026-11-28-subclusters.md \
+	bench/results/2026-11-28-again.json bench/results/2026-11-28-again.md
 
 EXTRA_DIST += $(bench_sources) $(bench_results) bench/README.md
 
