@@ -47,6 +47,7 @@ struct BitmapPlace {
   uint64_t bits = 0;
 
   uint64_t bytes() const { return DivideUp(bits, 8); }  // what a reader needs
+  uint64_t end() const { return offset + bytes(); }
   uint64_t padded_end() const { return offset + RoundUp(bytes(), kBitmapPadding); }
 };
 

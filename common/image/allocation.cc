@@ -167,7 +167,7 @@ Status Allocation::Grow() {
   const BitmapPlace place = layout_.subcluster_bitmap();
   ADDCOW_TRY_ASSIGN(const uint64_t size, files_.add_cow->Size());
   // Made longer, it would hide from a flush what it has lost.
-  if (size < kBitmapOffset + layout_.bitmap_bytes())
+  if (size < layout_.bitmap().end())
     return Fail(Error::Because(EIO, files_.add_cow->name(), "was truncated while in use"));
   if (size != place.padded_end()) ADDCOW_TRY(files_.add_cow->Truncate(place.padded_end()));
   grown_.store(true, std::memory_order_release);
@@ -208,8 +208,7 @@ bool Allocation::IsDurable(uint64_t offset, uint64_t end) {
 
 uint64_t Allocation::end_of_bits() const {
   const bool both = publishes_them() && grown_.load(std::memory_order_acquire);
-  const BitmapPlace last = both ? layout_.subcluster_bitmap() : layout_.bitmap();
-  return last.offset + last.bytes();
+  return (both ? layout_.subcluster_bitmap() : layout_.bitmap()).end();
 }
 
 uint64_t Allocation::UnpublishedBytes() {

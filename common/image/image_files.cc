@@ -237,7 +237,7 @@ Status CheckSubclusterBitmapSize(const ImageFiles& files) {
   const BitmapPlace place = layout.subcluster_bitmap();
   ADDCOW_TRY_ASSIGN(const uint64_t size, files.add_cow->Size());
   ADDCOW_TRY_ASSIGN(const FileInfo info, files.add_cow->Info());
-  const uint64_t needed = place.offset + place.bytes();
+  const uint64_t needed = place.end();
   const uint64_t most = place.padded_end();
   // How long it is says nothing there of the disk that it was made for.
   if (info.is_block_device)

@@ -109,8 +109,7 @@ Result<bool> HasPlaces(File& add_cow, const Header& header, const Layout& layout
   if (!header.subclusters) return true;
   const BitmapPlace place = layout.subcluster_bitmap();
   ADDCOW_TRY_ASSIGN(const uint64_t size, add_cow.Size());
-  return size >= place.offset + place.bytes() &&
-         size <= place.offset + RoundUp(place.bytes(), kBitmapPadding);
+  return size >= place.end() && size <= place.padded_end();
 }
 
 }  // namespace

@@ -56,8 +56,7 @@ Result<BitmapPlace> WholeRawBitmap(File& add_cow) {
   ADDCOW_TRY_ASSIGN(const uint64_t size, add_cow.Size());
   const uint64_t bytes = size > kBitmapOffset ? size - kBitmapOffset : 0;
   const BitmapPlace last = Layout(kMaxOffset, kClusterSize).subcluster_bitmap();
-  return BitmapPlace{kBitmapOffset,
-                     8 * std::min(bytes, last.offset - kBitmapOffset + last.bytes())};
+  return BitmapPlace{kBitmapOffset, 8 * std::min(bytes, last.end() - kBitmapOffset)};
 }
 
 Result<RawPlaces> RawPlacesOf(File& add_cow, const Header& header, const Layout& layout) {
@@ -68,8 +67,8 @@ Result<RawPlaces> RawPlacesOf(File& add_cow, const Header& header, const Layout&
   places.clusters.bits = std::min(bits, 8 * layout.padded_bitmap_bytes());
   if (header.all_allocated) return places;
   places.subclusters = layout.subcluster_bitmap();
-  places.subclusters.bits = std::min(bits - places.clusters.bits,
-                                     8 * RoundUp(places.subclusters.bytes(), kBitmapPadding));
+  const uint64_t padded = places.subclusters.padded_end() - places.subclusters.offset;
+  places.subclusters.bits = std::min(bits - places.clusters.bits, 8 * padded);
   return places;
 }
 

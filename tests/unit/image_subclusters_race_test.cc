@@ -47,6 +47,20 @@ class ImageSubclustersRace : public EngineLines {
   std::function<Status()> CopyUpOf(ClusterRange range) {
     return [=, this] { return image_->CopyUp(range); };
   }
+  // A small write of the last cluster has written and not set its bit, when another makes
+  // all of the disk allocated, and a flush says so.
+  void WriteOvertakenByAllAllocated() {
+    Write(0, 3 * kC);
+    ASSERT_OK(image_->Flush());
+    Gate::Stop writing = gate_.ParkAfter(OpKind::kWrite, kImagePath);
+    Racer small([&] { EXPECT_OK(image_->Write(ones_, 3 * kC + 5 * kS)); });
+    writing.WaitUntilParked();
+    Write(3 * kC, whole_);
+    ASSERT_OK(image_->Flush());
+    EXPECT_TRUE(FlagOnDisk());
+    writing.Release();
+    small.Join();
+  }
   // Now, after a flush, and for the next process.
   void ExpectAsReferenceEverAfter() {
     ExpectAsReference();
@@ -292,16 +306,7 @@ TEST_F(ImageSubclustersRace, ClusterBitOfALaterWriteDoesNotGoWithAFlush) {
 
 // The file has no place for its bit any more, nor needs it.
 TEST_F(ImageSubclustersRace, WriteThatAllAllocatedOvertakesPublishesNoSubcluster) {
-  Write(0, 3 * kC);
-  ASSERT_OK(image_->Flush());
-  Gate::Stop writing = gate_.ParkAfter(OpKind::kWrite, kImagePath);
-  Racer small([&] { EXPECT_OK(image_->Write(ones_, 3 * kC + 5 * kS)); });
-  writing.WaitUntilParked();
-  Write(3 * kC, whole_);
-  ASSERT_OK(image_->Flush());
-  EXPECT_TRUE(FlagOnDisk());
-  writing.Release();
-  small.Join();
+  WriteOvertakenByAllAllocated();
   reference_->Write(Read(3 * kC + 5 * kS, kS), 3 * kC + 5 * kS);
   ASSERT_OK(image_->Flush());
   ASSERT_OK(image_->Close());
@@ -314,16 +319,7 @@ TEST_F(ImageSubclustersRace, WriteThatAllAllocatedOvertakesPublishesNoSubcluster
 // The same of a file that never had one.
 TEST_F(ImageSubclustersRace, WriteThatAllAllocatedOvertakesBringsNoFeature) {
   Make({.seed = TestSeed()});
-  Write(0, 3 * kC);
-  ASSERT_OK(image_->Flush());
-  Gate::Stop writing = gate_.ParkAfter(OpKind::kWrite, kImagePath);
-  Racer small([&] { EXPECT_OK(image_->Write(ones_, 3 * kC + 5 * kS)); });
-  writing.WaitUntilParked();
-  Write(3 * kC, whole_);
-  ASSERT_OK(image_->Flush());
-  EXPECT_TRUE(FlagOnDisk());
-  writing.Release();
-  small.Join();
+  WriteOvertakenByAllAllocated();
   ASSERT_OK(image_->Flush());
   EXPECT_FALSE(FeatureOnDisk(kFeatureSubclusters));
 }
