@@ -18,17 +18,15 @@ bench_sources = \
 # What README.md and docs/performance.md point to.
 bench_results = \
 	bench/results/2026-11-27.json bench/results/2026-11-27.md \
-	bench/results/2026-11-27.png bench/results/2026-11-27.svg \
-	bench/results/2026-11-27-short.png bench/results/2026-11-27-short.svg \
-	bench/results/2026-11-27-before.json bench/results/2026-11-27-before.md \
 	bench/results/2026-11-27-btrfs.json bench/results/2026-11-27-btrfs.md \
-	bench/results/2026-11-27-copies.json bench/results/2026-11-27-copies.md \
 	bench/results/2026-11-27-map.json bench/results/2026-11-27-map.md \
-	bench/results/2026-11-27-reads.json bench/results/2026-11-27-reads.md \
-	bench/results/2026-11-27-tools.json bench/results/2026-11-27-tools.md \
 	bench/results/2026-11-27-xfs.json bench/results/2026-11-27-xfs.md \
+	bench/results/2026-11-28.json bench/results/2026-11-28.md \
+	bench/results/2026-11-28-again.json bench/results/2026-11-28-again.md \
 	bench/results/2026-11-28-subclusters.json bench/results/2026-11-28-subclusters.md \
-	bench/results/2026-11-28-again.json bench/results/2026-11-28-again.md
+	bench/results/2026-11-28-tools.json bench/results/2026-11-28-tools.md \
+	bench/results/2026-11-28.png bench/results/2026-11-28.svg \
+	bench/results/2026-11-28-short.png bench/results/2026-11-28-short.svg
 
 EXTRA_DIST += $(bench_sources) $(bench_results) bench/README.md
 
