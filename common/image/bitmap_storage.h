@@ -37,9 +37,10 @@ namespace addcow {
 
 class BitmapStorage {
  public:
-  // The most that is taken at once, in bytes: the bitmap of a disk of 64 TiB, and
-  // of 4 TiB where it has to be written.
-  static constexpr uint64_t kMostReserved = 128 * kMiB;
+  // The most that is taken at once, in bytes: the bitmap of a disk of 8 TiB with
+  // clusters of 64 KiB, and of 4 TiB where it has to be written. More would take long
+  // where the file system is memory.
+  static constexpr uint64_t kMostReserved = 16 * kMiB;
   static constexpr uint64_t kMostWritten = 8 * kMiB;
 
   // `file` is the add-cow file, and must outlive the object. ENOMEM.
