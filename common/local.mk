@@ -25,10 +25,12 @@ engine_sources = \
 	common/io/posix_file.cc common/io/posix_file.h \
 	common/io/posix_file_system.cc \
 	common/io/zeroer.cc common/io/zeroer.h \
+	common/format/acow.cc common/format/acow.h \
 	common/format/backing_identity.cc common/format/backing_identity.h \
 	common/format/header.cc common/format/header.h \
+	common/format/header_rules.cc common/format/header_rules.h \
 	common/format/layout.h \
-	common/format/raw_header.h \
+	common/format/version1.cc common/format/version1.h \
 	common/image/allocation.cc common/image/allocation.h \
 	common/image/allocation_bitmap.cc common/image/allocation_bitmap.h \
 	common/image/background_flush.cc common/image/background_flush.h \

@@ -38,7 +38,8 @@ void MustAgree(const Header& header, const HeaderFields& fields) {
   FUZZ_MUST(header.all_allocated == fields.all_allocated, "ALL_ALLOCATED");
   FUZZ_MUST(header.subclusters == fields.subclusters, "SUBCLUSTERS");
   FUZZ_MUST(header.no_subclusters == fields.no_subclusters, "NO_SUBCLUSTERS");
-  FUZZ_MUST(header.optional_features == fields.optional_features, "optional features");
+  FUZZ_MUST((header.optional_features & ~kOptionalBackingIdentity) == fields.optional_features,
+            "optional features");
   const bool noted = fields.noted_size || fields.noted_seconds;
   FUZZ_MUST(header.backing_identity.has_value() == noted,
             "whether the base's identity is noted");
@@ -63,8 +64,8 @@ void MustFlagInPlace(const Header& header, HeaderBytes bytes, bool all_allocated
   Header wanted = header;
   wanted.all_allocated = all_allocated;
   wanted.subclusters = subclusters;
-  const auto features = SerializeFeatures(wanted.features());
-  std::memcpy(bytes.data() + kFeaturesOffset, features.data(), features.size());
+  const HeaderFlags flags = FlagsOf(wanted);
+  std::memcpy(bytes.data() + flags.offset, flags.bytes().data(), flags.bytes().size());
   const auto flagged = ParseHeader(bytes, "x.add-cow");
   FUZZ_MUST_SUCCEED(flagged, "reading it with flags changed in place");
   FUZZ_MUST(*flagged == wanted, "flags changed in place give another header");

@@ -95,9 +95,13 @@ void Describe() {
 }
 
 void addcow_dump_plugin() {
-  printf("addcow_format_version=1\n");
-  printf("addcow_cluster_size=%llu\n", static_cast<unsigned long long>(kClusterSize));
-  printf("addcow_subcluster_size=%llu\n", static_cast<unsigned long long>(kSubclusterSize));
+  const auto size = [](const char* key, uint64_t bytes) {
+    printf("%s=%llu\n", key, static_cast<unsigned long long>(bytes));
+  };
+  printf("addcow_revisions=1 20\n");
+  size("addcow_cluster_size_min", kLeastClusterSize);
+  size("addcow_cluster_size_max", kMostClusterSize);
+  size("addcow_subcluster_size", kSubclusterSize);
   printf("addcow_backing_formats=raw\n");
   printf(
       "addcow_parameters=file image backing layer readonly lock confine reflink "

@@ -126,7 +126,7 @@ must "install what is used with them" apt install "${use_packages[@]}" \
 tree before
 must "install" apt install "${debs[@]}"
 must "nbdkit --dump-plugin" nbdkit addcow --dump-plugin
-nbdkit addcow --dump-plugin | grep -q -x addcow_format_version=1 || problem "nbdkit addcow --dump-plugin: no format version"
+nbdkit addcow --dump-plugin | grep -q -x 'addcow_revisions=1 20' || problem "nbdkit addcow --dump-plugin: no revisions"
 nbdkit addcow --help | grep -q 'sync-interval=<' || problem "nbdkit addcow --help does not have the parameters"
 
 for page in addcow nbdkit-addcow-plugin; do

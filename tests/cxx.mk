@@ -29,6 +29,7 @@ support_sources = \
 	tests/support/with_subclusters.h
 
 unit_sources = \
+	tests/unit/acow_header_test.cc \
 	tests/unit/allocation_bitmap_test.cc \
 	tests/unit/background_flush_test.cc \
 	tests/unit/backing_identity_test.cc \

@@ -170,6 +170,9 @@ int RunCheck(const CLI::App& app, const Arguments& arguments) {
                     report->missing_bits == 1
                         ? std::string("the bit of 1 cluster is")
                         : fmt::format("the bits of {} clusters are", report->missing_bits)));
+  if (report->unpadded && !report->error)
+    PrintError(fmt::format("{}: the bitmap's length is no multiple of the cluster size",
+                           Printable(file)));
   if (report->error) PrintError(*report->error);
   return ExitStatus(*report);
 }

@@ -28,6 +28,8 @@ struct Arguments {
   bool force = false;
   bool discard = false;
   bool reuse_image = false;
+  std::string revision;
+  std::string cluster_size;
   std::string subclusters = "on";
   bool lock = true;
   bool progress = false;
@@ -38,8 +40,9 @@ struct Arguments {
 constexpr const char* kUsage =
     "[-b BACKING -F FORMAT] -i IMAGE [-s SIZE]\n"
     "           [--preallocation=off|falloc|full] [--reuse-image]\n"
-    "           [--force [--discard]] [--subclusters=on|off] [-p] [-q]\n"
-    "           [--lock=on|off] [--wait[=SECONDS]] X.add-cow";
+    "           [--force [--discard]] [--revision=1|20] [--cluster-size=SIZE]\n"
+    "           [--subclusters=on|off] [-p] [-q] [--lock=on|off]\n"
+    "           [--wait[=SECONDS]] X.add-cow";
 
 constexpr const char* kFooter =
     "The image file is made, sparse, if it does not exist; one that exists is taken\n"
@@ -58,6 +61,19 @@ constexpr const char* kFooter =
     "  addcow create -b base.img -F raw -i disk.raw x.add-cow\n"
     "  addcow create -b base.img -F raw -i disk.raw -s 20G x.add-cow\n"
     "  addcow create -i disk.raw -s 1.5T x.add-cow";
+
+// The revision and the cluster size that the user asked for.
+Status SetGeometry(const Arguments& arguments, CreateOptions& options) {
+  if (!arguments.cluster_size.empty()) {
+    ADDCOW_TRY_ASSIGN(options.cluster_size, ParseClusterSize(arguments.cluster_size));
+  }
+  const bool another = options.cluster_size != kClusterSize;
+  if (arguments.revision == "20" || another) options.revision = Revision::kAcow;
+  if (arguments.revision == "1" && another)
+    return Fail(Error::Because(EINVAL, "--revision=1",
+                               "has clusters of 64k only (other sizes need --revision=20)"));
+  return {};
+}
 
 int RunCreate(const CLI::App& app, const Arguments& arguments) {
   const auto usage = [](const std::string& message) { return UsageError("create", message); };
@@ -82,6 +98,8 @@ int RunCreate(const CLI::App& app, const Arguments& arguments) {
     if (!size) return usage(size.error().Message());
     options.size = *size;
   }
+  if (const auto set = SetGeometry(arguments, options); !set)
+    return usage(set.error().Message());
   Progress progress(arguments.progress && !arguments.quiet);
   options.progress = [&](uint64_t done, uint64_t total) { progress.Show(done, total); };
   CatchInterrupts();
@@ -103,7 +121,7 @@ int RunCreate(const CLI::App& app, const Arguments& arguments) {
   for (const std::string& note : created->notes) PrintNote(note);
   std::string text =
       fmt::format("Formatting '{}', fmt=add-cow size={} cluster_size={}",
-                  Printable(arguments.file), created->virtual_size, kClusterSize);
+                  Printable(arguments.file), created->virtual_size, options.cluster_size);
   if (names.backing)
     text += fmt::format(" backing_file={} backing_fmt={}", Printable(*names.backing),
                         Printable(*names.backing_format));
@@ -138,6 +156,14 @@ Verb AddCreate(CLI::App& tool) {
                 "Replace X.add-cow if it is an add-cow file and\nnothing is allocated");
   app->add_flag("--discard", arguments->discard,
                 "With --force: also where something is allocated;\nits data is lost");
+  add("--revision", arguments->revision,
+      "The format's revision: 1 (the default), or the later\none, with a choice of cluster "
+      "sizes",
+      "1|20")
+      ->check(CLI::IsMember({"1", "20"}));
+  add("--cluster-size", arguments->cluster_size,
+      "4k to 2M, a power of two (default: 64k); another one\nthan 64k implies --revision=20",
+      "SIZE");
   add("--subclusters", arguments->subclusters,
       "Let servers note small writes by 4 KiB, for which\nolder readers refuse the file "
       "(default: on)",

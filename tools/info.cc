@@ -55,18 +55,23 @@ UseWords WordsOf(const std::optional<FileUse>& use) {
   return {"unknown", "unknown"};
 }
 
+// The bits of the header, where its revision has them.
 std::vector<std::string> FeatureNames(const Header& header) {
   std::vector<std::string> names;
-  if (header.features() & kFeatureBackingFile) names.emplace_back("backing-file");
-  if (header.features() & kFeatureImageFile) names.emplace_back("image-file");
-  if (header.features() & kFeatureAllAllocated) names.emplace_back("all-allocated");
-  if (header.features() & kFeatureSubclusters) names.emplace_back("subclusters");
+  if (header.revision == Revision::kVersion1) {
+    if (header.backing) names.emplace_back("backing-file");
+    names.emplace_back("image-file");
+    if (header.all_allocated) names.emplace_back("all-allocated");
+  }
+  if (header.subclusters) names.emplace_back("subclusters");
   return names;
 }
 
 // Those that this program knows.
 std::vector<std::string> OptionalFeatureNames(const Header& header) {
   std::vector<std::string> names;
+  if (header.revision == Revision::kAcow && header.all_allocated)
+    names.emplace_back("all-allocated");
   if (header.backing_identity) names.emplace_back("backing-identity");
   if (header.no_subclusters) names.emplace_back("no-subclusters");
   return names;
@@ -77,10 +82,10 @@ void PrintInfoJson(const std::string& file, const ImageInfo& info) {
   Json json;
   AddName(json, "filename", file);
   json.update({{"format", "add-cow"},
-               {"version", info.version},
+               {"revision", static_cast<uint32_t>(header.revision)},
                {"virtual-size", info.virtual_size},
                {"actual-size", info.actual_size},
-               {"cluster-size", header.cluster_size()},
+               {"cluster-size", header.cluster_size},
                {"total-clusters", info.total_clusters},
                {"allocated-clusters", info.allocated_clusters},
                {"partial-clusters", info.partial_clusters},
@@ -129,7 +134,7 @@ void PrintInfo(const std::string& file, const ImageInfo& info) {
   Print("file format: add-cow\n");
   Print("virtual size: {} ({} bytes)\n", HumanSize(info.virtual_size), info.virtual_size);
   Print("disk size: {}\n", HumanSize(info.actual_size));
-  Print("cluster_size: {}\n", header.cluster_size());
+  Print("cluster_size: {}\n", header.cluster_size);
   Print("allocated: {} of {} clusters ({:.2f}%)\n", info.allocated_clusters,
         info.total_clusters,
         100 * static_cast<double>(info.allocated_clusters) /
@@ -143,12 +148,13 @@ void PrintInfo(const std::string& file, const ImageInfo& info) {
     Print("backing file format: {}\n", header.backing->format);
   }
   Print("Format specific information:\n");
-  Print("    version: {}\n", info.version);
+  Print("    revision: {}\n", static_cast<uint32_t>(header.revision));
   Print("    image file: {}\n", NameAndPath(header.image.name, info.image_path));
   Print("    image file format: {}\n", header.image.format);
   if (header.backing_identity) PrintIdentity(*header.backing_identity);
   Print("    all allocated: {}\n", header.all_allocated);
-  Print("    features: {}\n", fmt::join(FeatureNames(header), " "));
+  if (const auto names = FeatureNames(header); !names.empty())
+    Print("    features: {}\n", fmt::join(names, " "));
   if (const auto names = OptionalFeatureNames(header); !names.empty())
     Print("    optional features: {}\n", fmt::join(names, " "));
 }

@@ -4,13 +4,42 @@
 
 #include "common/format/backing_identity.h"
 
+#include <cstddef>
 #include <cstring>
 
-#include "common/format/raw_header.h"
+#include "common/base/little_endian.h"
 
 namespace addcow {
 
 namespace {
+
+constexpr uint32_t kIdentityVersion = 1;
+
+// Which of the fields are there.
+constexpr uint32_t kIdentityHasSize = 1u << 0;
+constexpr uint32_t kIdentityHasTime = 1u << 1;
+
+struct RawIdentity {
+  Le32 version;
+  Le32 fields;
+  Le64 size;
+  Le64 seconds;  // two's complement
+  Le32 nanoseconds;
+  Le32 hash_algorithm;  // 0: none
+  std::array<uint8_t, 64> hash;
+  std::array<uint8_t, 160> reserved;
+};
+
+static_assert(sizeof(RawIdentity) == 256);
+static_assert(alignof(RawIdentity) == 1);
+static_assert(offsetof(RawIdentity, version) == 0);
+static_assert(offsetof(RawIdentity, fields) == 4);
+static_assert(offsetof(RawIdentity, size) == 8);
+static_assert(offsetof(RawIdentity, seconds) == 16);
+static_assert(offsetof(RawIdentity, nanoseconds) == 24);
+static_assert(offsetof(RawIdentity, hash_algorithm) == 28);
+static_assert(offsetof(RawIdentity, hash) == 32);
+static_assert(offsetof(RawIdentity, reserved) == 96);
 
 constexpr uint32_t kNanosecondsLimit = 1'000'000'000;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // What the backing file was when the image was made: a record in the last
-// bytes of the header page (docs/format.md, "Identity of the backing file").
+// bytes of the header (docs/format.md, "Identity of the backing file").
 // It is optional in every part: a record that cannot be understood is none,
 // and never a reason to refuse a file.
 
@@ -20,7 +20,6 @@
 namespace addcow {
 
 inline constexpr size_t kIdentityBytes = 256;
-inline constexpr uint64_t kIdentityOffset = kHeaderSize - kIdentityBytes;
 
 struct BackingIdentity {
   std::optional<uint64_t> size;      // bytes

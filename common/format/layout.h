@@ -14,12 +14,24 @@
 
 namespace addcow {
 
+inline constexpr uint64_t kSubclusterSize = 4096;
+
+// Of version 1.
 inline constexpr uint64_t kHeaderPageSize = 4096;
 inline constexpr uint64_t kHeaderSize = kHeaderPageSize;  // header pages size is 1
-inline constexpr uint64_t kClusterSize = 65536;           // of version 1
-inline constexpr uint64_t kSubclusterSize = 4096;
+inline constexpr uint64_t kClusterSize = 65536;
 inline constexpr uint64_t kBitmapOffset = kHeaderSize;
-inline constexpr uint64_t kBitmapPadding = 65536;  // writers round its length up to this
+inline constexpr uint64_t kBitmapPadding = 65536;
+
+// What a header fixes of where things are, whatever its revision: in bytes. As it
+// stands here it is that of version 1.
+struct Geometry {
+  uint64_t cluster_size = kClusterSize;  // a power of two, kSubclusterSize or more
+  uint64_t header_size = kHeaderSize;    // where the COW bitmap begins
+  uint64_t padding = kBitmapPadding;     // writers round a bitmap's length up to this
+
+  bool operator==(const Geometry&) const = default;
+};
 
 // Bytes of the disk.
 struct ByteRange {
@@ -45,33 +57,33 @@ struct ClusterRange {
 struct BitmapPlace {
   uint64_t offset = 0;  // in bytes, a multiple of 4096
   uint64_t bits = 0;
+  uint64_t padding = kBitmapPadding;
 
   uint64_t bytes() const { return DivideUp(bits, 8); }  // what a reader needs
   uint64_t end() const { return offset + bytes(); }
-  uint64_t padded_end() const { return offset + RoundUp(bytes(), kBitmapPadding); }
+  uint64_t padded_end() const { return offset + RoundUp(bytes(), padding); }
 };
 
-// The geometry of one disk. Constant; any thread.
+// Where things are of one disk. Constant; any thread.
 class Layout {
  public:
-  // Both are in bytes: 1 .. 2^63 - 1, and a power of two.
-  Layout(uint64_t virtual_size, uint64_t cluster_size)
-      : virtual_size_(virtual_size),
-        cluster_bits_(static_cast<unsigned>(std::countr_zero(cluster_size))),
-        clusters_(DivideUp(virtual_size, cluster_size)) {}
+  // `virtual_size` is in bytes: 1 .. 2^63 - 1.
+  Layout(uint64_t virtual_size, const Geometry& geometry)
+      : geometry_(geometry),
+        virtual_size_(virtual_size),
+        cluster_bits_(static_cast<unsigned>(std::countr_zero(geometry.cluster_size))),
+        clusters_(DivideUp(virtual_size, geometry.cluster_size)) {}
 
+  const Geometry& geometry() const { return geometry_; }
   uint64_t virtual_size() const { return virtual_size_; }
-  uint64_t cluster_size() const { return uint64_t{1} << cluster_bits_; }
+  uint64_t cluster_size() const { return geometry_.cluster_size; }
   uint64_t clusters() const { return clusters_; }
 
-  BitmapPlace bitmap() const { return {kBitmapOffset, clusters_}; }
+  BitmapPlace bitmap() const { return {geometry_.header_size, clusters_, geometry_.padding}; }
   // A bit for each subcluster (format.md, SUBCLUSTERS).
   BitmapPlace subcluster_bitmap() const {
-    return {kBitmapOffset + padded_bitmap_bytes(), DivideUp(virtual_size_, kSubclusterSize)};
+    return {bitmap().padded_end(), DivideUp(virtual_size_, kSubclusterSize), geometry_.padding};
   }
-  // What a reader needs and what a writer writes of the first, in bytes.
-  uint64_t bitmap_bytes() const { return bitmap().bytes(); }
-  uint64_t padded_bitmap_bytes() const { return RoundUp(bitmap_bytes(), kBitmapPadding); }
 
   uint64_t ClusterOf(uint64_t offset) const { return offset >> cluster_bits_; }
   uint64_t Start(uint64_t cluster) const { return cluster << cluster_bits_; }
@@ -89,6 +101,7 @@ class Layout {
   }
 
  private:
+  Geometry geometry_;
   uint64_t virtual_size_;
   unsigned cluster_bits_;
   uint64_t clusters_;

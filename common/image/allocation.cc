@@ -14,6 +14,8 @@ namespace addcow {
 
 namespace {
 
+constexpr uint64_t kBufferSize = 64 * kKiB;
+
 ClusterRange Subclusters(uint64_t offset, uint64_t end) {
   return {offset / kSubclusterSize, DivideUp(end, kSubclusterSize) - offset / kSubclusterSize};
 }
@@ -141,7 +143,7 @@ Result<bool> Allocation::MayGrow() {
   if (place_taken_) return false;
   Holes holes(*files_.add_cow);
   ADDCOW_TRY(holes.Settle(*files_.add_cow));
-  std::vector<std::byte> buffer(kBitmapPadding);
+  std::vector<std::byte> buffer(kBufferSize);
   for (uint64_t offset = place.offset; offset < size;) {
     ADDCOW_TRY_ASSIGN(const uint64_t data, holes.FindData(offset));
     offset = std::max(offset, data);
@@ -149,7 +151,7 @@ Result<bool> Allocation::MayGrow() {
     ADDCOW_TRY_ASSIGN(const uint64_t hole, holes.FindHole(offset));
     const uint64_t end = hole > offset ? std::min(hole, size) : size;
     const auto part =
-        std::span(buffer).first(static_cast<size_t>(std::min(end - offset, kBitmapPadding)));
+        std::span(buffer).first(static_cast<size_t>(std::min(end - offset, kBufferSize)));
     ADDCOW_TRY(files_.add_cow->ReadExactly(part, offset));
     place_taken_ = !IsZero(part);
     if (place_taken_) return false;

@@ -122,7 +122,7 @@ Status Durability::WriteFlags(bool all_allocated, bool subclusters) {
   Header header = files_.header;
   header.all_allocated = all_allocated;
   header.subclusters = subclusters;
-  ADDCOW_TRY(files_.add_cow->Write(SerializeFeatures(header.features()), kFeaturesOffset));
+  ADDCOW_TRY(addcow::WriteFlags(*files_.add_cow, header));
   ADDCOW_TRY(SyncAddCow());
   flags_ = std::move(header);
   return {};

@@ -214,19 +214,23 @@ Status OpenImage(FileSystem& file_system, const ImageSource& source, ImageFiles&
   return {};
 }
 
+// Whether an add-cow file of `size` bytes has bitmaps as all programs write them.
+bool IsWhole(uint64_t size, const Geometry& geometry) {
+  return size > geometry.header_size && (size - geometry.header_size) % geometry.padding == 0;
+}
+
 // The size of the largest disk for which an add-cow file of `size` bytes with a
 // subcluster bitmap would be whole, as all programs write it; none where it is so for
 // no disk.
-std::optional<uint64_t> LargestDiskOf(uint64_t size, uint64_t cluster_size) {
-  if (size <= kBitmapOffset || (size - kBitmapOffset) % kBitmapPadding != 0)
-    return std::nullopt;
+std::optional<uint64_t> LargestDiskOf(uint64_t size, const Geometry& geometry) {
+  if (!IsWhole(size, geometry)) return std::nullopt;
   // Both bitmaps in units of their padding: the second is so many times the first.
-  const uint64_t units = (size - kBitmapOffset) / kBitmapPadding;
-  const uint64_t ratio = cluster_size / kSubclusterSize;
+  const uint64_t units = (size - geometry.header_size) / geometry.padding;
+  const uint64_t ratio = geometry.cluster_size / kSubclusterSize;
   const uint64_t second = units - DivideUp(units, ratio + 1);
   if (second == 0 || second + DivideUp(second, ratio) != units) return std::nullopt;
-  constexpr uint64_t kUnit = 8 * kBitmapPadding * kSubclusterSize;
-  return second > kMaxOffset / kUnit ? kMaxOffset : second * kUnit;
+  const uint64_t unit = 8 * geometry.padding * kSubclusterSize;
+  return second > kMaxOffset / unit ? kMaxOffset : second * unit;
 }
 
 // The place of the second bitmap depends on the disk's size. Where the file's length
@@ -245,7 +249,7 @@ Status CheckSubclusterBitmapSize(const ImageFiles& files) {
                                "has a subcluster bitmap and is a block device, where its place "
                                "cannot be checked (copy it to a file)"));
   if (size >= needed && size <= most) return {};
-  const auto largest = LargestDiskOf(size, layout.cluster_size());
+  const auto largest = LargestDiskOf(size, layout.geometry());
   if (size > most)
     return Fail(Error::Because(
         kErrCorrupt, files.add_cow_path,
@@ -262,7 +266,7 @@ Status CheckSubclusterBitmapSize(const ImageFiles& files) {
                     "disk of {} bytes",
                     size, needed, files.virtual_size)));
   const bool same_place =
-      Layout(*largest, layout.cluster_size()).subcluster_bitmap().offset == place.offset;
+      Layout(*largest, layout.geometry()).subcluster_bitmap().offset == place.offset;
   return Fail(Error::Because(
       EINVAL, files.add_cow_path,
       fmt::format("the image file has {} bytes, but the subcluster bitmap is that of a disk of "
@@ -281,16 +285,17 @@ Status CheckBitmapSize(const ImageFiles& files) {
     return CheckSubclusterBitmapSize(files);
   const Layout layout = files.layout();
   ADDCOW_TRY_ASSIGN(const uint64_t size, files.add_cow->Size());
-  const uint64_t needed = kBitmapOffset + layout.bitmap_bytes();
+  const BitmapPlace place = layout.bitmap();
+  const uint64_t needed = place.end();
   // Whole for a smaller disk, as all programs write it: the disk has grown.
-  if (size < needed && size > kBitmapOffset && (size - kBitmapOffset) % kBitmapPadding == 0)
+  if (size < needed && IsWhole(size, layout.geometry()))
     return Fail(Error::Because(
         EINVAL, files.add_cow_path,
         fmt::format(
             "the image file has grown to {} bytes, but the COW bitmap is that of a disk "
             "of {} at most (to use the disk as it is: truncate -s {} {})",
-            files.virtual_size, 8 * (size - kBitmapOffset) * layout.cluster_size(),
-            kBitmapOffset + layout.padded_bitmap_bytes(), ShellWord(files.add_cow_path))));
+            files.virtual_size, 8 * (size - place.offset) * layout.cluster_size(),
+            place.padded_end(), ShellWord(files.add_cow_path))));
   if (size < needed)
     return Fail(Error::Because(
         kErrCorrupt, files.add_cow_path,
@@ -331,10 +336,7 @@ Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& so
     ADDCOW_TRY(WithLockRemedy(
         LockInPlace(file_system, files.add_cow_path, *files.add_cow, LockKind::kRead),
         source.access.option_prefix));
-  HeaderBytes bytes;
-  ADDCOW_TRY_ASSIGN(const size_t count, files.add_cow->Read(bytes, 0));
-  ADDCOW_TRY_ASSIGN(files.header,
-                    ParseHeader(std::span(bytes).first(count), files.add_cow_path));
+  ADDCOW_TRY_ASSIGN(files.header, ReadHeader(*files.add_cow, files.add_cow_path));
   return files;
 }
 

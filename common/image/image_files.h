@@ -70,7 +70,7 @@ struct ImageFiles {
   std::string backing_path;   // empty without a backing file
   uint64_t virtual_size = 0;  // the image file's size
   uint64_t backing_size = 0;
-  Layout layout() const { return {virtual_size, header.cluster_size()}; }
+  Layout layout() const { return {virtual_size, header.geometry()}; }
   // What somebody should know of them, a line each.
   std::vector<std::string> notes;
 };

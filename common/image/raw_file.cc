@@ -11,7 +11,7 @@
 #include <cstring>
 #include <string_view>
 
-#include "common/format/raw_header.h"
+#include "common/format/header.h"
 
 namespace addcow {
 
@@ -92,9 +92,7 @@ Result<Note> CompareIdentity(File& backing, const BackingIdentity& noted,
 
 Status RefuseAddCowFile(File& file, const std::string& role) {
   const std::string begins = Beginning(file);
-  if (begins.size() < kMagic.size() ||
-      std::memcmp(begins.data(), kMagic.data(), kMagic.size()) != 0)
-    return {};
+  if (!BeginsAsAddCow(std::as_bytes(std::span(begins)))) return {};
   return Fail(Error::Because(
       EINVAL, file.name(),
       fmt::format("is an add-cow file, so it cannot be used as a raw {}", role)));

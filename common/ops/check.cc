@@ -47,7 +47,7 @@ class LeakFinder {
         layout_(layout),
         unit_(unit),
         interrupted_(interrupted),
-        buffer_(layout.cluster_size()) {}
+        buffer_(std::max(layout.cluster_size(), 64 * kKiB)) {}
 
   // Calls `found` with the units of [offset, end) that have data, as many at a
   // time as follow each other, up to kMost. Ranges must come in ascending order.
@@ -151,6 +151,7 @@ class Checker {
     Status visited = VisitRawBits(*files_.add_cow, places_.clusters,
                                   [&](const ClusterRun& run) { return Visit(run, report); });
     if (visited) visited = StraySubclusters(report);
+    if (visited) visited = Padding(report);
     if (!visited && visited.error().code() != kErrInterrupted) return visited;
     report.interrupted = !visited;
     // A bitmap that lacks other bits too is broken.
@@ -177,7 +178,7 @@ class Checker {
   Status Inside(bool set, ClusterRange range, CheckReport& report) {
     if (range.count == 0) return {};
     if (files_.header.all_allocated) {
-      if (set) return {};
+      if (set || files_.header.flag_suffices()) return {};
       // Not from the beginning on: that is a bitmap which was lost.
       const bool grown = range.first > 0 && range.end() == layout_.clusters();
       return Missing(range, grown ? report.grown_clusters : report.missing_bits);
@@ -218,6 +219,18 @@ class Checker {
       if (run.allocated) ADDCOW_TRY(Stray(places_.subclusters, run.range, report));
     }
     return {};
+  }
+
+  Status Padding(CheckReport& report) {
+    ADDCOW_TRY_ASSIGN(const FileInfo info, files_.add_cow->Info());
+    if (!files_.header.must_be_padded() || info.is_block_device) return {};
+    ADDCOW_TRY_ASSIGN(const uint64_t size, files_.add_cow->Size());
+    const Geometry& geometry = layout_.geometry();
+    const uint64_t padded =
+        geometry.header_size + RoundUp(size - geometry.header_size, geometry.padding);
+    report.unpadded = padded != size;
+    if (!report.unpadded || repair_ != Repair::kAll) return {};
+    return files_.add_cow->Truncate(padded);
   }
 
   // How many clusters `range` touches that come at or after `next`, which moves on.

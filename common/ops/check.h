@@ -47,6 +47,8 @@ struct CheckReport {
   // What is wrong, after the repair if there was one.
   uint64_t check_errors = 0;  // things that could not be checked
   uint64_t missing_bits = 0;  // corruptions, one for each cluster
+  // Another: the add-cow file ends inside the padding of a bitmap, which must be whole.
+  bool unpadded = false;
   // Harm nothing, waste storage: clusters in which something leaks, and, where leaks go
   // by them, the subclusters that do.
   uint64_t leaked_clusters = 0;
@@ -75,7 +77,7 @@ struct CheckReport {
   uint64_t fixed_leaks = 0;
 
   uint64_t corruptions() const {
-    return missing_bits + (error && error->code() == kErrCorrupt ? 1 : 0);
+    return missing_bits + unpadded + (error && error->code() == kErrCorrupt ? 1 : 0);
   }
 };
 

@@ -10,14 +10,12 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <vector>
 
-#include "common/format/raw_header.h"
-#include "common/image/bitmap_storage.h"
 #include "common/image/raw_file.h"
 #include "common/io/durable_create.h"
 #include "common/ops/named_files.h"
+#include "common/ops/new_add_cow.h"
 #include "common/ops/raw_bitmap.h"
 
 namespace addcow {
@@ -62,11 +60,10 @@ Error DanglingLink(const std::string& path) {
 // which a crash can leave in its place (durable_create.h).
 Status CheckReplaceable(File& file) {
   ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
-  std::array<std::byte, kMagic.size()> magic = {};
+  std::array<std::byte, kMagicBytes> magic = {};
   ADDCOW_TRY_ASSIGN(const size_t count, file.Read(magic, 0));
   if (!info.is_block_device && count == 0) return {};
-  if (info.is_block_device || count < magic.size() ||
-      std::memcmp(magic.data(), kMagic.data(), magic.size()) != 0)
+  if (info.is_block_device || !BeginsAsAddCow(std::span(magic).first(count)))
     return Fail(Error::Because(EEXIST, file.name(),
                                "is not an add-cow file, so it is not overwritten (if it may "
                                "go, remove it first)"));
@@ -257,12 +254,9 @@ Result<std::unique_ptr<File>> TakeBacking(FileSystem& file_system, const CreateO
 // which bits are to be set later has storage, where there is room.
 Status WriteAddCow(File& file, const HeaderBytes& header, const Layout& layout,
                    bool all_allocated, const CreateOptions& options) {
-  ADDCOW_TRY(file.Write(header, 0));
-  ADDCOW_TRY(file.Truncate(kBitmapOffset + layout.padded_bitmap_bytes()));
-  if (!all_allocated) {
-    ADDCOW_TRY_ASSIGN(const auto storage, BitmapStorage::Create(file, layout.bitmap()));
-    return storage->TakeAll();
-  }
+  ADDCOW_TRY(WriteNewHeader(file, header));
+  ADDCOW_TRY(file.Truncate(layout.bitmap().padded_end()));
+  if (!all_allocated) return TakeStorageForBits(file, layout);
   // Between two looks at whether to stop: a few MiB of bitmap.
   constexpr uint64_t kMostBits = 8 * 4 * kMiB;
   for (uint64_t first = 0; first < layout.clusters(); first += kMostBits) {
@@ -278,7 +272,9 @@ Status WriteAddCow(File& file, const HeaderBytes& header, const Layout& layout,
 Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& options) {
   ADDCOW_TRY_ASSIGN(const Target target, FindTarget(file_system, options));
   const std::string directory = DirectoryOf(target.path);
-  Header header{.image = {options.image_name, std::string(kRawFormat)},
+  Header header{.revision = options.revision,
+                .cluster_size = options.cluster_size,
+                .image = {options.image_name, std::string(kRawFormat)},
                 .backing = options.backing,
                 .all_allocated = !options.backing,
                 .no_subclusters = !options.subclusters};
@@ -321,7 +317,7 @@ Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& o
   ADDCOW_TRY((*image)->Sync());
   if (made.made()) ADDCOW_TRY(file_system.SyncDirectory(DirectoryOf(result.image_path)));
 
-  const Layout layout(result.virtual_size, header.cluster_size());
+  const Layout layout(result.virtual_size, header.geometry());
   const RenameMode mode =
       target.existing != nullptr ? RenameMode::kReplace : RenameMode::kKeepExisting;
   bool in_place = false;

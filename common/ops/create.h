@@ -39,6 +39,9 @@ struct CreateOptions {
   bool discard = false;
   // With a backing file: take an image file that holds data, which is ignored.
   bool reuse_image = false;
+  // Clusters of another size than kClusterSize need revision 20.
+  Revision revision = Revision::kVersion1;
+  uint64_t cluster_size = kClusterSize;  // bytes
   // False: who serves it must not add SUBCLUSTERS (NO_SUBCLUSTERS).
   bool subclusters = true;
   Preallocation preallocation = Preallocation::kOff;

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 
-#include "common/format/raw_header.h"
 #include "common/ops/raw_bitmap.h"
 
 namespace addcow {
@@ -37,8 +36,7 @@ Result<ImageInfo> GetInfoNow(FileSystem& file_system, const ImageSource& source)
   ADDCOW_TRY_ASSIGN(const FileInfo add_cow, files.add_cow->Info());
   ADDCOW_TRY_ASSIGN(const FileInfo image, files.image->Info());
   ADDCOW_TRY_ASSIGN(const BitCounts counts, CountAllocated(files, layout));
-  return ImageInfo{.version = kVersion,  // the only one that can be opened
-                   .header = files.header,
+  return ImageInfo{.header = files.header,
                    .image_path = files.image_path,
                    .backing_path = files.backing_path,
                    .virtual_size = files.virtual_size,

@@ -19,7 +19,6 @@
 namespace addcow {
 
 struct ImageInfo {
-  uint32_t version = 0;
   Header header;
   std::string image_path;     // where the header's name leads
   std::string backing_path;   // the same; empty without a backing file

@@ -117,9 +117,7 @@ Result<bool> HasPlaces(File& add_cow, const Header& header, const Layout& layout
 Result<uint64_t> CountClustersWithData(FileSystem& file_system, File& add_cow,
                                        const std::string& path,
                                        std::optional<FileInfo>& image_info) {
-  HeaderBytes bytes;
-  ADDCOW_TRY_ASSIGN(const size_t count, add_cow.Read(bytes, 0));
-  const auto header = ParseHeader(std::span(bytes).first(count), path);
+  const auto header = ReadHeader(add_cow, path);
   if (header) {
     const auto image = file_system.Open(ResolveName(DirectoryOf(path), header->image.name),
                                         OpenMode::kReadOnly);
@@ -127,7 +125,7 @@ Result<uint64_t> CountClustersWithData(FileSystem& file_system, File& add_cow,
       ADDCOW_TRY_ASSIGN(image_info, (*image)->Info());
       ADDCOW_TRY_ASSIGN(const uint64_t size, (*image)->Size());
       if (size == 0) return 0;
-      const Layout layout(size, header->cluster_size());
+      const Layout layout(size, header->geometry());
       if (header->all_allocated) return layout.clusters();
       ADDCOW_TRY_ASSIGN(const bool has_places, HasPlaces(add_cow, *header, layout));
       if (has_places) {
@@ -138,28 +136,12 @@ Result<uint64_t> CountClustersWithData(FileSystem& file_system, File& add_cow,
     }
   }
   uint64_t bits = 0;
-  ADDCOW_TRY_ASSIGN(const BitmapPlace whole, WholeRawBitmap(add_cow));
+  ADDCOW_TRY_ASSIGN(const BitmapPlace whole, WholeRawBitmap(add_cow, Geometry{}));
   ADDCOW_TRY(VisitRawBits(add_cow, whole, [&](const ClusterRun& run) -> Status {
     if (run.allocated) bits += run.range.count;
     return {};
   }));
   return bits;
-}
-
-Status CopyBitmap(File& from, File& to) {
-  ADDCOW_TRY_ASSIGN(const uint64_t size, from.Size());
-  ADDCOW_TRY(to.Truncate(size));
-  std::vector<std::byte> buffer(kMiB);
-  Holes holes(from);
-  ADDCOW_TRY(holes.Settle(from));
-  return holes.VisitData(kBitmapOffset, size, buffer.size(),
-                         [&](uint64_t offset, uint64_t length) -> Result<bool> {
-                           const auto part =
-                               std::span(buffer).first(static_cast<size_t>(length));
-                           ADDCOW_TRY(from.ReadExactly(part, offset));
-                           ADDCOW_TRY(to.Write(part, offset));
-                           return true;
-                         });
 }
 
 }  // namespace addcow

@@ -59,9 +59,6 @@ Result<uint64_t> CountClustersWithData(FileSystem& file_system, File& add_cow,
                                        const std::string& path,
                                        std::optional<FileInfo>& image_info);
 
-// Copies what comes after the header, holes as holes. Not synced.
-Status CopyBitmap(File& from, File& to);
-
 }  // namespace addcow
 
 #endif  // ADDCOW_COMMON_OPS_NAMED_FILES_H

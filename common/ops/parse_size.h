@@ -19,6 +19,9 @@ namespace addcow {
 // that says what is accepted.
 Result<uint64_t> ParseSize(const std::string& text);
 
+// The same of a cluster size of revision 20.
+Result<uint64_t> ParseClusterSize(const std::string& text);
+
 }  // namespace addcow
 
 #endif  // ADDCOW_COMMON_OPS_PARSE_SIZE_H

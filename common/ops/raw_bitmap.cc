@@ -52,19 +52,22 @@ Result<BitCounts> Count(File& add_cow, const RawPlaces& places, const Layout& la
 
 }  // namespace
 
-Result<BitmapPlace> WholeRawBitmap(File& add_cow) {
+Result<BitmapPlace> WholeRawBitmap(File& add_cow, const Geometry& geometry) {
   ADDCOW_TRY_ASSIGN(const uint64_t size, add_cow.Size());
-  const uint64_t bytes = size > kBitmapOffset ? size - kBitmapOffset : 0;
-  const BitmapPlace last = Layout(kMaxOffset, kClusterSize).subcluster_bitmap();
-  return BitmapPlace{kBitmapOffset, 8 * std::min(bytes, last.end() - kBitmapOffset)};
+  BitmapPlace place = Layout(kMaxOffset, geometry).bitmap();
+  const uint64_t bytes = size > place.offset ? size - place.offset : 0;
+  const BitmapPlace last = Layout(kMaxOffset, geometry).subcluster_bitmap();
+  place.bits = 8 * std::min(bytes, last.end() - place.offset);
+  return place;
 }
 
 Result<RawPlaces> RawPlacesOf(File& add_cow, const Header& header, const Layout& layout) {
   RawPlaces places;
-  ADDCOW_TRY_ASSIGN(places.clusters, WholeRawBitmap(add_cow));
+  ADDCOW_TRY_ASSIGN(places.clusters, WholeRawBitmap(add_cow, layout.geometry()));
   if (!header.subclusters) return places;
   const uint64_t bits = places.clusters.bits;
-  places.clusters.bits = std::min(bits, 8 * layout.padded_bitmap_bytes());
+  places.clusters.bits =
+      std::min(bits, 8 * (layout.bitmap().padded_end() - layout.bitmap().offset));
   if (header.all_allocated) return places;
   places.subclusters = layout.subcluster_bitmap();
   const uint64_t padded = places.subclusters.padded_end() - places.subclusters.offset;
@@ -159,6 +162,39 @@ Result<bool> AnyRawBit(File& add_cow, const RawPlaces& places) {
     if (run.allocated || run.range.count < place.bits) return true;
   }
   return false;
+}
+
+Status VisitAllocated(File& add_cow, const RawPlaces& places, const Layout& layout,
+                      const std::function<Status(ByteRange)>& visit) {
+  ByteRange found;
+  const auto add = [&](uint64_t start, uint64_t end) -> Status {
+    if (found.length > 0 && found.end() != start) {
+      ADDCOW_TRY(visit(found));
+      found.length = 0;
+    }
+    if (found.length == 0) found.offset = start;
+    found.length = end - found.offset;
+    return {};
+  };
+  RawBitmap clusters(add_cow, places.clusters);
+  RawBitmap subclusters(add_cow, places.subclusters);
+  for (uint64_t at = 0; at < layout.clusters();) {
+    ADDCOW_TRY_ASSIGN(const ClusterRun run, clusters.RunAt({at, layout.clusters() - at}));
+    at = run.range.end();
+    const uint64_t start = layout.Start(run.range.first);
+    const uint64_t end = layout.End(run.range.end());
+    if (run.allocated) ADDCOW_TRY(add(start, end));
+    if (run.allocated || places.subclusters.bits == 0) continue;
+    const uint64_t last = DivideUp(end, kSubclusterSize);
+    for (uint64_t sub = start / kSubclusterSize; sub < last;) {
+      ADDCOW_TRY_ASSIGN(const ClusterRun part, subclusters.RunAt({sub, last - sub}));
+      sub = part.range.end();
+      if (part.allocated)
+        ADDCOW_TRY(
+            add(part.range.first * kSubclusterSize, std::min(sub * kSubclusterSize, end)));
+    }
+  }
+  return found.length > 0 ? visit(found) : Status();
 }
 
 Status FillRawBits(File& add_cow, const BitmapPlace& place, ClusterRange range, bool value) {

@@ -34,7 +34,7 @@ Result<RawPlaces> RawPlacesOf(File& add_cow, const Header& header, const Layout&
 
 // All of the file after the header, for one of which no more is known. No more
 // than the largest disk's bitmaps could have.
-Result<BitmapPlace> WholeRawBitmap(File& add_cow);
+Result<BitmapPlace> WholeRawBitmap(File& add_cow, const Geometry& geometry);
 
 // Reads one bitmap, best in ascending order. Only what has storage is read.
 class RawBitmap {
@@ -86,6 +86,11 @@ Result<BitCounts> CountStrayBits(File& add_cow, const RawPlaces& places, const L
 
 // Whether any bit of either bitmap is 1, also past the end of the disk.
 Result<bool> AnyRawBit(File& add_cow, const RawPlaces& places);
+
+// Calls `visit` with the stretches of the disk that the image file has by the bits, in
+// order, neighbours apart. ALL_ALLOCATED is not looked at. Stops at the first error.
+Status VisitAllocated(File& add_cow, const RawPlaces& places, const Layout& layout,
+                      const std::function<Status(ByteRange)>& visit);
 
 // Sets the bits of `range` to `value` in the file, where they must have their
 // place already. Not synced.

@@ -12,11 +12,11 @@
 
 #include "common/base/shell_word.h"
 #include "common/base/units.h"
-#include "common/image/bitmap_storage.h"
 #include "common/image/raw_file.h"
 #include "common/io/durable_create.h"
 #include "common/ops/check.h"
 #include "common/ops/named_files.h"
+#include "common/ops/new_add_cow.h"
 #include "common/ops/raw_bitmap.h"
 
 namespace addcow {
@@ -154,6 +154,7 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
   if (!opened) return Fail(std::move(opened).error());
   const ImageFiles files = std::move(*opened);
   if (files.not_writable) return Fail(*files.not_writable);
+  ADDCOW_TRY(RefuseDevice(*files.add_cow));
 
   RebaseResult result;
   result.header = files.header;
@@ -180,11 +181,9 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
   ADDCOW_TRY_ASSIGN(const HeaderBytes header, SerializeHeader(result.header, path));
   ADDCOW_TRY_ASSIGN(const FileInfo old, files.add_cow->Info());
   const auto fill = [&](File& file) -> Status {
-    ADDCOW_TRY(file.Write(header, 0));
-    ADDCOW_TRY(CopyBitmap(*files.add_cow, file));
-    if (files.header.all_allocated) return {};
-    ADDCOW_TRY_ASSIGN(const auto storage, BitmapStorage::Create(file, files.layout().bitmap()));
-    return storage->TakeAll();
+    ADDCOW_TRY(WriteNewHeader(file, header));
+    ADDCOW_TRY(CopyBits(*files.add_cow, file, files.header.geometry()));
+    return files.header.all_allocated ? Status() : TakeStorageForBits(file, files.layout());
   };
   ADDCOW_TRY(DurableCreate(file_system, files.add_cow_path, RenameMode::kReplace, fill, nullptr,
                            {.kind = NewRights::Kind::kSame, .model = old}));

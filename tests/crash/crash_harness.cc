@@ -31,7 +31,10 @@ std::vector<std::byte> Unwritten(const FakeFileSystem& files, const ImageSpec& s
 CrashHarness::CrashHarness(const ImageSpec& spec, const FakeInode::Abilities& abilities,
                            uint64_t seed, const CrashDisk::Effort& effort, Origin origin,
                            bool subclusters)
-    : random_(seed), effort_(effort), subclusters_(subclusters) {
+    : random_(seed),
+      effort_(effort),
+      subclusters_(subclusters),
+      layout_(spec.size, spec.geometry()) {
   FakeFileSystem files;
   files.MakeDirectory(kDirectory);
   auto contents = MakeTestImage(files, kDirectory, spec);
@@ -40,10 +43,11 @@ CrashHarness::CrashHarness(const ImageSpec& spec, const FakeInode::Abilities& ab
     return;
   }
   // The padding is a hole, as a writer leaves it: storage is asked for at opening.
-  (void)files.Find(kAddCowPath)->PunchHole(kBitmapOffset + 4096, kBitmapPadding - 4096);
-  if (!spec.subclusters.empty())
-    (void)files.Find(kAddCowPath)
-        ->PunchHole(kBitmapOffset + kBitmapPadding + 4096, kBitmapPadding - 4096);
+  for (const BitmapPlace& place : {layout_.bitmap(), layout_.subcluster_bitmap()}) {
+    const uint64_t padding = RoundUp(place.end(), 4096);
+    if (padding < std::min(place.padded_end(), files.Find(kAddCowPath)->size()))
+      (void)files.Find(kAddCowPath)->PunchHole(padding, place.padded_end() - padding);
+  }
   for (const std::string& name : files.List()) files.Find(name)->SetAbilities(abilities);
   if (origin == Origin::kFound) {
     model_.emplace(std::move(*contents));
@@ -78,6 +82,8 @@ void CrashHarness::Create(const ImageSpec& spec) {
   options.image_name = "disk.raw";
   if (spec.backing_size) options.backing = NamedFile{"base.img", "raw"};
   options.size = spec.size;
+  options.revision = spec.revision;
+  options.cluster_size = spec.cluster_size;
   options.reuse_image = true;
   created_ = false;
   if (const auto made = CreateImage(*seam_, options); !made) Wrong(made.error().Message());
@@ -147,22 +153,20 @@ void CrashHarness::CheckStates() {
 }
 
 CrashHarness::Bits CrashHarness::BitsIn(const FakeFileSystem& files) const {
-  const Layout layout(size(), kClusterSize);
-  const BitmapPlace place = layout.subcluster_bitmap();
-  Bits bits{std::vector<bool>(layout.clusters()), std::vector<bool>(place.bits)};
+  const BitmapPlace place = layout_.subcluster_bitmap();
+  Bits bits{std::vector<bool>(layout_.clusters()), std::vector<bool>(place.bits)};
   const auto inode = files.Find(kAddCowPath);
   if (inode == nullptr) return bits;
   const auto is_set = [](const std::vector<std::byte>& bytes, uint64_t bit) {
     return (bytes[bit / 8] >> (bit % 8) & std::byte{1}) != std::byte{0};
   };
-  const auto features = inode->Bytes(kFeaturesOffset, 8);
-  const auto clusters = inode->Bytes(kBitmapOffset, layout.bitmap_bytes());
+  const auto clusters = inode->Bytes(layout_.bitmap().offset, layout_.bitmap().bytes());
   std::vector<std::byte> subclusters(place.bytes());
-  if (is_set(features, 16)) subclusters = inode->Bytes(place.offset, place.bytes());
+  if (ReadFlags(*inode).subclusters) subclusters = inode->Bytes(place.offset, place.bytes());
   for (uint64_t i = 0; i < bits.clusters.size(); i++) bits.clusters[i] = is_set(clusters, i);
   for (uint64_t i = 0; i < bits.subclusters.size(); i++)
     bits.subclusters[i] =
-        bits.clusters[i * kSubclusterSize / kClusterSize] || is_set(subclusters, i);
+        bits.clusters[layout_.ClusterOf(i * kSubclusterSize)] || is_set(subclusters, i);
   return bits;
 }
 
@@ -171,8 +175,7 @@ bool CrashHarness::IsDurable(uint64_t offset) const {
 }
 
 bool CrashHarness::HasSubclusters() const {
-  const auto features = disk_->live().Find(kAddCowPath)->Bytes(kFeaturesOffset, 8);
-  return (features[2] & std::byte{1}) != std::byte{0};
+  return ReadFlags(*disk_->live().Find(kAddCowPath)).subclusters;
 }
 
 std::string CrashHarness::CheckState(FakeFileSystem& files, const Bits& durable) const {
@@ -185,11 +188,9 @@ std::string CrashHarness::CheckState(FakeFileSystem& files, const Bits& durable)
   for (size_t i = 0; i < bits.subclusters.size(); i++)
     if (durable.subclusters[i] && !bits.subclusters[i])
       return fmt::format("the durable bit of subcluster {} is gone", i);
-  const auto features = files.Find(kAddCowPath)->Bytes(kFeaturesOffset, 3);
-  const bool all = (features[0] & std::byte{kFeatureAllAllocated}) != std::byte{0};
-  const bool subclusters = (features[2] & std::byte{1}) != std::byte{0};
+  const auto [all, subclusters] = ReadFlags(*files.Find(kAddCowPath));
   if (all && subclusters) return "SUBCLUSTERS is set beside ALL_ALLOCATED";
-  const BitmapPlace place = Layout(size(), kClusterSize).subcluster_bitmap();
+  const BitmapPlace place = layout_.subcluster_bitmap();
   if (!all && !subclusters &&
       !IsZero(files.Find(kAddCowPath)->Bytes(place.offset, place.bytes())))
     return "a subcluster has a bit, and the file not SUBCLUSTERS";

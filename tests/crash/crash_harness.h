@@ -64,6 +64,7 @@ class CrashHarness {
   CrashDisk& disk() { return *disk_; }
   Random& random() { return random_; }
   uint64_t size() const { return model_->size(); }
+  const Layout& layout() const { return layout_; }
 
   // Requests, on the engine and the model. They may fail: what they left is
   // then taken over from the engine.
@@ -157,6 +158,7 @@ class CrashHarness {
   Random random_;
   const CrashDisk::Effort effort_;
   const bool subclusters_;
+  const Layout layout_;
   std::optional<CrashModel> model_;
   FaultPlan faults_;
   GatedSchedule schedule_{3};

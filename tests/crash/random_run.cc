@@ -5,6 +5,8 @@
 
 #include "tests/crash/random_run.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace addcow {
@@ -14,10 +16,23 @@ namespace {
 // Every subset of up to twelve changes that no sync has covered.
 constexpr CrashDisk::Effort kEffort{.exhaustive = 12, .samples = 24};
 
-ImageSpec RandomSpec(Random& random) {
+// Half of the disks are of version 1.
+void SetGeometry(ImageSpec& spec, Random& random) {
+  if (random.OneIn(2)) return;
+  spec.revision = Revision::kAcow;
+  const uint64_t of_4k_in_64k[] = {kC, 4 * kKiB, 4 * kKiB, 8 * kKiB, 16 * kKiB};
+  spec.cluster_size = of_4k_in_64k[random.Below(std::size(of_4k_in_64k))];
+  // They take long.
+  if (random.OneIn(20)) spec.cluster_size = 2 * kMiB;
+}
+
+ImageSpec RandomSpec(Random& random, uint64_t seed) {
   ImageSpec spec;
+  Random of_geometry(seed);
+  SetGeometry(spec, of_geometry);
   spec.size = random.Between(1, 4) * kC;
   if (random.OneIn(2)) spec.size -= random.Below(kC);
+  if (spec.cluster_size > kC) spec.size += spec.cluster_size - random.Below(4 * kC);
   switch (random.Below(5)) {
     case 0:
       spec.backing_size.reset();
@@ -39,9 +54,9 @@ ImageSpec RandomSpec(Random& random) {
         spec.backing_data->push_back({at, std::min<uint64_t>(8192, *spec.backing_size - at)});
   }
   spec.garbage = !random.OneIn(4);
-  for (uint64_t i = 0; i < DivideUp(spec.size, kC); i++)
+  for (uint64_t i = 0; i < DivideUp(spec.size, spec.cluster_size); i++)
     if (random.OneIn(5)) spec.allocated.push_back(i);
-  if (random.OneIn(3))
+  if (random.OneIn(3) && spec.cluster_size > kSubclusterSize)
     for (uint64_t i = 0; i < DivideUp(spec.size, kSubclusterSize); i++)
       if (random.OneIn(8)) spec.subclusters.push_back(i);
   spec.seed = random.Next() >> 8;
@@ -74,11 +89,12 @@ CrashHarness::Origin RandomOrigin(Random& random) {
   }
 }
 
-const char* NameOf(const CrashRequest& request) {
+const char* NameOf(const CrashRequest& request, uint64_t cluster_size) {
   switch (request.kind) {
     case CrashRequest::Kind::kWrite:
-      return request.offset % kC == 0 && request.length % kC == 0 ? "whole-cluster write"
-                                                                  : "write";
+      return request.offset % cluster_size == 0 && request.length % cluster_size == 0
+                 ? "whole-cluster write"
+                 : "write";
     case CrashRequest::Kind::kZero:
       return "zero";
     case CrashRequest::Kind::kTrim:
@@ -95,8 +111,10 @@ const char* NameOf(const CrashRequest& request) {
 
 RandomRun::RandomRun(uint64_t seed)
     : random_(seed),
-      harness_(RandomSpec(random_), RandomAbilities(random_), seed, kEffort,
+      harness_(RandomSpec(random_, seed), RandomAbilities(random_), seed, kEffort,
                RandomOrigin(random_), !random_.OneIn(4)) {
+  harness_.Count(
+      fmt::format("disk with clusters of {} KiB", harness_.layout().cluster_size() / kKiB));
   harness_.SetMeanwhile([this] {
     if (random_.OneIn(3)) Do(RandomChange(Fua::kNo));
   });
@@ -177,8 +195,9 @@ CrashRequest RandomRun::RandomChange(Fua fua) {
   request.offset = random_.Below(size);
   request.length = random_.Between(1, std::min<uint64_t>(size - request.offset, 3000));
   if (random_.OneIn(3)) {  // whole clusters
-    request.offset = RoundDown(request.offset, kC);
-    request.length = std::min(random_.Between(1, 2) * kC, size - request.offset);
+    const uint64_t cluster = harness_.layout().cluster_size();
+    request.offset = RoundDown(request.offset, cluster);
+    request.length = std::min(random_.Between(1, 2) * cluster, size - request.offset);
   } else if (random_.OneIn(6)) {
     request.length = random_.Between(1, size - request.offset);
   }
@@ -211,7 +230,7 @@ void RandomRun::Change(Fua fua) { Do(RandomChange(fua)); }
 
 void RandomRun::Do(const CrashRequest& request) {
   if (!harness_.Do(request)) return;
-  harness_.Count(NameOf(request));
+  harness_.Count(NameOf(request, harness_.layout().cluster_size()));
   if (request.fua == Fua::kYes && request.kind != CrashRequest::Kind::kCopyUp)
     harness_.Count("FUA");
 }

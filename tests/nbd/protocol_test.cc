@@ -143,9 +143,8 @@ TEST_F(NbdTest, ExtentsOfTheLongestRequestDoNotEndTheServer) {
   MakeImage({.size = kClusterSize, .backing_size = kClusterSize});
   // Larger than a test should hold in memory: the files grow afterwards.
   std::filesystem::resize_file(directory_ + "/disk.raw", 16 * kGiB);
-  std::filesystem::resize_file(
-      directory_ + "/x.add-cow",
-      kBitmapOffset + Layout(16 * kGiB, kClusterSize).padded_bitmap_bytes());
+  std::filesystem::resize_file(directory_ + "/x.add-cow",
+                               Layout(16 * kGiB, Geometry{}).bitmap().padded_end());
   StartServer();
   const NbdHandle nbd = Connect();
   // The server may tell of less than was asked for: nbdkit 1.48 cuts to a multiple of

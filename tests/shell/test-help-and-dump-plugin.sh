@@ -12,7 +12,7 @@ done
 awk '/^file=/ { ours = 1 } ours && length > 80' help >long
 [ ! -s long ] || fail "more than 80 columns: $(cat long)"
 nbdkit addcow --dump-plugin >dump
-grep -qx 'addcow_format_version=1' dump
+grep -qx 'addcow_revisions=1 20' dump
 grep -qx 'addcow_cluster_size=65536' dump
 grep -qx 'addcow_subcluster_size=4096' dump
 grep -qx 'addcow_parameters=file image backing layer readonly lock confine reflink subclusters sync-interval' dump

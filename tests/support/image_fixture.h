@@ -104,15 +104,12 @@ class ImageFixture : public testing::Test {
   // What a reader of the add-cow file finds now: a cluster's bit; a feature; whether
   // the image file has a byte.
   bool ClusterBitOnDisk(uint64_t cluster) const { return BitAt(kBitmapOffset, cluster); }
-  bool FeatureOnDisk(uint64_t feature) const {
-    return BitAt(kFeaturesOffset, static_cast<uint64_t>(std::countr_zero(feature)));
-  }
-  bool FlagOnDisk() const { return FeatureOnDisk(kFeatureAllAllocated); }
+  bool HasSubclustersOnDisk() const { return ReadFlags(Inode(kAddCowPath)).subclusters; }
+  bool FlagOnDisk() const { return ReadFlags(Inode(kAddCowPath)).all_allocated; }
   bool OnDisk(uint64_t offset) const {
-    const BitmapPlace place = Layout(reference_->size(), kClusterSize).subcluster_bitmap();
+    const BitmapPlace place = Layout(reference_->size(), Geometry{}).subcluster_bitmap();
     return ClusterBitOnDisk(offset / kClusterSize) ||
-           (FeatureOnDisk(kFeatureSubclusters) &&
-            BitAt(place.offset, offset / kSubclusterSize));
+           (HasSubclustersOnDisk() && BitAt(place.offset, offset / kSubclusterSize));
   }
   // The same of a cluster's first byte.
   bool BitOnDisk(uint64_t cluster) const { return OnDisk(cluster * kClusterSize); }

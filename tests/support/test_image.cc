@@ -40,7 +40,7 @@ Status MakeImageFile(FileSystem& file_system, const std::string& path, const Ima
     Random(spec.seed * 2).Fill(bytes);
     ADDCOW_TRY(file->Write(bytes, 0));
   }
-  const Layout layout(spec.size, kClusterSize);
+  const Layout layout(spec.size, spec.geometry());
   const auto show = [&](uint64_t offset, uint64_t end) {
     for (uint64_t i = offset; i < std::min(end, spec.size); i++) disk[i] = bytes[i];
   };
@@ -53,29 +53,39 @@ Status MakeImageFile(FileSystem& file_system, const std::string& path, const Ima
 }
 
 Status MakeAddCowFile(FileSystem& file_system, const std::string& path, const ImageSpec& spec) {
-  const Layout layout(spec.size, kClusterSize);
-  Header header;
-  header.image = {"disk.raw", "raw"};
+  const Layout layout(spec.size, spec.geometry());
+  Header header{.revision = spec.revision,
+                .cluster_size = spec.cluster_size,
+                .image = {"disk.raw", "raw"}};
   if (spec.backing_size) header.backing = NamedFile{"base.img", "raw"};
   header.all_allocated = spec.all_allocated;
   header.subclusters = !spec.subclusters.empty();
-  std::vector<std::byte> bitmap(layout.padded_bitmap_bytes());
+  std::vector<std::byte> bitmap(layout.bitmap().padded_end() - layout.bitmap().offset);
   for (uint64_t cluster = 0; cluster < layout.clusters(); cluster++)
     if (spec.all_allocated || std::ranges::count(spec.allocated, cluster) != 0)
       bitmap[cluster / 8] |= static_cast<std::byte>(1u << (cluster % 8));
   if (header.subclusters) {
     const size_t start = bitmap.size();
-    bitmap.resize(start + RoundUp(layout.subcluster_bitmap().bytes(), kBitmapPadding));
+    bitmap.resize(layout.subcluster_bitmap().padded_end() - layout.bitmap().offset);
     for (const uint64_t subcluster : spec.subclusters)
       bitmap[start + subcluster / 8] |= static_cast<std::byte>(1u << (subcluster % 8));
   }
   ADDCOW_TRY_ASSIGN(const HeaderBytes bytes, SerializeHeader(header, path));
   ADDCOW_TRY_ASSIGN(auto file, file_system.Create(path));
   ADDCOW_TRY(file->Write(bytes, 0));
-  return file->Write(bitmap, kBitmapOffset);
+  return file->Write(bitmap, layout.bitmap().offset);
 }
 
 }  // namespace
+
+FlagsOnDisk ReadFlags(const FakeInode& add_cow) {
+  const auto bit = [bytes = add_cow.Bytes(0, 48)](size_t offset, unsigned number) {
+    return (bytes[offset + number / 8] >> (number % 8) & std::byte{1}) != std::byte{0};
+  };
+  const bool acow = add_cow.Bytes(1, 1)[0] == std::byte{'C'};
+  return {.all_allocated = acow ? bit(32, 0) : bit(28, 2),
+          .subclusters = bit(acow ? 24 : 28, 16)};
+}
 
 Result<std::vector<std::byte>> MakeTestImage(FileSystem& file_system,
                                              const std::string& directory,

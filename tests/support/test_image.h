@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "common/image/image.h"
+#include "tests/support/fake_file_system.h"
 
 namespace addcow {
 
@@ -40,7 +41,21 @@ struct ImageSpec {
   // Subclusters whose bit is set: where there are any, the file has SUBCLUSTERS.
   std::vector<uint64_t> subclusters = {};
   uint64_t seed = 1;  // of the files' bytes
+  Revision revision = Revision::kVersion1;
+  uint64_t cluster_size = kClusterSize;
+
+  Geometry geometry() const {
+    return Header{.revision = revision, .cluster_size = cluster_size}.geometry();
+  }
 };
+
+// The flags of an add-cow file, by the byte tables of docs/format.md and not by the
+// code under test.
+struct FlagsOnDisk {
+  bool all_allocated = false;
+  bool subclusters = false;
+};
+FlagsOnDisk ReadFlags(const FakeInode& add_cow);
 
 // Writes x.add-cow, disk.raw and base.img into `directory`, which must be
 // there, and returns what the disk reads.

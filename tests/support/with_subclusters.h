@@ -30,7 +30,7 @@ inline void WriteTestHeader(FakeFileSystem& files, const Header& header) {
 }
 
 inline Layout TestLayout(const FakeFileSystem& files) {
-  return {files.Find(kImagePath)->size(), kClusterSize};
+  return {files.Find(kImagePath)->size(), TestHeader(files).geometry()};
 }
 
 inline void SetRawBit(FakeFileSystem& files, const BitmapPlace& place, uint64_t bit) {
@@ -48,8 +48,7 @@ inline void AddSubclusters(FakeFileSystem& files, const std::vector<uint64_t>& s
   header.subclusters = true;
   WriteTestHeader(files, header);
   const BitmapPlace place = TestLayout(files).subcluster_bitmap();
-  ASSERT_TRUE(
-      files.Find(kAddCowPath)->Truncate(place.offset + RoundUp(place.bytes(), kBitmapPadding)));
+  ASSERT_TRUE(files.Find(kAddCowPath)->Truncate(place.padded_end()));
   for (const uint64_t subcluster : subclusters) {
     SetRawBit(files, place, subcluster);
     if (disk == nullptr) continue;

@@ -30,7 +30,7 @@ class BackgroundFlushTest : public ImageFixture {
   static constexpr const char* kSyncImage = "sync data /vm/disk.raw";
   static constexpr const char* kSyncAddCow = "sync data /vm/x.add-cow";
   static constexpr const char* kWriteBits = "write /vm/x.add-cow 4096+1";
-  static constexpr const char* kWriteFlag = "write /vm/x.add-cow 28+8";
+  static constexpr const char* kWriteFlag = "write /vm/x.add-cow 28+16";
 
   void MakeWithRound(const ImageSpec& spec) {
     Make(spec);

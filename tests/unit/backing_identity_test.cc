@@ -106,7 +106,7 @@ TEST(BackingIdentity, ARecordThatCannotBeUnderstoodIsNoneAndNeverRefused) {
   std::memcpy(bytes.data() + 3838, "nnnn", 4);
   ASSERT_OK_AND_ASSIGN(const Header read_back, ParseHeader(bytes, "x"));
   EXPECT_EQ(read_back.backing_identity, std::nullopt);
-  EXPECT_EQ(read_back.optional_features, 0u);
+  EXPECT_EQ(read_back.optional_features, 1u << 16);  // as found
 }
 
 class IdentityAtOpen : public testing::Test {
@@ -195,8 +195,10 @@ TEST_F(IdentityAtOpen, AnotherTimeIsOneLineInTheLog) {
 
 TEST_F(IdentityAtOpen, AllAllocatedAsksForNoBase) {
   Make();
-  auto bytes = SerializeFeatures(kKnownFeatures);
-  ASSERT_TRUE(fake_.Find(kAddCowPath)->Write(bytes, kFeaturesOffset));
+  Header header = WithIdentity();
+  header.all_allocated = true;
+  const HeaderFlags flags = FlagsOf(header);
+  ASSERT_TRUE(fake_.Find(kAddCowPath)->Write(flags.bytes(), flags.offset));
   ASSERT_TRUE(Base().Truncate(0));
   EXPECT_OK(Open());
 }

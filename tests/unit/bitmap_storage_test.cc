@@ -25,9 +25,9 @@ class BitmapStorageTest : public testing::Test {
 
   // A disk whose bitmap has so many bytes; its add-cow file, all a hole.
   void Make(uint64_t bitmap_bytes, const FakeInode::Abilities& abilities = {}) {
-    layout_.emplace(bitmap_bytes * 8 * kClusterSize, kClusterSize);
+    layout_.emplace(bitmap_bytes * 8 * kClusterSize, Geometry{});
     inode_ = std::make_shared<FakeInode>();
-    ASSERT_TRUE(inode_->Truncate(kBitmapOffset + layout_->padded_bitmap_bytes()));
+    ASSERT_TRUE(inode_->Truncate(layout_->bitmap().padded_end()));
     inode_->SetAbilities(abilities);
     Reopen();
   }

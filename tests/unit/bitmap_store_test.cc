@@ -21,10 +21,10 @@ class BitmapStoreTest : public testing::Test {
  protected:
   // A disk of so many clusters, its add-cow file padded as by a writer.
   void Make(uint64_t clusters, std::optional<uint64_t> file_bytes = {}) {
-    layout_.emplace(clusters * kClusterSize, kClusterSize);
+    layout_.emplace(clusters * kClusterSize, Geometry{});
     inode_ = std::make_shared<FakeInode>();
-    ASSERT_TRUE(
-        inode_->Truncate(kBitmapOffset + file_bytes.value_or(layout_->padded_bitmap_bytes())));
+    ASSERT_TRUE(inode_->Truncate(file_bytes ? kBitmapOffset + *file_bytes
+                                            : layout_->bitmap().padded_end()));
     Reopen();
   }
 

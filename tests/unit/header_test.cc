@@ -457,12 +457,13 @@ TEST(SerializeHeader, RefusesAnImageFormatThatIsNotRaw) {
   EXPECT_TRUE(FailsWith(SerializeHeader(header, "x"), kErrUnsupported));
 }
 
-TEST(SerializeFeatures, IsTheFieldInPlace) {
+TEST(FlagsOf, AreTheFieldsInPlace) {
   Header header = Example();
   ASSERT_OK_AND_ASSIGN(HeaderBytes bytes, SerializeHeader(header, "x"));
   header.all_allocated = true;
-  std::ranges::copy(SerializeFeatures(header.features()), bytes.begin() + kFeaturesAt);
-  EXPECT_EQ(kFeaturesOffset, kFeaturesAt);
+  const HeaderFlags flags = FlagsOf(header);
+  EXPECT_EQ(flags.offset, kFeaturesAt);
+  std::ranges::copy(flags.bytes(), bytes.begin() + kFeaturesAt);
   ASSERT_OK_AND_ASSIGN(const Header parsed, ParseHeader(bytes, "x"));
   EXPECT_EQ(parsed, header);
 }

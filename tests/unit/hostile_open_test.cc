@@ -89,8 +89,8 @@ TEST_F(HostileOpenTest, LargestImageFileWithAShortBitmapIsRefusedAfterTheHeader)
 // Its map, too: pages of the bitmap in which nothing is set are not looked at.
 TEST_F(HostileOpenTest, SparseBitmapCostsWhatStorageItHas) {
   const uint64_t size = 64 * 1024 * kTiB;
-  PutSparse(size, Layout(size, kClusterSize).padded_bitmap_bytes());  // 128 GiB
-  const uint64_t last = Layout(size, kClusterSize).clusters() - 1;
+  PutSparse(size, Layout(size, Geometry{}).bitmap().padded_end() - kBitmapOffset);  // 128 GiB
+  const uint64_t last = Layout(size, Geometry{}).clusters() - 1;
   for (const uint64_t cluster : {uint64_t{0}, last / 2, last}) SetBit(cluster);
   const uint64_t before = ResidentBytes();
   ASSERT_GT(before, 0u);

@@ -110,7 +110,7 @@ TEST_F(ImageFilesSubclusters, EveryOtherPlaceOfTheBitmapIsNoticed) {
       EXPECT_EQ(Open().has_value(), was == is) << was << " " << is;
     }
     MakeFor(was * kUnit - 4096 * 9, was * kUnit);
-    const BitmapPlace place = Layout(was * kUnit - 4096 * 9, kClusterSize).subcluster_bitmap();
+    const BitmapPlace place = Layout(was * kUnit - 4096 * 9, Geometry{}).subcluster_bitmap();
     ASSERT_TRUE(fake_.Find(kAddCowPath)->Truncate(place.offset + place.bytes()));
     EXPECT_FALSE(Open()) << was;
   }

@@ -25,7 +25,7 @@ class ImageFlush : public ImageFixture {
   static constexpr const char* kSyncImage = "sync data /vm/disk.raw";
   static constexpr const char* kSyncAddCow = "sync data /vm/x.add-cow";
   static constexpr const char* kWriteBits = "write /vm/x.add-cow 4096+1";
-  static constexpr const char* kWriteFlag = "write /vm/x.add-cow 28+8";
+  static constexpr const char* kWriteFlag = "write /vm/x.add-cow 28+16";
 
   // What a flush does, from a fresh log.
   Lines Flush() {

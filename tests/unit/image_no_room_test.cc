@@ -111,7 +111,7 @@ TEST_F(ImageNoRoom, WithoutRoomForAFileOfThatLengthThereAreNoSubclusters) {
   Write(4096, 4096);
   EXPECT_TRUE(IsAllocated(0));
   ASSERT_OK(image_->Flush());
-  EXPECT_FALSE(FeatureOnDisk(kFeatureSubclusters));
+  EXPECT_FALSE(HasSubclustersOnDisk());
   ExpectAsReference();
 }
 

@@ -294,8 +294,7 @@ TEST_F(ImageReadWrite, HugeSparseDiskWorksAtItsEnd) {
   header.backing = NamedFile{"base.img", "raw"};
   ASSERT_OK_AND_ASSIGN(const auto bytes, SerializeHeader(header, kAddCowPath));
   fake_.Put(kAddCowPath, bytes);
-  ASSERT_TRUE(Inode(kAddCowPath)
-                  .Truncate(kBitmapOffset + Layout(size, kClusterSize).padded_bitmap_bytes()));
+  ASSERT_TRUE(Inode(kAddCowPath).Truncate(Layout(size, Geometry{}).bitmap().padded_end()));
   Reopen();
   ASSERT_OK(image_->Write(Repeat(5, 1000), size - 1000));
   ASSERT_OK(image_->Close());

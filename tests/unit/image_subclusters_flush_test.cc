@@ -12,7 +12,7 @@ namespace {
 
 class ImageSubclustersFlush : public EngineLines {
  protected:
-  static constexpr const char* kWriteFeatures = "write /vm/x.add-cow 28+8";
+  static constexpr const char* kWriteFeatures = "write /vm/x.add-cow 28+16";
   static constexpr const char* kWriteSubclusters = "write /vm/x.add-cow 69632+8";
   static constexpr uint64_t kPlainSize = kBitmapOffset + kBitmapPadding;
 
@@ -23,7 +23,7 @@ class ImageSubclustersFlush : public EngineLines {
     Flush();
     log_.Clear();
   }
-  bool HasFeature() const { return FeatureOnDisk(kFeatureSubclusters); }
+  bool HasFeature() const { return HasSubclustersOnDisk(); }
 };
 
 TEST_F(ImageSubclustersFlush, GrowthAndFeatureAreDurableBeforeTheFirstBit) {

@@ -310,7 +310,7 @@ TEST_F(ImageSubclustersRace, WriteThatAllAllocatedOvertakesPublishesNoSubcluster
   reference_->Write(Read(3 * kC + 5 * kS, kS), 3 * kC + 5 * kS);
   ASSERT_OK(image_->Flush());
   ASSERT_OK(image_->Close());
-  EXPECT_FALSE(FeatureOnDisk(kFeatureSubclusters));
+  EXPECT_FALSE(HasSubclustersOnDisk());
   EXPECT_EQ(Inode(kAddCowPath).Size(), kBitmapOffset + kBitmapPadding);
   Reopen();
   ExpectAsReference();
@@ -321,7 +321,7 @@ TEST_F(ImageSubclustersRace, WriteThatAllAllocatedOvertakesBringsNoFeature) {
   Make({.seed = TestSeed()});
   WriteOvertakenByAllAllocated();
   ASSERT_OK(image_->Flush());
-  EXPECT_FALSE(FeatureOnDisk(kFeatureSubclusters));
+  EXPECT_FALSE(HasSubclustersOnDisk());
 }
 
 // It looks whether the files are as long as they must be, without a lock.

@@ -57,7 +57,7 @@ TEST_F(ImageSubclusters, BitsOfALargerDiskAreNotThrownAway) {
     Write(kS, kS);
     EXPECT_TRUE(IsAllocated(0));
     ASSERT_OK(image_->Close());
-    EXPECT_FALSE(FeatureOnDisk(kFeatureSubclusters));
+    EXPECT_FALSE(HasSubclustersOnDisk());
     EXPECT_EQ(Inode(kAddCowPath).Bytes(start, more * kBitmapPadding), before);
     EXPECT_EQ(Inode(kAddCowPath).Size(), start + more * kBitmapPadding);
     Reopen();
@@ -72,7 +72,7 @@ TEST_F(ImageSubclusters, ZeroesInTheirPlaceAreInNobodysWay) {
   Reopen();
   Write(kS, kS);
   ASSERT_OK(image_->Flush());
-  EXPECT_TRUE(FeatureOnDisk(kFeatureSubclusters));
+  EXPECT_TRUE(HasSubclustersOnDisk());
   EXPECT_EQ(Inode(kAddCowPath).Size(), kBitmapOffset + 2 * kBitmapPadding);
   Reopen();
   ExpectAsReference();
@@ -187,7 +187,7 @@ TEST_F(ImageSubclusters, NoneAreMadeWhereTheyAreNotWanted) {
   Write(kS, kS);
   EXPECT_TRUE(IsAllocated(0));
   ASSERT_OK(image_->Flush());
-  EXPECT_FALSE(FeatureOnDisk(kFeatureSubclusters));
+  EXPECT_FALSE(HasSubclustersOnDisk());
   EXPECT_EQ(Inode(kAddCowPath).Size(), kBitmapOffset + kBitmapPadding);
   ExpectAsReference();
 }

@@ -280,7 +280,7 @@ TEST_F(CheckSubclusters, CountsAreThoseOfTheBits) {
   Random random(TestSeed());
   for (int round = 0; round < 100; round++) {
     const uint64_t size = 1 + random.Below(300 * kC);
-    const Layout layout(size, kC);
+    const Layout layout(size, Geometry{});
     const RawPlaces places = {
         {kBitmapOffset, layout.clusters() + 20},
         {kBitmapOffset + kBitmapPadding, layout.subcluster_bitmap().bits + random.Below(200)}};

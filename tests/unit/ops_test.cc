@@ -269,7 +269,7 @@ TEST_F(OpsTest, InfoNeedsNoBackingFile) {
   ASSERT_OK(Create(Overlay()));
   ASSERT_OK(fake_.Remove(kBackingPath));
   ASSERT_OK_AND_ASSIGN(const ImageInfo info, GetInfo(fake_, kAddCowPath));
-  EXPECT_EQ(info.version, 1u);
+  EXPECT_EQ(info.header.revision, Revision::kVersion1);
   EXPECT_EQ(info.virtual_size, 100000u);
   EXPECT_EQ(info.actual_size, kHeaderSize + 4096);  // and storage for the bits
   EXPECT_EQ(info.image_path, kImagePath);
