@@ -35,6 +35,8 @@ Verb AddMap(CLI::App& tool);
 Verb AddCheck(CLI::App& tool);
 Verb AddFlatten(CLI::App& tool);
 Verb AddRebase(CLI::App& tool);
+Verb AddUpgrade(CLI::App& tool);
+Verb AddDowngrade(CLI::App& tool);
 
 // A subcommand with what all of them have: --help and --version. `usage` is what
 // follows the name in the usage line, with line breaks where it is long.

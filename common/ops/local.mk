@@ -5,7 +5,9 @@
 noinst_LTLIBRARIES += common/libops.la
 
 ops_sources = \
+	common/ops/bit_writer.cc common/ops/bit_writer.h \
 	common/ops/check.cc common/ops/check.h \
+	common/ops/convert.cc common/ops/convert.h \
 	common/ops/create.cc common/ops/create.h \
 	common/ops/flatten.cc common/ops/flatten.h \
 	common/ops/info.cc common/ops/info.h \

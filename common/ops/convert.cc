@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See convert.h.
+
+#include "common/ops/convert.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "common/image/image.h"
+#include "common/io/durable_create.h"
+#include "common/ops/bit_writer.h"
+#include "common/ops/named_files.h"
+#include "common/ops/new_add_cow.h"
+#include "common/ops/raw_bitmap.h"
+
+namespace addcow {
+
+namespace {
+
+// What the image file has, cut into clusters of the new size.
+struct Part {
+  ByteRange bytes;
+  bool whole = false;  // one or more whole clusters; else a part of one
+};
+
+using VisitPart = std::function<Status(const Part&)>;
+
+Status VisitParts(const ImageFiles& files, const Header& header, const Layout& wanted,
+                  const VisitPart& visit) {
+  const auto cut = [&](ByteRange range) -> Status {
+    const uint64_t size = wanted.cluster_size();
+    const uint64_t end = range.end();
+    const auto part = [&](uint64_t from, uint64_t to, bool whole) {
+      return from < to ? visit({{from, to - from}, whole}) : Status();
+    };
+    const uint64_t first = std::min(RoundUp(range.offset, size), end);
+    const uint64_t last =
+        std::max(first, end == wanted.virtual_size() ? end : RoundDown(end, size));
+    ADDCOW_TRY(part(range.offset, first, false));
+    ADDCOW_TRY(part(first, last, true));
+    return part(last, end, false);
+  };
+  if (header.all_allocated) return cut({0, wanted.virtual_size()});
+  const Layout layout(files.virtual_size, header.geometry());
+  ADDCOW_TRY_ASSIGN(const RawPlaces places, RawPlacesOf(*files.add_cow, header, layout));
+  return VisitAllocated(*files.add_cow, places, layout, cut);
+}
+
+// Copies up what is missing of the clusters that are there in part. Twice over them: to
+// know how much it is, and to do it.
+Status CompleteClusters(Image& image, const Layout& wanted, const ConvertOptions& options,
+                        ConvertResult& result) {
+  const ImageFiles& files = image.files();
+  const auto for_each = [&](const std::function<Status(ByteRange)>& use) {
+    uint64_t next = 0;  // clusters before this one are done
+    return VisitParts(files, files.header, wanted, [&](const Part& part) -> Status {
+      if (part.whole) return {};
+      const uint64_t cluster = wanted.ClusterOf(part.bytes.offset);
+      if (cluster < next) return {};
+      next = cluster + 1;
+      return use({wanted.Start(cluster), wanted.End(next) - wanted.Start(cluster)});
+    });
+  };
+  uint64_t total = 0;
+  ADDCOW_TRY(for_each([&](ByteRange range) -> Status {
+    total += range.length;
+    return {};
+  }));
+  // The bits in the file do not change before the flush.
+  ADDCOW_TRY(for_each([&](ByteRange range) -> Status {
+    if (options.progress) options.progress(result.copied, total);
+    ADDCOW_TRY(CheckInterrupted(options.interrupted, files.add_cow_path));
+    ADDCOW_TRY(image.CopyUp(files.layout().Touched(range.offset, range.length)));
+    result.copied += range.length;
+    return {};
+  }));
+  if (options.progress) options.progress(total, total);
+  return {};
+}
+
+Result<bool> AnyPart(const ImageFiles& files, const Layout& wanted) {
+  bool any = false;
+  ADDCOW_TRY(VisitParts(files, files.header, wanted, [&](const Part& part) -> Status {
+    any = any || !part.whole;
+    return {};
+  }));
+  return any;
+}
+
+// The new add-cow file.
+Status Fill(File& file, const ImageFiles& files, const Header& before, const Header& after,
+            const HeaderBytes& header_bytes) {
+  const Layout layout(files.virtual_size, after.geometry());
+  ADDCOW_TRY(WriteNewHeader(file, header_bytes));
+  ADDCOW_TRY(file.Truncate(
+      (after.subclusters ? layout.subcluster_bitmap() : layout.bitmap()).padded_end()));
+  BitWriter clusters(file, layout.bitmap());
+  BitWriter subclusters(file, layout.subcluster_bitmap());
+  ADDCOW_TRY(VisitParts(files, before, layout, [&](const Part& part) -> Status {
+    if (part.whole) return clusters.Set(layout.Touched(part.bytes.offset, part.bytes.length));
+    if (!after.subclusters)
+      return Fail(Error::Because(EAGAIN, files.add_cow_path, "has changed (try again)"));
+    const uint64_t first = part.bytes.offset / kSubclusterSize;
+    return subclusters.Set({first, DivideUp(part.bytes.end(), kSubclusterSize) - first});
+  }));
+  ADDCOW_TRY(clusters.Finish());
+  ADDCOW_TRY(subclusters.Finish());
+  return after.all_allocated ? Status() : TakeStorageForBits(file, layout);
+}
+
+}  // namespace
+
+Result<ConvertResult> ConvertImage(FileSystem& file_system, const ConvertOptions& options,
+                                   LogSink log) {
+  ImageSource source = options.source;
+  source.mode = OpenMode::kReadWrite;
+  source.want_backing = false;
+  ADDCOW_TRY_ASSIGN(ImageFiles opened, OpenImageFiles(file_system, source));
+  if (opened.not_writable) return Fail(*opened.not_writable);
+  ADDCOW_TRY(RefuseDevice(*opened.add_cow));
+
+  ConvertResult result{
+      .before = opened.header, .after = opened.header, .virtual_size = opened.virtual_size};
+  Header& after = result.after;
+  after.revision = options.revision;
+  after.cluster_size = options.cluster_size;
+  after.no_subclusters = after.no_subclusters || !options.subclusters;
+  if (after == result.before && !(after.subclusters && after.no_subclusters)) return result;
+  if (after.backing_identity && !IdentityFits(after)) {
+    after.backing_identity.reset();
+    result.notes.emplace_back(kNoRoomForIdentity);
+  }
+  // Before anything is copied: names that do not fit are the user's business.
+  ADDCOW_TRY(SerializeHeader(after, opened.add_cow_path));
+
+  const Layout layout(opened.virtual_size, after.geometry());
+  ADDCOW_TRY_ASSIGN(const bool in_part, AnyPart(opened, layout));
+  std::unique_ptr<Image> image;
+  const ImageFiles* files = &opened;
+  if (in_part && after.no_subclusters) {
+    opened = {};  // it is opened by the engine, with its backing file
+    source.want_backing = true;
+    ADDCOW_TRY_ASSIGN(image, Image::Open(file_system, source, std::move(log)));
+    files = &image->files();
+    if (files->not_writable) return Fail(*files->not_writable);
+    const Status copied = CompleteClusters(*image, layout, options, result);
+    const Status closed = image->Close();
+    ADDCOW_TRY(copied);
+    ADDCOW_TRY(closed);
+  }
+  // Of the file as it is now.
+  ADDCOW_TRY_ASSIGN(const Header before, ReadHeader(*files->add_cow, files->add_cow_path));
+  after.all_allocated = before.all_allocated;
+  after.subclusters = in_part && !after.no_subclusters;
+  ADDCOW_TRY_ASSIGN(const HeaderBytes bytes, SerializeHeader(after, files->add_cow_path));
+  ADDCOW_TRY_ASSIGN(const FileInfo old, files->add_cow->Info());
+  ADDCOW_TRY(CheckInterrupted(options.interrupted, files->add_cow_path));
+  ADDCOW_TRY(DurableCreate(file_system, files->add_cow_path, RenameMode::kReplace,
+                           [&](File& file) { return Fill(file, *files, before, after, bytes); },
+                           nullptr, {.kind = NewRights::Kind::kSame, .model = old}));
+  return result;
+}
+
+}  // namespace addcow
