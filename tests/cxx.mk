@@ -10,6 +10,7 @@ support_sources = \
 	tests/support/crash_disk.cc tests/support/crash_disk.h \
 	tests/support/crash_model.cc tests/support/crash_model.h \
 	tests/support/engine_lines.h \
+	tests/support/engine_rooms.h \
 	tests/support/expect.h \
 	tests/support/fake_file.cc tests/support/fake_file.h \
 	tests/support/fake_file_system.cc tests/support/fake_file_system.h \
@@ -31,6 +32,7 @@ support_sources = \
 unit_sources = \
 	tests/unit/acow_header_test.cc \
 	tests/unit/allocation_bitmap_test.cc \
+	tests/unit/allocation_test.cc \
 	tests/unit/background_flush_test.cc \
 	tests/unit/backing_identity_test.cc \
 	tests/unit/backing_test.cc \
@@ -73,6 +75,7 @@ unit_sources = \
 	tests/unit/ops_test.cc \
 	tests/unit/posix_file_test.cc \
 	tests/unit/range_locks_test.cc \
+	tests/unit/rooms_test.cc \
 	tests/unit/server_arguments_test.cc plugin/server_arguments.cc \
 	tests/unit/zeroer_test.cc
 
