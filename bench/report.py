@@ -28,7 +28,7 @@ SHORT = {
     "randwrite-4k-allocated": "random write 4k, allocated",
 }
 SHORT_SERVERS = {
-    "raw": "MB/s", "addcow-other": "other", "cow": "cow", "qcow2-threads": "qcow2",
+    "raw": "MB/s", "addcow": "addcow", "cow": "cow", "qcow2-threads": "qcow2",
     "qcow2-io_uring": "io_uring", "qcow2-subclusters": "subclusters",
     "qcow2-data_file": "data_file", "raw-sparse": "raw, sparse",
 }
@@ -100,11 +100,12 @@ def against(result):
 
 
 def short(result):
-    """The same result with the workloads of SHORT only, in that order; None where
-    it has none of them."""
+    """The same result with the workloads of SHORT only, in that order, and the servers
+    of SHORT_SERVERS; None where it has none of these workloads."""
     have = {workload["name"]: workload for workload in result["workloads"]}
     workloads = [{**have[name], "title": title} for name, title in SHORT.items() if name in have]
-    return {**result, "workloads": workloads} if workloads else None
+    servers = [server for server in result["servers"] if server["name"] in SHORT_SERVERS]
+    return {**result, "workloads": workloads, "servers": servers} if workloads else None
 
 
 def short_table(result):
@@ -113,8 +114,7 @@ def short_table(result):
     if not chosen:
         return ""
     servers = chosen["servers"]
-    heads = ["workload"] + [SHORT_SERVERS.get(server["name"], server["title"])
-                            for server in servers]
+    heads = ["workload"] + [SHORT_SERVERS[server["name"]] for server in servers]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     found = medians(chosen["samples"])
     for workload in chosen["workloads"]:

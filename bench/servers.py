@@ -157,10 +157,26 @@ class AddCow(Server):
 
     def make(self, folder, image=None):
         run([self.build(), "addcow", "create", "-q", "-b", self.backing.path, "-F", "raw",
-             "-i", f"{folder}/disk.raw", f"{folder}/x.add-cow"])
+             *self.create(), "-i", f"{folder}/disk.raw", f"{folder}/x.add-cow"])
+
+    def create(self):
+        """Options of "create" that are no defaults."""
+        return []
 
     def command(self, folder):
         return [self.build(), "nbdkit", *nbdkit(folder, "addcow", f"{folder}/x.add-cow")]
+
+
+class AddCow4k(AddCow):
+    """Clusters as small as the subclusters of the others, which it does without. It
+    says something new of small writes to what is not allocated, and of nothing else."""
+    name, title = "addcow-4k", "addcow, clusters of 4k"
+
+    def does(self, workload):
+        return workload.first_touch() and workload.pattern == "randwrite"
+
+    def create(self):
+        return ["--cluster-size=4k"]
 
 
 class OtherAddCow(AddCow):
@@ -173,7 +189,7 @@ class OtherAddCow(AddCow):
 
 
 def builds(settings):
-    """The kinds of addcow that there are."""
+    """The builds of addcow that there are."""
     return (AddCow, OtherAddCow) if settings.other else (AddCow,)
 
 
@@ -234,5 +250,5 @@ class Qcow2DataFile(Qcow2):
 
 
 SERVERS = {server.name: server for server in (
-    Raw, AddCow, OtherAddCow, CowFilter, Qcow2Threads, Qcow2IoUring, Qcow2Subclusters,
+    Raw, AddCow, AddCow4k, OtherAddCow, CowFilter, Qcow2Threads, Qcow2IoUring, Qcow2Subclusters,
     Qcow2DataFile, RawSparse)}

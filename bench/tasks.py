@@ -10,13 +10,15 @@ import shutil
 from servers import Failed
 from small_writes import FlushBesideFua, Status, Storage
 from task_files import Skip
-from tools import (Flatten, Map, MapHuge, NbdCopy, OpenEmpty, OpenFull, QemuConvert,
-                   ResidentEmpty, ResidentFull)
+from tools import (Flatten, Map, MapHuge, NbdCopy, Open4kEmpty, Open4kFull, OpenEmpty, OpenFull,
+                   QemuConvert, ResidentEmpty, ResidentFull)
 
 TASKS = {"nbdcopy": NbdCopy, "convert": QemuConvert, "open-empty": OpenEmpty,
-         "open-full": OpenFull, "resident-empty": ResidentEmpty, "resident-full": ResidentFull,
-         "map": Map, "map-huge": MapHuge, "flatten": Flatten, "storage": Storage,
-         "status": Status, "flush": FlushBesideFua}
+         "open-full": OpenFull,
+         "open-4k-empty": Open4kEmpty, "open-4k-full": Open4kFull,
+         "resident-empty": ResidentEmpty, "resident-full": ResidentFull, "map": Map,
+         "map-huge": MapHuge, "flatten": Flatten, "storage": Storage, "status": Status,
+         "flush": FlushBesideFua}
 
 
 def run_task(name, settings, folder, result, say):

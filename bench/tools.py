@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 import workloads
-from servers import Failed, Raw, builds, run, serving, nbdkit
+from servers import AddCow4k, Failed, Raw, builds, run, serving, nbdkit
 from task_files import (CLUSTER, HEADER, MIB, PIB, TIB, Files, Skip, Task, every_other_cluster,
                         huge_folder, need, remove, sparse, take_memory, timed)
 
@@ -87,19 +87,23 @@ class QemuConvert(CopyOut):
 
 
 class Open(Task):
-    """Starting and stopping nbdkit with a disk of 64 TiB: what addcow takes more
-    than nbdkit's null plugin is the opening."""
+    """Starting and stopping nbdkit with a huge disk: what addcow takes more than
+    nbdkit's null plugin is the opening."""
 
     reference = "nbdkit null"
+    size, cluster = 64 * TIB, CLUSTER
     bits = None
+
+    def kinds(self, settings):
+        return builds(settings)
 
     def __init__(self, settings, folder):
         need("nbdkit")
-        self.own = huge_folder(folder, 64 * TIB)
+        self.own = huge_folder(folder, self.size)
         try:
             files = Files(self.own)
-            sparse(files.path, 64 * TIB)
-            self.servers = [kind(settings, files) for kind in builds(settings)]
+            sparse(files.path, self.size)
+            self.servers = [kind(settings, files) for kind in self.kinds(settings)]
             for server in self.servers:
                 self.make(server, self.place(server.name))
         except BaseException:
@@ -116,7 +120,8 @@ class Open(Task):
         if self.bits:
             with open(f"{folder}/x.add-cow", "r+b") as file:
                 file.seek(HEADER)
-                file.write(self.bits * (64 * TIB // CLUSTER // 8))
+                for _ in range(self.size // self.cluster // 8 // MIB):
+                    file.write(self.bits * MIB)
 
     def close(self):
         shutil.rmtree(self.own)
@@ -146,6 +151,21 @@ class OpenFull(Open):
 
     title = "start and stop with a disk of 64 TiB, every bit set"
     target, bits = "1 s more than the reference at most", b"\xff"
+
+
+class Open4kEmpty(OpenEmpty):
+    """As many clusters as there are subclusters: four times the bits of the above."""
+
+    title = "start and stop with a disk of 16 TiB, clusters of 4k, nothing allocated"
+    size, cluster = 16 * TIB, 4096
+
+    def kinds(self, settings):
+        return (AddCow4k,)
+
+
+class Open4kFull(Open4kEmpty):
+    title = "start and stop with a disk of 16 TiB, clusters of 4k, every bit set"
+    target, bits = "2 s more than the reference at most", b"\xff"
 
 
 class Resident(Open):
