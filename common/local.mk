@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# The layers base <- io <- format <- image (one library) <- ops (another: the
+# The layers base <- io <- format <- source <- image (one library) <- ops (another: the
 # plugin does not link it). tests/shell/test-layers.sh checks the includes.
 
 noinst_LTLIBRARIES += common/libengine.la
@@ -31,6 +31,8 @@ engine_sources = \
 	common/format/header_rules.cc common/format/header_rules.h \
 	common/format/layout.h \
 	common/format/version1.cc common/format/version1.h \
+	common/source/file_source.cc common/source/file_source.h \
+	common/source/source.h \
 	common/image/allocation.cc common/image/allocation.h \
 	common/image/allocation_bitmap.cc common/image/allocation_bitmap.h \
 	common/image/background_flush.cc common/image/background_flush.h \

@@ -6,6 +6,7 @@
 // for each of them, however many runs it spans.
 
 #include <algorithm>
+#include <utility>
 
 #include "common/image/image.h"
 
@@ -18,44 +19,34 @@ constexpr uint64_t kMostOfRun = kTiB;
 // Walks through the data and holes of one file towards its end.
 class HoleCursor {
  public:
-  // `holes` may be null: all hole. What lies past `size` is a hole.
-  HoleCursor(const Holes* holes, uint64_t size) : holes_(holes), size_(size) {}
+  // Says what is at an offset, at most up to a limit.
+  using Look = std::function<Result<DataRun>(uint64_t offset, uint64_t limit)>;
 
-  struct Piece {
-    bool data;
-    uint64_t end;
-  };
+  // What lies past `size` is a hole.
+  HoleCursor(Look look, uint64_t size) : look_(std::move(look)), size_(size) {}
 
   // The state at `offset` and where it ends, at most `limit`. Offsets must
   // not decrease from call to call.
-  Result<Piece> At(uint64_t offset, uint64_t limit) {
-    if (offset >= end_) ADDCOW_TRY(Advance(offset));
-    return Piece{data_, std::min(end_, limit)};
+  Result<DataRun> At(uint64_t offset, uint64_t limit) {
+    if (offset >= run_.end) ADDCOW_TRY(Advance(offset));
+    return DataRun{run_.data, std::min(run_.end, limit)};
   }
 
  private:
   Status Advance(uint64_t offset) {
-    data_ = false;
-    end_ = UINT64_MAX;
-    if (holes_ == nullptr || offset >= size_) return {};
-    ADDCOW_TRY_ASSIGN(const uint64_t data, holes_->FindData(offset));
-    if (data >= size_) return {};
-    if (data > offset) {
-      end_ = data;
-      return {};
-    }
-    data_ = true;
-    ADDCOW_TRY_ASSIGN(const uint64_t hole, holes_->FindHole(offset));
-    end_ = hole > offset ? hole : size_;
+    run_ = {false, UINT64_MAX};
+    if (offset >= size_) return {};
+    ADDCOW_TRY_ASSIGN(const DataRun run, look_(offset, size_));
+    if (!run.data && run.end >= size_) return {};
+    run_ = run;
     // Data is rounded outwards: a file may end inside a sector.
-    if (end_ >= size_) end_ = RoundUp(size_, kSectorSize);
+    if (run_.end >= size_) run_.end = RoundUp(size_, kSectorSize);
     return {};
   }
 
-  const Holes* const holes_;
+  const Look look_;
   const uint64_t size_;
-  bool data_ = false;
-  uint64_t end_ = 0;
+  DataRun run_;
 };
 
 // Joins neighbours that are alike before it shows them.
@@ -87,7 +78,8 @@ Status Image::Map(uint64_t offset, uint64_t length,
                   const std::function<bool(const Extent&)>& visit) {
   if (!RangeFits(offset, length, virtual_size()))
     return Fail(Error::Io(EINVAL, "map past the end", files_.image_path, offset, length));
-  HoleCursor backing(backing_.holes(), backing_.size());
+  HoleCursor backing([this](uint64_t at, uint64_t limit) { return backing_.RunAt(at, limit); },
+                     backing_.size());
   // Up to where the backing file supplies bytes, its last sector whole.
   const uint64_t backing_end = RoundUp(backing_.size(), kSectorSize);
   Joiner joiner(visit);
@@ -98,7 +90,9 @@ Status Image::Map(uint64_t offset, uint64_t length,
     // A new one for each run: what it learns of the image file must come after
     // the bits. A hole that it remembered from before may since have become
     // data whose bit is set by now.
-    HoleCursor image(&image_store_.holes(), virtual_size());
+    HoleCursor image(
+        [this](uint64_t at, uint64_t limit) { return image_store_.holes().RunAt(at, limit); },
+        virtual_size());
     while (offset < run.end) {
       Extent extent{offset, 0, Extent::Source::kImage, false};
       uint64_t limit = run.end;
@@ -108,7 +102,7 @@ Status Image::Map(uint64_t offset, uint64_t length,
         if (supplied) limit = std::min(limit, backing_end);
       }
       HoleCursor& cursor = run.in_image ? image : backing;
-      ADDCOW_TRY_ASSIGN(const HoleCursor::Piece piece, cursor.At(offset, limit));
+      ADDCOW_TRY_ASSIGN(const DataRun piece, cursor.At(offset, limit));
       extent.data = piece.data;
       extent.length = piece.end - offset;
       if (!joiner.Add(extent)) return {};

@@ -25,7 +25,7 @@ constexpr uint64_t kScratchSize = 64 * kKiB;
 Image::Image(FileSystem& file_system, ImageFiles files, LogSink log, const ImageSource& source)
     : files_(std::move(files)),
       layout_(files_.layout()),
-      backing_(files_.backing.get(), files_.backing_size),
+      backing_(files_.backing.get()),
       log_(log ? std::move(log) : [](LogLevel, const std::string&) {}),
       image_store_(files_, source.reflink),
       allocation_(files_),

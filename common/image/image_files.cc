@@ -10,6 +10,7 @@
 #include "common/base/shell_word.h"
 #include "common/format/layout.h"
 #include "common/image/raw_file.h"
+#include "common/source/file_source.h"
 
 namespace addcow {
 
@@ -99,15 +100,15 @@ Status LockIf(const ImageSource& source, File& file, OpenMode mode) {
 }
 
 // What a backing file that is not needed may lack.
-Status OrWithout(const ImageSource& source, ImageFiles& files, Status opened) {
+Result<std::unique_ptr<File>> OrWithout(const ImageSource& source,
+                                        Result<std::unique_ptr<File>> opened) {
   if (opened || !source.backing_optional) return opened;
   // That it is also another of the files, or outside of where it may be, is
   // wrong all the same.
   const int code = opened.error().code();
   if (code == kErrCorrupt || (source.access.confine && (code == EXDEV || code == ELOOP)))
     return opened;
-  files.backing.reset();
-  return {};
+  return std::unique_ptr<File>();
 }
 
 // How the backing file that is open is accepted as it is, from any directory.
@@ -122,33 +123,35 @@ std::string HowToAccept(FileSystem& file_system, const ImageSource& source,
 }
 
 // That the backing file is what it was, and what is to be said of it.
-Status CheckIdentity(FileSystem& file_system, const ImageSource& source, ImageFiles& files) {
-  ADDCOW_TRY(CheckBacking(*files.backing, files.backing_size));
+Status CheckIdentity(FileSystem& file_system, const ImageSource& source, File& backing,
+                     uint64_t size, ImageFiles& files) {
+  ADDCOW_TRY(CheckBacking(backing, size));
   const auto add = [&](Note note) {
     if (note) files.notes.push_back(std::move(*note));
   };
   if (files.header.backing_identity) {
-    ADDCOW_TRY_ASSIGN(
-        Note changed,
-        CompareIdentity(*files.backing, *files.header.backing_identity, files.add_cow_path,
-                        HowToAccept(file_system, source, files)));
+    ADDCOW_TRY_ASSIGN(Note changed, CompareIdentity(backing, *files.header.backing_identity,
+                                                    files.add_cow_path,
+                                                    HowToAccept(file_system, source, files)));
     add(std::move(changed));
   }
-  add(NoteOtherFormat(*files.backing, "backing file"));
-  add(NoteSmallerDisk(files.image_path, files.virtual_size, files.backing_size));
+  add(NoteOtherFormat(backing, "backing file"));
+  add(NoteSmallerDisk(files.image_path, files.virtual_size, size));
   return {};
 }
 
-Status OpenBacking(FileSystem& file_system, const ImageSource& source, ImageFiles& files) {
+// Null where it is not to be opened.
+Result<std::unique_ptr<File>> OpenBacking(FileSystem& file_system, const ImageSource& source,
+                                          ImageFiles& files) {
   if (!files.header.backing && source.backing_path)
     return Fail(Error::Because(EINVAL, files.add_cow_path,
                                fmt::format("has no backing file, so {} cannot say where it is",
                                            Option(source, "backing="))));
-  if (!files.header.backing) return {};
+  if (!files.header.backing) return std::unique_ptr<File>();
   const NamedFile& named = *files.header.backing;
   files.backing_path =
       source.backing_path.value_or(ResolveName(DirectoryOf(files.add_cow_path), named.name));
-  if (files.header.all_allocated || !source.want_backing) return {};
+  if (files.header.all_allocated || !source.want_backing) return std::unique_ptr<File>();
   if (named.format != kRawFormat)
     return Fail(Error::Because(
         kErrUnsupported, files.add_cow_path,
@@ -160,13 +163,11 @@ Status OpenBacking(FileSystem& file_system, const ImageSource& source, ImageFile
   if (!backing)
     return Fail(NamedFileError(backing.error(), source.backing_path.has_value(),
                                files.add_cow_path, "backing file", Option(source, "backing=")));
-  files.backing = std::move(*backing);
   // Before it is locked: that it is in use here is the better message.
-  ADDCOW_TRY(CheckDifferent(*files.backing, "backing file", *files.add_cow, "add-cow file"));
-  ADDCOW_TRY(CheckDifferent(*files.backing, "backing file", *files.image, "image file"));
-  ADDCOW_TRY(LockIf(source, *files.backing, OpenMode::kReadOnly));
-  ADDCOW_TRY_ASSIGN(files.backing_size, files.backing->Size());
-  return {};
+  ADDCOW_TRY(CheckDifferent(**backing, "backing file", *files.add_cow, "add-cow file"));
+  ADDCOW_TRY(CheckDifferent(**backing, "backing file", *files.image, "image file"));
+  ADDCOW_TRY(LockIf(source, **backing, OpenMode::kReadOnly));
+  return backing;
 }
 
 // The same file once more. Where the system cannot do that, `open` opens it by
@@ -343,9 +344,14 @@ Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& so
 Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& source) {
   ADDCOW_TRY_ASSIGN(ImageFiles files, OpenAddCowFile(file_system, source));
   ADDCOW_TRY(OpenImage(file_system, source, files));
-  ADDCOW_TRY(OrWithout(source, files, OpenBacking(file_system, source, files)));
-  // Also where it is not needed: what it lacks would make the disk another one.
-  if (files.backing != nullptr) ADDCOW_TRY(CheckIdentity(file_system, source, files));
+  ADDCOW_TRY_ASSIGN(std::unique_ptr<File> backing,
+                    OrWithout(source, OpenBacking(file_system, source, files)));
+  if (backing != nullptr) {
+    ADDCOW_TRY_ASSIGN(const uint64_t size, backing->Size());
+    // Also where it is not needed: what it lacks would make the disk another one.
+    ADDCOW_TRY(CheckIdentity(file_system, source, *backing, size, files));
+    files.backing = std::make_unique<FileSource>(std::move(backing), size);
+  }
   ADDCOW_TRY(CheckBitmapSize(files));
   ADDCOW_TRY(CheckImageContents(files));
   return files;

@@ -16,6 +16,7 @@
 #include "common/base/error.h"
 #include "common/format/header.h"
 #include "common/io/file_system.h"
+#include "common/source/source.h"
 
 namespace addcow {
 
@@ -64,12 +65,11 @@ struct ImageFiles {
   // durable writes, and for syncs only.
   std::unique_ptr<File> image_durable;
   std::unique_ptr<File> image_sync;
-  std::unique_ptr<File> backing;  // none: no backing file, or not to be opened
-  std::string add_cow_path;       // absolute, without symbolic links
+  std::unique_ptr<Source> backing;  // none: no backing file, or not to be opened
+  std::string add_cow_path;         // absolute, without symbolic links
   std::string image_path;
   std::string backing_path;   // empty without a backing file
   uint64_t virtual_size = 0;  // the image file's size
-  uint64_t backing_size = 0;
   Layout layout() const { return {virtual_size, header.geometry()}; }
   // What somebody should know of them, a line each.
   std::vector<std::string> notes;

@@ -21,7 +21,7 @@ ImageStore::ImageStore(const ImageFiles& files, bool reflink)
       sync_(OrData(files.image_sync, files)),
       holes_(data_),
       zeroer_(data_, holes_),
-      cloner_(reflink ? files.backing.get() : nullptr, data_) {}
+      cloner_(reflink && files.backing ? files.backing->shared_file() : nullptr, data_) {}
 
 Status ImageStore::Open() {
   ADDCOW_TRY(holes_.Settle(sync_));

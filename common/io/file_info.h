@@ -40,6 +40,12 @@ struct FileInfo {
   }
 };
 
+// Bytes up to `end` that read alike: they may be other than zero, or are not.
+struct DataRun {
+  bool data = false;
+  uint64_t end = 0;
+};
+
 // Neighbouring bytes of a file that all have storage, reserved or written, or
 // that all have none.
 struct StorageRun {

@@ -51,6 +51,14 @@ Result<uint64_t> Holes::FindData(uint64_t offset) const {
   return unsynced ? std::min(*unsynced, data) : data;
 }
 
+Result<DataRun> Holes::RunAt(uint64_t offset, uint64_t limit) const {
+  ADDCOW_TRY_ASSIGN(const uint64_t data, FindData(offset));
+  if (data > offset) return DataRun{false, std::min(data, limit)};
+  ADDCOW_TRY_ASSIGN(const uint64_t hole, FindHole(offset));
+  // Storage may be found again at `offset` itself only if the file shrank.
+  return DataRun{true, hole > offset ? std::min(hole, limit) : limit};
+}
+
 Result<uint64_t> Holes::FindHole(uint64_t offset) const {
   if (belief_ == Belief::kAlways) return file_.FindHole(offset);
   if (belief_ == Belief::kNever) {

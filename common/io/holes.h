@@ -45,6 +45,9 @@ class Holes {
   Result<uint64_t> FindData(uint64_t offset) const ADDCOW_EXCLUDES(mutex_);
   Result<uint64_t> FindHole(uint64_t offset) const ADDCOW_EXCLUDES(mutex_);
 
+  // What is at `offset`, which lies before `limit`, up to that at most.
+  Result<DataRun> RunAt(uint64_t offset, uint64_t limit) const ADDCOW_EXCLUDES(mutex_);
+
   // Calls `visit` with the parts of [offset, end) that may hold data, in order and
   // of at most `most` bytes each, until it gives false.
   Status VisitData(uint64_t offset, uint64_t end, uint64_t most,

@@ -28,7 +28,7 @@ class EngineRooms : public testing::Test {
     Rooms(FileSystem& file_system, ImageFiles opened, std::vector<std::string>& messages)
         : files(std::move(opened)),
           log([&messages](LogLevel, const std::string& text) { messages.push_back(text); }),
-          backing(files.backing.get(), files.backing_size),
+          backing(files.backing.get()),
           store(files, true),
           allocation(files),
           copy_up(files, backing, allocation, store),

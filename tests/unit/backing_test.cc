@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// common/image/backing: the one place that knows where the backing file ends.
+// common/image/backing, over common/source/file_source: the one place that knows where
+// the backing file ends.
 
 #include "common/image/backing.h"
 
@@ -8,6 +9,7 @@
 
 #include <optional>
 
+#include "common/source/file_source.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file.h"
 #include "tests/support/operation_log.h"
@@ -21,7 +23,10 @@ class BackingTest : public testing::Test {
  protected:
   void Make(uint64_t size) {
     ASSERT_TRUE(inode_->Write(Repeat(1, size), 0));
-    backing_.emplace(&file_, size);
+    auto file =
+        std::make_unique<ForwardingFile>(std::make_unique<FakeFile>("base.img", inode_), log_);
+    source_ = std::make_unique<FileSource>(std::move(file), size);
+    backing_.emplace(source_.get());
   }
   std::vector<std::byte> Read(uint64_t offset, uint64_t length) {
     auto buffer = Repeat(0xee, length);
@@ -31,8 +36,8 @@ class BackingTest : public testing::Test {
 
   const std::shared_ptr<FakeInode> inode_ = std::make_shared<FakeInode>();
   OperationLog log_;
-  ForwardingFile file_{std::make_unique<FakeFile>("base.img", inode_), log_};
-  std::optional<Backing> backing_{std::in_place, nullptr, 0};
+  std::unique_ptr<FileSource> source_;
+  std::optional<Backing> backing_{std::in_place, nullptr};
 };
 
 TEST_F(BackingTest, ReadsTheFile) {

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// Source: what unallocated bytes are read from. It does not change for as long as it is
+// open, may be slow, and may fail, and then can be asked again.
+//
+// Threads: any, many at once.
+
+#ifndef ADDCOW_COMMON_SOURCE_SOURCE_H
+#define ADDCOW_COMMON_SOURCE_SOURCE_H
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "common/base/error.h"
+#include "common/io/file_info.h"
+
+namespace addcow {
+
+class File;
+
+class Source {
+ public:
+  Source() = default;
+  Source(const Source&) = delete;
+  Source& operator=(const Source&) = delete;
+  virtual ~Source() = default;
+
+  // In bytes; taken once.
+  virtual uint64_t size() const = 0;
+
+  // All of the range lies before the end.
+  virtual Status Read(std::span<std::byte> buffer, uint64_t offset) = 0;
+
+  // The run at `offset`, which lies before `limit`, which does not lie past the end. It
+  // ends at `limit` at the latest, and may end where a run like it begins.
+  virtual Result<DataRun> RunAt(uint64_t offset, uint64_t limit) = 0;
+
+  // Asks for the range, which lies before the end, to be in a cache.
+  virtual Status Prefetch(uint64_t offset, uint64_t length) = 0;
+
+  // The local file whose storage can be shared, byte for byte at the same place; or null.
+  virtual const File* shared_file() const { return nullptr; }
+};
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_SOURCE_SOURCE_H
