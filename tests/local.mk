@@ -58,6 +58,7 @@ shell_tests = \
 	tests/shell/test-refusals.sh \
 	tests/shell/test-removed-files.sh \
 	tests/shell/test-request-cost.sh \
+	tests/shell/test-revision-20.sh \
 	tests/shell/test-run-script.sh \
 	tests/shell/test-sandbox.sh \
 	tests/shell/test-size-limit.sh \

@@ -131,11 +131,14 @@ Result<ConvertResult> ConvertImage(FileSystem& file_system, const ConvertOptions
     after.backing_identity.reset();
     result.notes.emplace_back(kNoRoomForIdentity);
   }
-  // Before anything is copied: names that do not fit are the user's business.
+  // Before anything is copied: names that do not fit are the user's business. Whether
+  // there are subclusters is not known yet.
+  after.subclusters = false;
   ADDCOW_TRY(SerializeHeader(after, opened.add_cow_path));
 
   const Layout layout(opened.virtual_size, after.geometry());
   ADDCOW_TRY_ASSIGN(const bool in_part, AnyPart(opened, layout));
+  after.subclusters = in_part && !after.no_subclusters;
   std::unique_ptr<Image> image;
   const ImageFiles* files = &opened;
   if (in_part && after.no_subclusters) {
@@ -152,7 +155,6 @@ Result<ConvertResult> ConvertImage(FileSystem& file_system, const ConvertOptions
   // Of the file as it is now.
   ADDCOW_TRY_ASSIGN(const Header before, ReadHeader(*files->add_cow, files->add_cow_path));
   after.all_allocated = before.all_allocated;
-  after.subclusters = in_part && !after.no_subclusters;
   ADDCOW_TRY_ASSIGN(const HeaderBytes bytes, SerializeHeader(after, files->add_cow_path));
   ADDCOW_TRY_ASSIGN(const FileInfo old, files->add_cow->Info());
   ADDCOW_TRY(CheckInterrupted(options.interrupted, files->add_cow_path));

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What the verbs of the tool do otherwise with an image of revision 20, or on the way to it
+# and back: nothing that a program does with one revision harms a disk of the other.
+
+. "$(dirname "$0")/../functions.sh"
+requires jq nbdcopy nbdsh
+
+served() { nbdkit -r -U - addcow x.add-cow --run 'nbdcopy "$uri" - | sha256sum'; }
+info() { addcow info --output=json x.add-cow | jq -c ".\"$1\""; }
+put() { printf '%b' "$2" | dd of=x.add-cow bs=1 seek="$1" conv=notrunc status=none; }
+
+# A small write leaves subclusters, of which clusters of 4 KiB need none.
+random_file noise 300000
+new_image
+nbdkit -U - addcow x.add-cow --run 'nbdsh -u "$uri" -c "h.pwrite(b\"w\" * 5000, 70000)"'
+expect_equal 1 "$(info partial-clusters)" "clusters that were written in part"
+disk="$(served)"
+addcow upgrade -q --cluster-size=4k x.add-cow
+expect_equal "$disk" "$(served)" "the disk with clusters of 4 KiB"
+expect_equal '[] 2' "$(info features) $(info allocated-clusters)" "features, and clusters"
