@@ -4,8 +4,11 @@
 
 #include "common/ops/convert.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "common/image/image.h"
 #include "common/io/durable_create.h"
@@ -88,6 +91,22 @@ Result<bool> AnyPart(const ImageFiles& files, const Layout& wanted) {
   return any;
 }
 
+// Optional features that this program does not know stay where the revision does. In
+// another one their bits mean something else: bit 0 is one that nobody knows in version 1,
+// and ALL_ALLOCATED in revision 20. A record of the backing file that is not understood
+// is not copied, whose place moves with the header's length.
+void DropUnknownFeatures(const std::string& add_cow, ConvertResult& result) {
+  Header& after = result.after;
+  after.optional_features &= ~kOptionalBackingIdentity;
+  if (after.revision == result.before.revision) return;
+  const uint64_t dropped = std::exchange(after.optional_features, 0);
+  if (dropped == 0) return;
+  result.notes.push_back(
+      fmt::format("{}: unknown optional features ({:#x}) were left out: they belong to the "
+                  "revision that it had",
+                  add_cow, dropped));
+}
+
 // The new add-cow file.
 Status Fill(File& file, const ImageFiles& files, const Header& before, const Header& after,
             const HeaderBytes& header_bytes) {
@@ -127,6 +146,7 @@ Result<ConvertResult> ConvertImage(FileSystem& file_system, const ConvertOptions
   after.cluster_size = options.cluster_size;
   after.no_subclusters = after.no_subclusters || !options.subclusters;
   if (after == result.before && !(after.subclusters && after.no_subclusters)) return result;
+  DropUnknownFeatures(opened.add_cow_path, result);
   if (after.backing_identity && !IdentityFits(after)) {
     after.backing_identity.reset();
     result.notes.emplace_back(kNoRoomForIdentity);
