@@ -136,7 +136,8 @@ Result<uint64_t> CountClustersWithData(FileSystem& file_system, File& add_cow,
     }
   }
   uint64_t bits = 0;
-  ADDCOW_TRY_ASSIGN(const BitmapPlace whole, WholeRawBitmap(add_cow, Geometry{}));
+  ADDCOW_TRY_ASSIGN(const BitmapPlace whole,
+                    WholeRawBitmap(add_cow, header ? header->geometry() : Geometry{}));
   ADDCOW_TRY(VisitRawBits(add_cow, whole, [&](const ClusterRun& run) -> Status {
     if (run.allocated) bits += run.range.count;
     return {};

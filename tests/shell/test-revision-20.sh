@@ -41,3 +41,9 @@ addcow upgrade -q x.add-cow
 put 32 '\020'
 addcow upgrade -q --cluster-size=8k x.add-cow
 expect_equal 16 "$(od -A n -j 32 -N 1 -t u1 x.add-cow | xargs)" "compatible features"
+
+# The header of revision 20 is long: what it ends with are no bits of clusters.
+rm x.add-cow disk.raw
+addcow create -q --revision=20 -b base.img -F raw -i disk.raw x.add-cow
+rm disk.raw
+addcow create -q --force --revision=20 -b base.img -F raw -i disk.raw x.add-cow
