@@ -183,7 +183,11 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
   const auto fill = [&](File& file) -> Status {
     ADDCOW_TRY(WriteNewHeader(file, header));
     ADDCOW_TRY(CopyBits(*files.add_cow, file, files.header.geometry()));
-    return files.header.all_allocated ? Status() : TakeStorageForBits(file, files.layout());
+    const Layout layout = files.layout();
+    // The flag alone is enough as long as there is no backing file.
+    if (files.header.all_allocated && files.header.flag_suffices() && result.header.backing)
+      return FillRawBits(file, layout.bitmap(), {0, layout.clusters()}, true);
+    return files.header.all_allocated ? Status() : TakeStorageForBits(file, layout);
   };
   ADDCOW_TRY(DurableCreate(file_system, files.add_cow_path, RenameMode::kReplace, fill, nullptr,
                            {.kind = NewRights::Kind::kSame, .model = old}));

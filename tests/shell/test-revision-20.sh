@@ -47,3 +47,12 @@ rm x.add-cow disk.raw
 addcow create -q --revision=20 -b base.img -F raw -i disk.raw x.add-cow
 rm disk.raw
 addcow create -q --force --revision=20 -b base.img -F raw -i disk.raw x.add-cow
+
+# Without a backing file the flag is enough; with one the bits have to say so, too.
+rm x.add-cow disk.raw
+addcow create -q --revision=20 -i disk.raw -s 300000 x.add-cow
+put 65536 '\000'
+addcow check x.add-cow
+addcow rebase -u -q -b base.img -F raw x.add-cow
+addcow check x.add-cow
+expect_equal true "$(info all-allocated)" "all allocated after rebase"
