@@ -78,10 +78,11 @@ int RunConvert(const Arguments& arguments) {
   for (const std::string& note : converted->notes) PrintNote(note);
   const std::string before = Words(converted->before);
   const std::string after = Words(converted->after);
-  if (before == after)
+  if (converted->before == converted->after)
     Print("'{}' has {} already\n", Printable(file), after);
   else
-    Print("Rewrote '{}', {} (was {})\n", Printable(file), after, before);
+    Print("Rewrote '{}', {}{}\n", Printable(file), after,
+          before == after ? "" : fmt::format(" (was {})", before));
   if (converted->copied > 0)
     Print("{} were completed from the backing file.\n", HumanSize(converted->copied));
   return kExitOk;

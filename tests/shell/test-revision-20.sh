@@ -56,3 +56,13 @@ addcow check x.add-cow
 addcow rebase -u -q -b base.img -F raw x.add-cow
 addcow check x.add-cow
 expect_equal true "$(info all-allocated)" "all allocated after rebase"
+
+# What was done is said.
+new_image
+addcow downgrade x.add-cow >stdout
+grep -qx "'x.add-cow' has revision=1 cluster_size=65536 already" stdout || fail "$(cat stdout)"
+addcow downgrade --subclusters=off x.add-cow >stdout
+grep -qx "Rewrote 'x.add-cow', revision=1 cluster_size=65536" stdout || fail "$(cat stdout)"
+addcow upgrade --cluster-size=2M x.add-cow >stdout
+grep -qx "Rewrote 'x.add-cow', revision=20 cluster_size=2097152 (was revision=1 cluster_size=65536)" \
+    stdout || fail "$(cat stdout)"
