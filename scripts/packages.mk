@@ -68,7 +68,8 @@ package_tests = \
 	tests/shell/test-tool-create.sh \
 	tests/shell/test-tool-flatten.sh \
 	tests/shell/test-tool-info-map.sh \
-	tests/shell/test-vectors.sh
+	tests/shell/test-vectors.sh \
+	tests/shell/test-vectors-acow.sh
 check-package: all
 	$(MAKE) $(AM_MAKEFLAGS) check check_PROGRAMS= check_LTLIBRARIES= TESTS='$(package_tests)'
 

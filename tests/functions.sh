@@ -196,6 +196,15 @@ logged() { expect_equal "$1" "$(grep -c -- "$2" sock.log)" "lines with '$2' in t
 # sound ADD-COW-FILE: but for leaks.
 sound() { addcow check -q "$1" || [ $? -eq 3 ] || fail "not sound: $1"; }
 
+# in_image ADD-COW-FILE [OPTION...]: what the image file has, in bytes, as a JSON array of
+# [offset, length]. In the map it has depth 0.
+in_image() {
+    addcow map --output=json "$@" | jq -c '
+        reduce (.[] | select(.depth == 0 and .present)) as $x ([];
+            if length > 0 and (.[-1] | .[0] + .[1]) == $x.start
+            then .[-1][1] += $x.length else . + [[$x.start, $x.length]] end)'
+}
+
 # uri SOCKET: the NBD URI of a server's socket.
 uri() { echo "nbd+unix:///?socket=$(realpath "$1")"; }
 

@@ -78,7 +78,8 @@ shell_tests = \
 	tests/shell/test-trim.sh \
 	tests/shell/test-truncated-files.sh \
 	tests/shell/test-wait.sh \
-	tests/shell/test-vectors.sh
+	tests/shell/test-vectors.sh \
+	tests/shell/test-vectors-acow.sh
 TESTS += $(shell_tests)
 
 # Not part of "make check": they take ten minutes and more, and want a kernel.
@@ -88,7 +89,8 @@ slow_tests = \
 
 EXTRA_DIST += $(shell_tests) $(slow_tests) tests/functions.sh tests/slow/make-guest.sh \
 	tests/README.md \
-	tests/vectors .clang-format run.in quickstart runtests scripts/prepare.sh README.md LICENSE .ci/run
+	tests/vectors tests/vectors-acow .clang-format run.in quickstart runtests \
+	scripts/prepare.sh README.md LICENSE .ci/run
 
 .PHONY: check-slow check-asan check-tsan check-valgrind stress
 
