@@ -63,6 +63,7 @@ package_tests = \
 	tests/shell/test-qemu-io.sh \
 	tests/shell/test-read-only.sh \
 	tests/shell/test-refusals.sh \
+	tests/shell/test-refusals-acow.sh \
 	tests/shell/test-symbols.sh \
 	tests/shell/test-tool-check.sh \
 	tests/shell/test-tool-create.sh \

@@ -56,6 +56,7 @@ shell_tests = \
 	tests/shell/test-recipes.sh \
 	tests/shell/test-reflink.sh \
 	tests/shell/test-refusals.sh \
+	tests/shell/test-refusals-acow.sh \
 	tests/shell/test-removed-files.sh \
 	tests/shell/test-request-cost.sh \
 	tests/shell/test-revision-20.sh \
