@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Golden images: the valid ones are served byte for byte and shown as they
-# are, also after a server has written to a copy; the invalid ones are refused by the
-# plugin and by every verb.
+# are, also after a server has written to a copy, and after upgrade and downgrade; the
+# invalid ones are refused by the plugin and by every verb.
 
 . "$(dirname "$0")/../functions.sh"
 requires jq nbdcopy nbdsh
@@ -26,6 +26,9 @@ for directory in "$srcdir"/tests/vectors/*/; do
         expect_equal "$(jq -r .sha256 "$expect")" "$(served "$image")" "$name: what is served"
         expect_equal "$(jq .virtual_size "$expect")" \
             "$(addcow info --output=json "$image" | jq '."virtual-size"')" "$name: size"
+        expect_equal "$(jq -c '[.revision // 1, .cluster_size // 65536]' "$expect")" \
+            "$(addcow info --output=json "$image" | jq -c '[.revision, ."cluster-size"]')" \
+            "$name: revision and cluster size"
         # What is noted of the backing file, and that it is as noted: a word of it is
         # one too many, unless the record says so.
         expect_equal "$(jq -cS .backing_identity "$expect")" \
@@ -45,7 +48,8 @@ for directory in "$srcdir"/tests/vectors/*/; do
         addcow check "$image" >stdout 2>stderr || status=$?
         case "$status" in 0 | 3) ;; *) fail "$name: check gave $status: $(cat stdout stderr)" ;; esac
         # Runs of clusters, or of subclusters where it is more than these.
-        want="$(jq -c '.virtual_size as $size | (if .in_image then 4096 else 65536 end) as $unit
+        want="$(jq -c '.virtual_size as $size
+            | (if .in_image then 4096 else .cluster_size // 65536 end) as $unit
             | [(.in_image // .allocated)[]
             | [.[0] * $unit, ([.[1] * $unit, $size - .[0] * $unit] | min)]]' "$expect")"
         expect_equal "$want" "$(in_image "$image")" "$name: what is allocated"
@@ -57,11 +61,30 @@ for directory in "$srcdir"/tests/vectors/*/; do
         expect_equal "$(jq -r .sha256 "$expect")" "$(served written/x.add-cow)" \
             "$name: what is served after a write"
         rm -r written
+        # Nor does other metadata. Where there may be no subclusters, clusters of 2 MiB
+        # are copied up, though.
+        cp -rp "$name" converted
+        for change in 'upgrade --cluster-size=2M' 'upgrade --cluster-size=4k' downgrade; do
+            # shellcheck disable=SC2086  # words on purpose
+            addcow $change -q converted/x.add-cow 2>stderr || fail "$name: $change: $(cat stderr)"
+        done
+        expect_equal "$(jq -r .sha256 "$expect")" "$(served converted/x.add-cow)" \
+            "$name: what is served after upgrades and downgrade"
+        sound converted/x.add-cow
+        case "$name" in
+        *no-subclusters) ;;
+        *) expect_equal "$want" "$(in_image converted/x.add-cow)" "$name: allocated, then" ;;
+        esac
+        expect_equal "$(jq -cS .backing_identity "$expect")" \
+            "$(addcow info --output=json converted/x.add-cow | jq -cS '."backing-identity"')" \
+            "$name: identity of the backing file, then"
+        rm -r converted
     else
         invalid=$((invalid + 1))
         field="$(jq -r .field "$expect")"
         for command in "nbdkit -U - addcow $image --run true" \
-            "addcow info $image" "addcow map $image" "addcow flatten $image"; do
+            "addcow info $image" "addcow map $image" "addcow flatten $image" \
+            "addcow upgrade $image" "addcow downgrade $image"; do
             # shellcheck disable=SC2086  # words on purpose
             expect_fails 1 $command
             grep -q -- "$field" stderr || fail "$name: no word of '$field': $(cat stderr)"

@@ -32,8 +32,36 @@ def header(features, optional=0, image=b"disk.raw", backing=b"b.img"):
     return page
 
 
-def padded(bitmap):
-    return bitmap.ljust(-(-len(bitmap) // CLUSTER) * CLUSTER, b"\0")
+def acow_header(cluster, features=0, compatible=0, image=b"disk.raw", backing=b"b.img"):
+    """Of revision 20. The image file's name is in the middle of it."""
+    page = bytearray(max(4096, cluster))
+    at = len(page) // 2
+    page[:44] = struct.pack(
+        "<4sIIIIIQQI", b"ACOW", 1000 if backing else 0, len(backing), at, len(image),
+        cluster.bit_length() - 1, features, compatible, len(page))
+    page[60:63] = b"raw"
+    if backing:
+        page[44:47] = b"raw"
+    page[1000:1000 + len(backing)] = backing
+    page[at:at + len(image)] = image
+    return page
+
+
+def padded(bitmap, unit=CLUSTER):
+    return bitmap.ljust(-(-len(bitmap) // unit) * unit, b"\0")
+
+
+def bitmap(numbers):
+    out = bytearray(max(numbers, default=0) // 8 + 1)
+    for number in numbers:
+        out[number // 8] |= 1 << number % 8
+    return bytes(out)
+
+
+def sectors(name, count):
+    """Each sector is another, in each file, and says where it belongs. Packs well."""
+    texts = (f"{name} {i:6} ".encode() * 512 for i in range(-(-count // 512)))
+    return b"".join(text[:512] for text in texts)[:count]
 
 
 def archive(files):

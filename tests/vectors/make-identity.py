@@ -3,7 +3,7 @@
 """Makes the golden images of the backing file's identity: tests/vectors/make-identity.py
 
 Byte by byte from docs/format.md, "Identity of the backing file"; shares no code
-with the project. Writes identity*/disk.tar.xz and expect.json beside itself, the
+with the project. Writes *identity*/disk.tar.xz and expect.json beside itself, the
 same bytes each time. The archives keep the base's time to the nanosecond, since
 that is a part of what is noted.
 """
@@ -49,3 +49,15 @@ make("identity", record(1, 3, SIZE, SECONDS, NANOSECONDS),
 make("identity-later-fields", record(1, 0xF1, SIZE - 1, 5, 5, b"\xa5" * 160), {"size": SIZE - 1})
 # Of another version nothing is known: not that the base was longer, either.
 make("identity-unknown-version", record(2, 3, 1 << 40, SECONDS, 0), None)
+
+# In revision 20 it is at the end of a header that is longer.
+small = 8192
+base, image = sectors("base", 11 * small + 700), sectors("image", 12 * small)
+disk = bytearray(base.ljust(len(image), b"\0"))
+disk[small:2 * small] = image[small:2 * small]
+page = acow_header(small, 0, 1 << 16)
+page[-256:] = record(1, 3, len(base), SECONDS, NANOSECONDS)
+put("acow-8k-identity",
+    {"b.img": base, "disk.raw": image, "x.add-cow": page + padded(b"\x02", small)},
+    valid(bytes(disk), [[1, 1]], revision=20, cluster_size=small, backing_identity={
+        "size": len(base), "modified": {"seconds": SECONDS, "nanoseconds": NANOSECONDS}}))
