@@ -37,6 +37,7 @@ unit_sources = \
 	tests/unit/backing_identity_test.cc \
 	tests/unit/backing_test.cc \
 	tests/unit/base_test.cc \
+	tests/unit/bit_writer_test.cc \
 	tests/unit/bitmap_storage_test.cc \
 	tests/unit/bitmap_store_test.cc \
 	tests/unit/boundary_test.cc \
