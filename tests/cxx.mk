@@ -16,6 +16,7 @@ support_sources = \
 	tests/support/fake_file_system.cc tests/support/fake_file_system.h \
 	tests/support/fault_file.cc tests/support/fault_file.h \
 	tests/support/forwarding_file.cc tests/support/forwarding_file.h \
+	tests/support/forms.h \
 	tests/support/gated_file.cc tests/support/gated_file.h \
 	tests/support/gated_schedule.cc tests/support/gated_schedule.h \
 	tests/support/image_fixture.h \
@@ -69,6 +70,7 @@ unit_sources = \
 	tests/unit/layout_test.cc \
 	tests/unit/ops_check_subclusters_test.cc \
 	tests/unit/ops_check_test.cc \
+	tests/unit/ops_convert_test.cc \
 	tests/unit/ops_create_test.cc \
 	tests/unit/ops_interrupted_test.cc \
 	tests/unit/ops_rebase_test.cc \

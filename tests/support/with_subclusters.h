@@ -18,7 +18,9 @@
 namespace addcow {
 
 inline Header TestHeader(const FakeFileSystem& files) {
-  auto header = ParseHeader(files.Find(kAddCowPath)->Bytes(0, kHeaderSize), kAddCowPath);
+  const FakeInode& add_cow = *files.Find(kAddCowPath);
+  auto header = ParseHeader(
+      add_cow.Bytes(0, std::min<uint64_t>(add_cow.size(), kMostClusterSize)), kAddCowPath);
   EXPECT_OK(header);
   return header ? *header : Header();
 }
