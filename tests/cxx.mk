@@ -7,6 +7,7 @@ LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver
 # Test doubles, and the main() of all test programs.
 check_LTLIBRARIES =
 support_sources = \
+	tests/support/convert_fixture.h \
 	tests/support/crash_disk.cc tests/support/crash_disk.h \
 	tests/support/crash_model.cc tests/support/crash_model.h \
 	tests/support/engine_lines.h \
@@ -70,6 +71,8 @@ unit_sources = \
 	tests/unit/layout_test.cc \
 	tests/unit/ops_check_subclusters_test.cc \
 	tests/unit/ops_check_test.cc \
+	tests/unit/ops_convert_meanwhile_test.cc \
+	tests/unit/ops_convert_refusals_test.cc \
 	tests/unit/ops_convert_test.cc \
 	tests/unit/ops_create_test.cc \
 	tests/unit/ops_interrupted_test.cc \

@@ -27,6 +27,11 @@ struct Part {
   bool whole = false;  // one or more whole clusters; else a part of one
 };
 
+Error HasChanged(const ImageFiles& files) {
+  return Error::Because(EAGAIN, files.add_cow_path,
+                        "was changed by another program meanwhile (try again)");
+}
+
 using VisitPart = std::function<Status(const Part&)>;
 
 Status VisitParts(const ImageFiles& files, const Header& header, const Layout& wanted,
@@ -50,19 +55,21 @@ Status VisitParts(const ImageFiles& files, const Header& header, const Layout& w
   return VisitAllocated(*files.add_cow, places, layout, cut);
 }
 
-// Copies up what is missing of the clusters that are there in part. Twice over them: to
-// know how much it is, and to do it.
+// Copies up what is missing of the clusters that are there in part: of the new ones, in
+// whole ones of before. Twice over them: to know how much it is, and to do it.
 Status CompleteClusters(Image& image, const Layout& wanted, const ConvertOptions& options,
                         ConvertResult& result) {
   const ImageFiles& files = image.files();
+  const Layout before = files.layout();
+  const Layout& larger = wanted.cluster_size() > before.cluster_size() ? wanted : before;
   const auto for_each = [&](const std::function<Status(ByteRange)>& use) {
     uint64_t next = 0;  // clusters before this one are done
     return VisitParts(files, files.header, wanted, [&](const Part& part) -> Status {
       if (part.whole) return {};
-      const uint64_t cluster = wanted.ClusterOf(part.bytes.offset);
+      const uint64_t cluster = larger.ClusterOf(part.bytes.offset);
       if (cluster < next) return {};
       next = cluster + 1;
-      return use({wanted.Start(cluster), wanted.End(next) - wanted.Start(cluster)});
+      return use({larger.Start(cluster), larger.End(next) - larger.Start(cluster)});
     });
   };
   uint64_t total = 0;
@@ -74,7 +81,7 @@ Status CompleteClusters(Image& image, const Layout& wanted, const ConvertOptions
   ADDCOW_TRY(for_each([&](ByteRange range) -> Status {
     if (options.progress) options.progress(result.copied, total);
     ADDCOW_TRY(CheckInterrupted(options.interrupted, files.add_cow_path));
-    ADDCOW_TRY(image.CopyUp(files.layout().Touched(range.offset, range.length)));
+    ADDCOW_TRY(image.CopyUp(before.Touched(range.offset, range.length)));
     result.copied += range.length;
     return {};
   }));
@@ -118,8 +125,7 @@ Status Fill(File& file, const ImageFiles& files, const Header& before, const Hea
   BitWriter subclusters(file, layout.subcluster_bitmap());
   ADDCOW_TRY(VisitParts(files, before, layout, [&](const Part& part) -> Status {
     if (part.whole) return clusters.Set(layout.Touched(part.bytes.offset, part.bytes.length));
-    if (!after.subclusters)
-      return Fail(Error::Because(EAGAIN, files.add_cow_path, "has changed (try again)"));
+    if (!after.subclusters) return Fail(HasChanged(files));
     const uint64_t first = part.bytes.offset / kSubclusterSize;
     return subclusters.Set({first, DivideUp(part.bytes.end(), kSubclusterSize) - first});
   }));
@@ -167,6 +173,9 @@ Result<ConvertResult> ConvertImage(FileSystem& file_system, const ConvertOptions
     ADDCOW_TRY_ASSIGN(image, Image::Open(file_system, source, std::move(log)));
     files = &image->files();
     if (files->not_writable) return Fail(*files->not_writable);
+    // Meanwhile it was not locked: another program's change must not be undone.
+    if (files->header != result.before || files->virtual_size != result.virtual_size)
+      return Fail(HasChanged(*files));
     const Status copied = CompleteClusters(*image, layout, options, result);
     const Status closed = image->Close();
     ADDCOW_TRY(copied);

@@ -9,50 +9,17 @@
 
 #include <gtest/gtest.h>
 
-#include "common/ops/check.h"
-#include "tests/support/expect.h"
-#include "tests/support/fake_file_system.h"
+#include <set>
+
+#include "tests/support/convert_fixture.h"
 #include "tests/support/forms.h"
-#include "tests/support/operation_log.h"
-#include "tests/support/test_image.h"
-#include "tests/support/with_subclusters.h"
 
 namespace addcow {
 namespace {
 
-void NoLog(LogLevel, const std::string&) {}
-
-ConvertOptions To(const Form& form, bool subclusters = true) {
-  return {.source = {.add_cow_path = kAddCowPath},
-          .revision = form.revision,
-          .cluster_size = form.cluster_size,
-          .subclusters = subclusters};
-}
-
-class Convert : public testing::Test {
+class ConvertTest : public ConvertFixture {
  protected:
-  Convert() { fake_.MakeDirectory(kDirectory); }
-
-  // In place of an image that was made before.
-  void Make(const ImageSpec& spec) {
-    for (const char* path : {kAddCowPath, kImagePath, kBackingPath}) (void)fake_.Remove(path);
-    auto disk = MakeTestImage(fake_, kDirectory, spec);
-    ASSERT_OK(disk);
-    disk_ = std::move(*disk);
-    image_before_ = fake_.Find(kImagePath)->Clone();
-  }
-  FakeInode& AddCow() { return *fake_.Find(kAddCowPath); }
   std::vector<std::byte> AddCowBytes() { return AddCow().Bytes(0, AddCow().size()); }
-
-  // The disk as it is read, and that the files are sound.
-  void ExpectDisk() {
-    ASSERT_OK_AND_ASSIGN(const auto image,
-                         OpenTestImage(fake_, kDirectory, OpenMode::kReadOnly));
-    ASSERT_EQ(Difference(ReadAll(*image), disk_), "");
-    ASSERT_OK_AND_ASSIGN(const CheckReport report,
-                         CheckImage(fake_, kAddCowPath, Repair::kNone));
-    EXPECT_EQ(report.corruptions() + report.check_errors + report.stray_bits, 0u);
-  }
 
   // Which 4096 bytes of the disk come from the image file.
   Units InImage() {
@@ -83,15 +50,11 @@ class Convert : public testing::Test {
     EXPECT_EQ(header.subclusters, partial);
     EXPECT_EQ(AddCow().size(), WholeSize());
   }
-
-  FakeFileSystem fake_;
-  std::vector<std::byte> disk_;
-  std::shared_ptr<FakeInode> image_before_;
 };
 
 using FromTo = std::tuple<Form, Form>;
 
-class ConvertForms : public Convert, public testing::WithParamInterface<FromTo> {
+class ConvertForms : public ConvertTest, public testing::WithParamInterface<FromTo> {
  protected:
   const Form& from() const { return std::get<0>(GetParam()); }
   const Form& to() const { return std::get<1>(GetParam()); }
@@ -122,11 +85,24 @@ class ConvertForms : public Convert, public testing::WithParamInterface<FromTo> 
     return !spec.subclusters.empty();
   }
 
+  // Bytes: a cluster of either form that has to be read whole for a part of the new one.
+  uint64_t CopiedUp(const Units& units, uint64_t size) const {
+    ImageSpec spec = InForm(Spec(), to());
+    SetUnits(spec, units);
+    std::set<uint64_t> clusters;
+    const uint64_t cluster = std::max(from().cluster_size, to().cluster_size);
+    for (const uint64_t unit : spec.subclusters)
+      clusters.insert(unit * kSubclusterSize / cluster * cluster);
+    uint64_t bytes = 0;
+    for (const uint64_t start : clusters) bytes += std::min(start + cluster, size) - start;
+    return bytes;
+  }
+
   // There and back: with what the image file had of the disk, and no byte of it moved.
   void ExpectThereAndBack(const ImageSpec& spec, const Units& units) {
     Make(spec);
     const auto before = AddCowBytes();
-    ASSERT_OK_AND_ASSIGN(const ConvertResult there, ConvertImage(fake_, To(to()), NoLog));
+    ASSERT_OK_AND_ASSIGN(const ConvertResult there, Convert(fake_, To(to())));
     EXPECT_EQ(there.before == there.after, from().name == to().name);
     EXPECT_EQ(there.after, TestHeader(fake_));
     EXPECT_EQ(there.virtual_size, spec.size);
@@ -135,9 +111,9 @@ class ConvertForms : public Convert, public testing::WithParamInterface<FromTo> 
     ExpectForm(to(), !spec.all_allocated && AnyPartial(units, to()));
     ExpectDisk();
     EXPECT_EQ(InImage(), units);
-    ASSERT_OK(ConvertImage(fake_, To(from()), NoLog));
+    ASSERT_OK(Convert(fake_, To(from())));
     EXPECT_EQ(Difference(AddCowBytes(), before), "");
-    EXPECT_TRUE(fake_.Find(kImagePath)->SameBytes(*image_before_));
+    EXPECT_TRUE(fake_.Find(kImagePath)->SameBytes(*before_->Find(kImagePath)));
     EXPECT_EQ(fake_.List().size(), spec.backing_size ? 3u : 2u) << "nothing is left behind";
     EXPECT_EQ(fake_.open_files(), 0);
   }
@@ -199,7 +175,7 @@ TEST_P(ConvertForms, KeepsAllAllocatedAndSetsTheBits) {
     // Whatever is left of the bits: the flag says it.
     Make(spec);
     ASSERT_TRUE(AddCow().PunchHole(TestLayout(fake_).bitmap().offset, 1 << 20));
-    ASSERT_OK(ConvertImage(fake_, To(to()), NoLog));
+    ASSERT_OK(Convert(fake_, To(to())));
     if (from().name == to().name) continue;
     EXPECT_TRUE(TestHeader(fake_).all_allocated);
     ExpectDisk();
@@ -221,20 +197,20 @@ TEST_P(ConvertForms, CopiesUpWhereSubclustersMayNotBe) {
     const Units units = RandomUnitsOf(spec);
     SetUnits(spec, units);
     Make(spec);
-    ASSERT_OK_AND_ASSIGN(const ConvertResult result,
-                         ConvertImage(fake_, To(to(), false), NoLog));
+    ASSERT_OK_AND_ASSIGN(const ConvertResult result, Convert(fake_, To(to(), false)));
     EXPECT_TRUE(result.after.no_subclusters);
     EXPECT_EQ(result.after, TestHeader(fake_));
     ExpectForm(to(), false);
     ExpectDisk();
     const Units now = InImage();
     EXPECT_FALSE(AnyPartial(now, to()));
+    EXPECT_EQ(result.copied, CopiedUp(units, spec.size));
     if (from().cluster_size <= to().cluster_size) {
       EXPECT_EQ(now, Completed(units, to().cluster_size));
     }
     // So it stays, whatever is asked for.
     const Form& other = to().name == k2MForm.name ? kVersion1Form : k2MForm;
-    ASSERT_OK(ConvertImage(fake_, To(other), NoLog));
+    ASSERT_OK(Convert(fake_, To(other)));
     ExpectForm(other, false);
     EXPECT_TRUE(TestHeader(fake_).no_subclusters);
     ExpectDisk();
