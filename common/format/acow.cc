@@ -20,9 +20,6 @@ constexpr uint32_t kMostClusterBits = std::countr_zero(kMostClusterSize);
 // A format name ends with a NUL.
 constexpr size_t kLongestFormat = sizeof(FormatField) - 1;
 
-// Of the compatible features, though what ignores it reads another disk.
-constexpr uint64_t kAllAllocated = 1u << 0;
-
 // Not yet checked; the header of a file that is shorter is not whole.
 RawHeader RawOf(std::span<const std::byte> bytes) {
   RawHeader raw = {};
@@ -34,8 +31,10 @@ bool MayBe(uint32_t cluster_bits) {
   return cluster_bits >= kLeastClusterBits && cluster_bits <= kMostClusterBits;
 }
 
-uint64_t CompatibleFeaturesOf(const Header& header) {
-  return OptionalFeatures(header) | (header.all_allocated ? kAllAllocated : 0u);
+// Who ignores ALL_ALLOCATED reads another disk; so does who takes for it what it is not.
+uint64_t CompatibleFeatures(uint64_t optional_features, bool all_allocated) {
+  return (optional_features & ~kCompatibleAllAllocated) |
+         (all_allocated ? kCompatibleAllAllocated : 0u);
 }
 
 uint64_t FeaturesOf(const Header& header) {
@@ -75,14 +74,15 @@ Result<Header> Parse(std::span<const std::byte> bytes, const std::string& file) 
     return rules.Corrupt(
         "features is {:#x}, must have bit 16 (SUBCLUSTERS) clear with clusters of {} bytes",
         uint64_t{raw.features}, kSubclusterSize);
-  ADDCOW_TRY(rules.Read({.backing_name = {raw.backing_name_offset, raw.backing_name_size},
-                         .image_name = {raw.image_name_offset, raw.image_name_size},
-                         .backing_format = raw.backing_format,
-                         .image_format = raw.image_format,
-                         .features = raw.features,
-                         .optional_features = raw.compatible_features & ~kAllAllocated},
-                        header));
-  header.all_allocated = (raw.compatible_features & kAllAllocated) != 0;
+  ADDCOW_TRY(
+      rules.Read({.backing_name = {raw.backing_name_offset, raw.backing_name_size},
+                  .image_name = {raw.image_name_offset, raw.image_name_size},
+                  .backing_format = raw.backing_format,
+                  .image_format = raw.image_format,
+                  .features = raw.features,
+                  .optional_features = raw.compatible_features & ~kCompatibleAllAllocated},
+                 header));
+  header.all_allocated = (raw.compatible_features & kCompatibleAllAllocated) != 0;
   return header;
 }
 
@@ -98,8 +98,7 @@ Result<HeaderBytes> Serialize(const Header& header, const std::string& file) {
   raw.image_name_size = static_cast<uint32_t>(fields.image_name.size);
   raw.cluster_bits = static_cast<uint32_t>(std::countr_zero(header.cluster_size));
   raw.features = FeaturesOf(header);
-  raw.compatible_features =
-      fields.optional_features | (header.all_allocated ? kAllAllocated : 0u);
+  raw.compatible_features = CompatibleFeatures(fields.optional_features, header.all_allocated);
   raw.header_size = static_cast<uint32_t>(bytes.size());
   raw.backing_format = fields.backing_format;
   raw.image_format = fields.image_format;
@@ -110,7 +109,8 @@ Result<HeaderBytes> Serialize(const Header& header, const std::string& file) {
 HeaderFlags FlagsOf(const Header& header) {
   static_assert(offsetof(RawHeader, compatible_features) ==
                 offsetof(RawHeader, features) + sizeof(Le64));
-  return {offsetof(RawHeader, features), FeaturesOf(header), CompatibleFeaturesOf(header)};
+  return {offsetof(RawHeader, features), FeaturesOf(header),
+          CompatibleFeatures(OptionalFeatures(header), header.all_allocated)};
 }
 
 }  // namespace addcow::acow

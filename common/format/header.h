@@ -35,6 +35,9 @@ inline constexpr uint64_t kFeatureSubclusters = 1u << 16;
 // and of the optional (in revision 20: compatible) features.
 inline constexpr uint64_t kOptionalBackingIdentity = 1u << 16;
 inline constexpr uint64_t kOptionalNoSubclusters = 1u << 17;
+// Revision 20 has ALL_ALLOCATED among these, where in version 1 a feature may be of
+// which nothing is known.
+inline constexpr uint64_t kCompatibleAllAllocated = 1u << 0;
 
 // The one image file format of the format, and the one backing file format
 // that this program reads.

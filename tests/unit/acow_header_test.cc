@@ -226,6 +226,18 @@ TEST(AcowHeader, FlagsAreTheFieldsInPlace) {
   EXPECT_EQ(parsed, header);
 }
 
+// As an unknown feature it may come from a header of version 1.
+TEST(AcowHeader, OnlyAllAllocatedSetsItsBit) {
+  Header header{
+      .revision = Revision::kAcow, .image = {"disk.raw", "raw"}, .optional_features = 0x41};
+  ASSERT_OK_AND_ASSIGN(const HeaderBytes bytes, SerializeHeader(header, "x"));
+  header.optional_features = 0x40;
+  ASSERT_OK_AND_ASSIGN(const Header parsed, ParseHeader(bytes, "x"));
+  EXPECT_EQ(parsed, header);
+  header.optional_features = 0x41;
+  EXPECT_EQ(FlagsOf(header).optional_features, 0x40u);
+}
+
 TEST(AcowHeader, CannotHaveClustersThatTheFormatHasNot) {
   Header header{.revision = Revision::kAcow, .image = {"disk.raw", "raw"}};
   for (const uint64_t size : {uint64_t{0}, uint64_t{2048}, uint64_t{65535}, 4 * kMiB}) {

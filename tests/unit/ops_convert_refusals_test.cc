@@ -75,6 +75,8 @@ TEST_F(ConvertRefusals, TheRestOfTheHeaderAndTheRightsAreKept) {
       wanted.cluster_size = to.cluster_size;
       ASSERT_OK(Convert(fake_, To(to)));
       wanted.subclusters = to.name != k4kForm.name;
+      // They are those of one revision.
+      if (to.revision != from.revision) wanted.optional_features = 0;
       EXPECT_EQ(TestHeader(fake_), wanted);
       EXPECT_EQ(AddCow().Info()->permissions, 0640u);
       EXPECT_EQ(AddCow().Info()->owner, 11u);
@@ -82,6 +84,19 @@ TEST_F(ConvertRefusals, TheRestOfTheHeaderAndTheRightsAreKept) {
       ExpectDisk();
     }
   }
+}
+
+// What is an unknown feature in the one is ALL_ALLOCATED in the other.
+TEST_F(ConvertRefusals, AnUnknownFeatureDoesNotBecomeAllAllocated) {
+  MakePartial();
+  SetHeader([](Header& header) { header.optional_features = 0x81; });
+  ASSERT_OK_AND_ASSIGN(const ConvertResult result, Convert(fake_, To(k64kForm)));
+  EXPECT_FALSE(TestHeader(fake_).all_allocated);
+  EXPECT_EQ(TestHeader(fake_).optional_features, 0u);
+  EXPECT_EQ(result.after, TestHeader(fake_));
+  ASSERT_EQ(result.notes.size(), 1u);
+  EXPECT_NE(result.notes[0].find("(0x81) were left out"), std::string::npos);
+  ExpectDisk();
 }
 
 TEST_F(ConvertRefusals, AnIdentityThatDoesNotFitAnyMoreIsLeftOutAndSaid) {
