@@ -51,7 +51,7 @@ class ConvertFixture : public testing::Test {
   void MakePartial(const Form& form = kVersion1Form) {
     ImageSpec spec = InForm({.size = 5 * kC - 100, .backing_size = 4 * kC}, form);
     Units units(DivideUp(spec.size, kSubclusterSize));
-    for (const uint64_t unit : {0, 1, 2, 40, 79}) units[unit] = true;
+    for (const uint64_t unit : {0u, 1u, 2u, 40u, 79u}) units[unit] = true;
     for (uint64_t unit = 48; unit < 64; unit++) units[unit] = true;
     SetUnits(spec, units);
     Make(spec);

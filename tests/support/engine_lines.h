@@ -17,8 +17,6 @@ namespace addcow {
 class EngineLines : public ImageFixture {
  protected:
   using Lines = std::vector<std::string>;
-  static constexpr uint64_t kC = kClusterSize;
-  static constexpr uint64_t kS = kSubclusterSize;
   static constexpr const char* kSyncImage = "sync data /vm/disk.raw";
   static constexpr const char* kSyncAddCow = "sync data /vm/x.add-cow";
   static constexpr const char* kWriteBits = "write /vm/x.add-cow 4096+1";

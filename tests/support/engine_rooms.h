@@ -22,7 +22,6 @@ namespace addcow {
 
 class EngineRooms : public testing::Test {
  protected:
-  static constexpr uint64_t kS = kSubclusterSize;
 
   struct Rooms {
     Rooms(FileSystem& file_system, ImageFiles opened, std::vector<std::string>& messages)

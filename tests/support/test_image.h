@@ -23,6 +23,7 @@ namespace addcow {
 
 // For tables of offsets.
 inline constexpr uint64_t kC = kClusterSize;
+inline constexpr uint64_t kS = kSubclusterSize;
 
 // Where tests keep an image on a FakeFileSystem.
 inline constexpr const char* kDirectory = "/vm";

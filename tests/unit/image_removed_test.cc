@@ -12,7 +12,6 @@ namespace {
 
 class ImageRemoved : public ImageFixture {
  protected:
-  static constexpr uint64_t kC = kClusterSize;
 
   void Replace(const char* path) {
     fake_.Put("/vm/other", 5 * kC);

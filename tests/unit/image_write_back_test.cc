@@ -12,7 +12,6 @@ namespace {
 
 class ImageWriteBack : public ImageFixture {
  protected:
-  static constexpr uint64_t kC = kClusterSize;
 
   void MakeOnFuse(const ImageSpec& spec, OpenMode mode = OpenMode::kReadWrite) {
     Make(spec);

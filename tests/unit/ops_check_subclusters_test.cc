@@ -17,7 +17,6 @@
 namespace addcow {
 namespace {
 
-constexpr uint64_t kS = kSubclusterSize;
 
 TEST(RawBitmap, RunsAreThoseOfTheBits) {
   Random random(TestSeed());

@@ -125,8 +125,8 @@ INSTANTIATE_TEST_SUITE_P(
     , ConvertForms,
     testing::Combine(testing::Values(kVersion1Form, k64kForm, k4kForm, k8kForm, k2MForm),
                      testing::Values(kVersion1Form, k64kForm, k4kForm, k8kForm, k2MForm)),
-    [](const testing::TestParamInfo<FromTo>& info) {
-      return std::string(std::get<0>(info.param).name) + "To" + std::get<1>(info.param).name;
+    [](const testing::TestParamInfo<FromTo>& row) {
+      return std::string(std::get<0>(row.param).name) + "To" + std::get<1>(row.param).name;
     });
 
 TEST_P(ConvertForms, KeepsWhatIsWhere) {
@@ -148,7 +148,7 @@ TEST_P(ConvertForms, KeepsWhatIsWhereWithoutSubclustersBefore) {
 // The last cluster, which is partial, and its last subcluster, which is so too.
 TEST_P(ConvertForms, KeepsTheEndsOfTheDisk) {
   ImageSpec spec = Spec();
-  for (const uint64_t count : {1, 2, 6}) {
+  for (const uint64_t count : {1u, 2u, 6u}) {
     Units units(DivideUp(spec.size, kSubclusterSize));
     for (uint64_t i = 0; i < count; i++) units[units.size() - 1 - i] = units[i] = true;
     SetUnits(spec, units);

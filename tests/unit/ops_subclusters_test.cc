@@ -21,7 +21,6 @@
 namespace addcow {
 namespace {
 
-constexpr uint64_t kS = kSubclusterSize;
 
 void NoLog(LogLevel, const std::string&) {}
 void NoProgress(uint64_t, uint64_t) {}
