@@ -10,10 +10,12 @@ crash_harness_sources = \
 	tests/crash/random_run.cc tests/crash/random_run.h
 
 crash_sources = \
+	tests/crash/convert_crash_test.cc \
 	tests/crash/crash_disk_test.cc \
 	tests/crash/durable_create_test.cc \
 	tests/crash/engine_crash_test.cc \
 	tests/crash/gated_schedule_test.cc \
+	tests/crash/ops_crash.h \
 	tests/crash/ops_crash_test.cc \
 	tests/crash/random_crash_test.cc
 
