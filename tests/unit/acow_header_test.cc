@@ -13,7 +13,7 @@
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
 
-namespace addcow {
+namespace addcow::acow {
 namespace {
 
 // The byte table, by offset.
@@ -265,4 +265,4 @@ TEST(ReadHeader, ReadsAsMuchAsItIsLong) {
 }
 
 }  // namespace
-}  // namespace addcow
+}  // namespace addcow::acow
