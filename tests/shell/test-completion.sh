@@ -27,21 +27,27 @@ printf '%s\n' "${COMPREPLY[@]}"
 END
 offered() { bash complete.bash "$srcdir/completion/addcow" _addcow "$@"; }
 
-for verb in create info map check flatten; do
+for verb in create info map check flatten rebase upgrade downgrade; do
     offered "addcow " addcow "" | has -w -- "$verb" || fail "the verb $verb is not offered"
 done
 offered "addcow create --" addcow create -- | has -- --force || fail "create --force is not offered"
 offered "addcow flatten --" addcow flatten -- | has -- --progress || fail "flatten --progress is not offered"
 expect_equal "human json" "$(offered "addcow info --output=" addcow info --output = | sort | xargs)" "values of --output"
 expect_equal "off on" "$(offered "addcow flatten --lock=" addcow flatten --lock = | sort | xargs)" "values of --lock"
-for verb in info map check flatten; do
+for verb in info map check flatten upgrade downgrade; do
     for option in --image= --backing=; do
         offered "addcow $verb --" addcow "$verb" -- | has -- "$option" || fail "$verb $option is not offered"
     done
 done
-for verb in create map check flatten; do
+for verb in create map check flatten rebase upgrade downgrade; do
     offered "addcow $verb --" addcow "$verb" -- | has -x -- --wait || fail "$verb --wait is not offered"
 done
+for verb in create upgrade; do
+    offered "addcow $verb --" addcow "$verb" -- | has -x -- --cluster-size= || fail "$verb --cluster-size is not offered"
+    offered "addcow $verb --cluster-size=" addcow "$verb" --cluster-size = | has -x 2M || fail "$verb --cluster-size=2M is not offered"
+done
+expect_equal "1 20" "$(offered "addcow create --revision=" addcow create --revision = | sort -n | xargs)" "values of --revision"
+expect_equal "off on" "$(offered "addcow downgrade --subclusters=" addcow downgrade --subclusters = | sort | xargs)" "values of --subclusters"
 touch image.add-cow
 offered "addcow flatten --wait " addcow flatten --wait "" | has -x -- image.add-cow || fail "no file after --wait"
 if offered "addcow flatten --wait=" addcow flatten --wait = | has .; then fail "something is offered for seconds"; fi
