@@ -110,8 +110,8 @@ Verb AddConvert(CLI::App* app, const std::shared_ptr<Arguments>& arguments,
 }  // namespace
 
 Verb AddUpgrade(CLI::App& tool) {
-  CLI::App* app = AddVerb(tool, "upgrade", kUsage,
-                          "Change to the format's later revision, or the cluster size");
+  CLI::App* app =
+      AddVerb(tool, "upgrade", kUsage, "Change to revision 20, or the size of clusters");
   auto arguments = std::make_shared<Arguments>();
   arguments->options.revision = Revision::kAcow;
   app->add_option("--cluster-size", arguments->cluster_size,

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# nbdkit addcow --help and --dump-plugin tell parameters, format version and
-# capabilities.
+# nbdkit addcow --help and --dump-plugin tell parameters, the revisions of the format
+# and capabilities.
 
 . "$(dirname "$0")/../functions.sh"
 
@@ -13,7 +13,8 @@ awk '/^file=/ { ours = 1 } ours && length > 80' help >long
 [ ! -s long ] || fail "more than 80 columns: $(cat long)"
 nbdkit addcow --dump-plugin >dump
 grep -qx 'addcow_revisions=1 20' dump
-grep -qx 'addcow_cluster_size=65536' dump
+grep -qx 'addcow_cluster_size_min=4096' dump
+grep -qx 'addcow_cluster_size_max=2097152' dump
 grep -qx 'addcow_subcluster_size=4096' dump
 grep -qx 'addcow_parameters=file image backing layer readonly lock confine reflink subclusters sync-interval' dump
 grep -q '^addcow_capabilities=.*fua.*extents.*multi_conn' dump

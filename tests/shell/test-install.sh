@@ -18,5 +18,5 @@ plugin="$(find "$scratch/root" -name nbdkit-addcow-plugin.so)"
 if built_with_sanitizer; then
     echo "not tried: loading the installed plugin, it is built with a sanitizer"
 else
-    command nbdkit "$plugin" --dump-plugin | has -x 'addcow_format_version=1'
+    command nbdkit "$plugin" --dump-plugin | has -x 'addcow_revisions=1 20'
 fi

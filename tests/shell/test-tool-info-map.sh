@@ -47,7 +47,7 @@ grep -qE '^0x30000 +0x10000 +0x30000 +.*disk.raw$' human || fail "$(cat human)"
 addcow info --output=json x.add-cow >info
 for pair in '"virtual-size"=327680' '"cluster-size"=65536' 'format="add-cow"' \
     'filename="x.add-cow"' '"backing-filename"="base.img"' '"backing-filename-format"="raw"' \
-    'version=1' '"total-clusters"=5' '"allocated-clusters"=2' '"in-use"="no"' '"image-filename"="disk.raw"' '"image-filename-format"="raw"' \
+    'revision=1' '"total-clusters"=5' '"allocated-clusters"=2' '"in-use"="no"' '"image-filename"="disk.raw"' '"image-filename-format"="raw"' \
     '"all-allocated"=false' 'features=["backing-file","image-file"]'; do
     key="${pair%%=*}"
     expect_equal "${pair#*=}" "$(jq -c ".${key}" info)" "$key"

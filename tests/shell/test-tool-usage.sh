@@ -9,7 +9,7 @@ requires jq nbdsh
 version="$(addcow --version)"
 case "$version" in addcow\ [0-9]*) ;; *) fail "--version: $version" ;; esac
 addcow --help >out
-for verb in create info map check rebase flatten; do
+for verb in create info map check rebase flatten upgrade downgrade; do
     grep -q "$verb" out || fail "--help has no word of $verb"
     addcow "$verb" --help >help
     grep -qi usage help || fail "addcow $verb --help: $(cat help)"
@@ -52,7 +52,7 @@ expect_fails 64 addcow info --output=xml x
 expect_fails 64 addcow create -i disk.raw
 expect_fails 64 addcow flatten --wait=soon x
 # An empty name is one too: a script forgot to set a variable.
-for verb in info map check flatten; do
+for verb in info map check flatten upgrade downgrade; do
     expect_fails 1 addcow "$verb" ''
     grep -q "''" stderr || fail "addcow $verb '': no name in: $(cat stderr)"
 done
