@@ -158,6 +158,8 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
 
   RebaseResult result;
   result.header = files.header;
+  // A record of the backing file that is not understood is not copied, so its bit is not.
+  result.header.optional_features &= ~kOptionalBackingIdentity;
   result.virtual_size = files.virtual_size;
   if (!options.backing) ADDCOW_TRY(CheckOldBacking(file_system, options, files));
   if (options.image_name) {

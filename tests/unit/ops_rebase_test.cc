@@ -111,6 +111,26 @@ TEST_F(RebaseTest, KeepsEverythingElse) {
   EXPECT_EQ(now.Info()->allocated_bytes, storage) << "holes stay holes";
 }
 
+// The record is not copied, so nothing must say that there is one.
+TEST_F(RebaseTest, ARecordThatIsNotUnderstoodGoesWithItsBit) {
+  for (const bool names_backing : {false, true}) {
+    FakeInode& add_cow = *fake_.Find(kAddCowPath);
+    Header header = HeaderOnDisk();
+    header.backing_identity.reset();
+    header.optional_features = kOptionalBackingIdentity | 0x80;
+    ASSERT_OK_AND_ASSIGN(HeaderBytes bytes, SerializeHeader(header, "x"));
+    bytes[kHeaderSize - kIdentityBytes] = std::byte{2};  // the record's version
+    ASSERT_TRUE(add_cow.Write(bytes, 0));
+    ASSERT_EQ(HeaderOnDisk().optional_features, kOptionalBackingIdentity | 0x80);
+    ASSERT_OK_AND_ASSIGN(const RebaseResult result, names_backing
+                                                        ? Rebase("base.img")
+                                                        : Rebase(std::nullopt, "/vm/disk.raw"));
+    EXPECT_EQ(HeaderOnDisk(), result.header);
+    EXPECT_EQ(HeaderOnDisk().optional_features, 0x80u);
+    EXPECT_EQ(HeaderOnDisk().backing_identity.has_value(), names_backing);
+  }
+}
+
 // How a base that has become shorter is accepted.
 TEST_F(RebaseTest, TheSameNameAcceptsTheBaseAsItIs) {
   ASSERT_OK(Rebase("base.img"));
