@@ -5,40 +5,52 @@
 #include "fuzz/disk_rules.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <set>
 
-#include "fuzz/format_rules.h"
 #include "fuzz/scene.h"
 
 namespace addcow::fuzz {
 
 namespace {
 
-constexpr uint64_t kSmallDisk = 32;  // clusters
-constexpr size_t kLargestSample = 96;
-constexpr size_t kMostByBits = 32;  // of each bitmap
+constexpr uint64_t kSmallDisk = 2 << 20;  // bytes
+
+// So many clusters, and a multiple of it, are in a sample.
+uint64_t SmallDisk(uint64_t cluster) {
+  return std::clamp<uint64_t>(kSmallDisk / cluster, 2, 64);
+}
 
 // Names start from the add-cow file's own folder, which is /vm for all.
 std::shared_ptr<FakeInode> FindNamed(const FakeFileSystem& files, const std::string& name) {
   return files.Find(name.starts_with('/') ? name : "/vm/" + name);
 }
 
+// Of whichever revision.
 bool IsAddCow(const FakeInode& inode) {
-  const std::string magic = "ADD_COW\xff";
-  const auto bytes = inode.Bytes(0, magic.size());
-  return inode.size() >= magic.size() &&
-         std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
+  return std::ranges::any_of(
+      std::to_array<std::string>({"ADD_COW\xff", "ACOW"}), [&](const std::string& magic) {
+        const auto bytes = inode.Bytes(0, magic.size());
+        return inode.size() >= magic.size() &&
+               std::memcmp(bytes.data(), magic.data(), magic.size()) == 0;
+      });
 }
 
 }  // namespace
 
+std::optional<HeaderFields> ReadHeaderByTheRules(const FakeInode& add_cow) {
+  const auto beginning = [&](uint64_t bytes) {
+    return add_cow.Bytes(0, std::min(add_cow.size(), bytes));
+  };
+  return ReadByTheRules(beginning(HeaderLengthByTheRules(beginning(kLeastHeaderBytes))));
+}
+
 bool DiskByTheRules::SubclusterPlaceIsTaken() const {
   constexpr uint64_t kPiece = 4096;
-  const uint64_t place = SubclusterPlace(size_);
-  const uint64_t bytes = (subclusters() + 7) / 8;
+  const uint64_t place = SubclusterPlace();
   const uint64_t end = add_cow_->size();
-  if (end > place + (bytes + kCluster - 1) / kCluster * kCluster) return true;
+  if (end > header_.SubclusterEnd(size_)) return true;
   for (uint64_t position = place; position < end;) {
     const auto data = add_cow_->SeekData(position);
     if (!data || *data >= end) return false;
@@ -56,8 +68,7 @@ std::optional<DiskByTheRules> DiskByTheRules::Read(const FakeFileSystem& files,
                                                    Backing wanted) {
   const auto add_cow = files.Find(add_cow_path);
   if (add_cow == nullptr) return std::nullopt;
-  const auto header =
-      ReadByTheRules(add_cow->Bytes(0, std::min(add_cow->size(), kHeaderBytes)));
+  const auto header = ReadHeaderByTheRules(*add_cow);
   if (!header) return std::nullopt;
   const auto image = FindNamed(files, header->image_name);
   if (image == nullptr || image == add_cow || image->size() == 0) return std::nullopt;
@@ -78,14 +89,11 @@ std::optional<DiskByTheRules> DiskByTheRules::Read(const FakeFileSystem& files,
     if (IsAddCow(*backing)) return std::nullopt;
     disk.backing_ = backing->Clone();
   }
-  if (add_cow->size() < kHeaderBytes + (disk.clusters() + 7) / 8) return std::nullopt;
-  if (header->subclusters && !header->all_allocated) {
-    const uint64_t place = SubclusterPlace(disk.size());
-    const uint64_t bytes = (disk.subclusters() + 7) / 8;
-    const uint64_t padded = (bytes + kBitmapUnit - 1) / kBitmapUnit * kBitmapUnit;
-    if (add_cow->size() < place + bytes || add_cow->size() > place + padded)
+  if (add_cow->size() < header->header_bytes + PartsOf(disk.clusters(), 8)) return std::nullopt;
+  if (header->subclusters && !header->all_allocated)
+    if (add_cow->size() < disk.SubclusterPlace() + PartsOf(disk.subclusters(), 8) ||
+        add_cow->size() > header->SubclusterEnd(disk.size()))
       return std::nullopt;
-  }
   // A guest may write there what it likes.
   if (!disk.IsInImage(0) && IsAddCow(*image)) return std::nullopt;
   return disk;
@@ -99,9 +107,8 @@ bool DiskByTheRules::Bit(uint64_t place, uint64_t number) const {
 
 void DiskByTheRules::Read(std::span<std::byte> buffer, uint64_t offset) const {
   while (!buffer.empty()) {
-    const uint64_t cluster = offset / kCluster;
-    const bool partly = header_.subclusters && !IsAllocated(cluster);
-    const uint64_t unit = partly ? kSubcluster : kCluster;
+    const bool partly = header_.subclusters && !IsAllocated(offset / cluster());
+    const uint64_t unit = partly ? kSubcluster : cluster();
     const auto part = buffer.first(std::min<size_t>(buffer.size(), unit - offset % unit));
     const bool in_image = IsInImage(offset / kSubcluster);
     const FakeInode* file = in_image ? image_.get() : backing_.get();
@@ -116,32 +123,32 @@ void DiskByTheRules::Read(std::span<std::byte> buffer, uint64_t offset) const {
 std::vector<uint64_t> DiskByTheRules::Sample() const {
   std::set<uint64_t> sample;
   const uint64_t end = clusters();
-  for (uint64_t i = 0; i < std::min(end, kSmallDisk); i++) sample.insert(i);
-  if (end <= kSmallDisk) return {sample.begin(), sample.end()};
-  for (uint64_t i = 1; i <= 4; i++) sample.insert(end - i);
-  const auto add = [&](uint64_t cluster) {
-    if (cluster < end) sample.insert(cluster);
-    return sample.size() < kLargestSample;
+  const uint64_t few = SmallDisk(cluster());
+  for (uint64_t i = 0; i < std::min(end, few); i++) sample.insert(i);
+  if (end <= few) return {sample.begin(), sample.end()};
+  for (uint64_t i = 1; i <= std::min<uint64_t>(4, few); i++) sample.insert(end - i);
+  const auto add = [&](uint64_t number) {
+    if (number < end) sample.insert(number);
+    return sample.size() < 3 * few;
   };
   ForEachData(*image_, [&](uint64_t start, uint64_t stop) {
-    return add(start / kCluster) && add((stop - 1) / kCluster);
+    return add(start / cluster()) && add((stop - 1) / cluster());
   });
   if (backing_ != nullptr)
     ForEachData(*backing_, [&](uint64_t start, uint64_t stop) {
-      return add(start / kCluster) && add((stop - 1) / kCluster);
+      return add(start / cluster()) && add((stop - 1) / cluster());
     });
   size_t bits = 0;
   const auto add_of_bits = [&](uint64_t place, uint64_t stop, uint64_t in_cluster) {
     ForEachBit(place, stop, [&](uint64_t number) {
-      if (number / in_cluster >= end || bits >= kMostByBits) return false;
+      if (number / in_cluster >= end || bits >= few) return false;
       if (sample.insert(number / in_cluster).second) bits++;
       return true;
     });
     bits = 0;
   };
-  add_of_bits(kHeaderBytes, BitmapEnd(), 1);
-  if (header_.subclusters)
-    add_of_bits(SubclusterPlace(size_), UINT64_MAX, kCluster / kSubcluster);
+  add_of_bits(header_.header_bytes, BitmapEnd(), 1);
+  if (header_.subclusters) add_of_bits(SubclusterPlace(), UINT64_MAX, per_cluster());
   return {sample.begin(), sample.end()};
 }
 
@@ -172,7 +179,7 @@ void DiskByTheRules::ForEachBit(uint64_t place, uint64_t end,
 
 uint64_t DiskByTheRules::CountBits(uint64_t first, uint64_t end) const {
   uint64_t count = 0;
-  ForEachBit(kHeaderBytes, BitmapEnd(), [&](uint64_t number) {
+  ForEachBit(header_.header_bytes, BitmapEnd(), [&](uint64_t number) {
     if (number >= first && number < end) count++;
     return true;
   });
@@ -182,7 +189,7 @@ uint64_t DiskByTheRules::CountBits(uint64_t first, uint64_t end) const {
 uint64_t DiskByTheRules::CountSubclusterBits(uint64_t first, uint64_t end) const {
   uint64_t count = 0;
   if (!header_.subclusters) return 0;
-  ForEachBit(SubclusterPlace(size_), UINT64_MAX, [&](uint64_t number) {
+  ForEachBit(SubclusterPlace(), UINT64_MAX, [&](uint64_t number) {
     if (number >= first && number < end) count++;
     return true;
   });
@@ -199,8 +206,8 @@ DiskByTheRules::Parts DiskByTheRules::CountPartial() const {
   Parts partial;
   if (!header_.subclusters) return partial;
   uint64_t next = 0;  // cluster that is not counted
-  ForEachBit(SubclusterPlace(size_), UINT64_MAX, [&](uint64_t number) {
-    const uint64_t cluster = number / (kCluster / kSubcluster);
+  ForEachBit(SubclusterPlace(), UINT64_MAX, [&](uint64_t number) {
+    const uint64_t cluster = number / per_cluster();
     if (number >= subclusters()) return false;
     if (IsAllocated(cluster)) return true;
     partial.subclusters++;
@@ -213,7 +220,7 @@ DiskByTheRules::Parts DiskByTheRules::CountPartial() const {
 
 bool DiskByTheRules::AnySubclusterBit() const {
   bool any = false;
-  ForEachBit(SubclusterPlace(size_), UINT64_MAX, [&](uint64_t) { return !(any = true); });
+  ForEachBit(SubclusterPlace(), UINT64_MAX, [&](uint64_t) { return !(any = true); });
   return any;
 }
 
@@ -232,8 +239,7 @@ DiskByTheRules::Parts DiskByTheRules::CountLeaks() const {
     return true;
   });
   std::set<uint64_t> clusters;
-  for (const uint64_t subcluster : leaked)
-    clusters.insert(subcluster / (kCluster / kSubcluster));
+  for (const uint64_t subcluster : leaked) clusters.insert(subcluster / per_cluster());
   return {leaked.size(), clusters.size()};
 }
 

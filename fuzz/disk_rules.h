@@ -35,27 +35,36 @@ class DiskByTheRules {
                                             Backing wanted = Backing::kWanted);
 
   const HeaderFields& header() const { return header_; }
+  uint64_t cluster() const { return header_.cluster; }  // bytes
+  uint64_t per_cluster() const { return cluster() / kSubcluster; }
   uint64_t size() const { return size_; }
-  uint64_t clusters() const { return size_ / kCluster + (size_ % kCluster != 0 ? 1 : 0); }
-  uint64_t backing_size() const { return backing_ ? backing_->size() : 0; }
-
-  uint64_t subclusters() const {
-    return size_ / kSubcluster + (size_ % kSubcluster != 0 ? 1 : 0);
+  uint64_t clusters() const { return header_.Clusters(size_); }
+  uint64_t subclusters() const { return PartsOf(size_, kSubcluster); }
+  // The bitmaps of a larger one may be more than the address space takes.
+  bool IsSurelyOpened() const {
+    return clusters() <= 1ull << 34 && subclusters() <= 1ull << 38;
   }
+  uint64_t backing_size() const { return backing_ ? backing_->size() : 0; }
 
   // Without SUBCLUSTERS: whether the place of their bitmap holds anything but zeroes, or
   // the file goes on behind it. It may be a larger disk's.
   bool SubclusterPlaceIsTaken() const;
 
-  bool BitIsSet(uint64_t cluster) const { return Bit(kHeaderBytes, cluster); }
+  // The add-cow file ends inside of the padding, where it may not.
+  bool IsUnpadded() const {
+    return header_.must_be_rounded &&
+           (add_cow_->size() - header_.header_bytes) % header_.bitmap_unit != 0;
+  }
+
+  bool BitIsSet(uint64_t cluster) const { return Bit(header_.header_bytes, cluster); }
   bool SubclusterBitIsSet(uint64_t subcluster) const {
-    return header_.subclusters && Bit(SubclusterPlace(size_), subcluster);
+    return header_.subclusters && Bit(SubclusterPlace(), subcluster);
   }
   bool IsAllocated(uint64_t cluster) const {
     return header_.all_allocated || BitIsSet(cluster);
   }
   bool IsInImage(uint64_t subcluster) const {
-    return IsAllocated(subcluster / (kCluster / kSubcluster)) || SubclusterBitIsSet(subcluster);
+    return IsAllocated(subcluster / per_cluster()) || SubclusterBitIsSet(subcluster);
   }
   // What the disk reads.
   void Read(std::span<std::byte> buffer, uint64_t offset) const;
@@ -64,10 +73,12 @@ class DiskByTheRules {
     Read(bytes, offset);
     return bytes;
   }
-  uint64_t EndOf(uint64_t cluster) const { return std::min(size_, (cluster + 1) * kCluster); }
+  uint64_t Start(uint64_t cluster) const { return cluster * header_.cluster; }
+  uint64_t EndOf(uint64_t cluster) const { return std::min(size_, Start(cluster + 1)); }
 
   // Clusters worth a look: all of a small disk; else those at both ends,
-  // some with storage, and some with bits of either kind that are set.
+  // some with storage, and some with bits of either kind that are set. Of large clusters
+  // less.
   std::vector<uint64_t> Sample() const;
 
   // Whether `now` differs from `before` in the add-cow and image files at most.
@@ -98,9 +109,8 @@ class DiskByTheRules {
   // Calls `use(number)` for each bit that is set of those in the bytes from `place` to
   // `end`, until it returns false.
   void ForEachBit(uint64_t place, uint64_t end, const std::function<bool(uint64_t)>& use) const;
-  uint64_t BitmapEnd() const {
-    return header_.subclusters ? SubclusterPlace(size_) : UINT64_MAX;
-  }
+  uint64_t SubclusterPlace() const { return header_.SubclusterPlace(size_); }
+  uint64_t BitmapEnd() const { return header_.subclusters ? SubclusterPlace() : UINT64_MAX; }
 
   HeaderFields header_;
   uint64_t size_ = 0;
@@ -108,6 +118,9 @@ class DiskByTheRules {
   std::shared_ptr<FakeInode> image_;
   std::shared_ptr<FakeInode> backing_;  // null: none, or not needed
 };
+
+// The header of an add-cow file; nothing where it must be refused.
+std::optional<HeaderFields> ReadHeaderByTheRules(const FakeInode& add_cow);
 
 }  // namespace addcow::fuzz
 

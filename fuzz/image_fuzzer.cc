@@ -5,7 +5,7 @@
 //
 //   1 byte: what (low 4 bits) and options (high 4)
 //   5 bytes: offset, as a size is encoded; modulo the disk's size and a bit
-//   3 bytes: length, up to 256 KiB
+//   3 bytes: length, up to 256 KiB, or a bit more than a cluster
 //
 // Properties:
 //   - Files are opened if and only if docs/format.md, read independently,
@@ -26,10 +26,12 @@
 #include <cstring>
 #include <optional>
 #include <set>
+#include <vector>
 
 #include "common/base/zero_bytes.h"
 #include "common/image/image.h"
 #include "common/ops/check.h"
+#include "fuzz/allocation_watch.h"
 #include "fuzz/disk_model.h"
 #include "fuzz/image_view.h"
 #include "fuzz/must.h"
@@ -39,16 +41,14 @@
 
 namespace addcow::fuzz {
 
-unsigned long accepted_inputs = 0;
+AcceptedInputs accepted_inputs;
 
 namespace {
 
 constexpr int kMaxOperations = 24;
-constexpr uint64_t kMaxLength = 256 * kKiB;
-constexpr uint64_t kMaxChecked = kMiB;  // bytes of add-cow file
+constexpr uint64_t kMaxChecked = kMiB;  // bytes of bitmaps, but for their padding
 constexpr uint64_t kMaxMap = 16 * kMiB;
-// The bitmap of a larger one may be more than the address space takes.
-constexpr uint64_t kSurelyOpened = 1024 * kTiB;
+constexpr uint64_t kMaxHole = 256 * kKiB;  // of which is looked whether it is zero
 
 enum Option : unsigned { kFua = 0x10, kKeepStorage = 0x20, kFastOnly = 0x40, kAligned = 0x80 };
 
@@ -61,15 +61,13 @@ class Session {
 
   void Run(Input& input) {
     const auto disk = DiskByTheRules::Read(scene_.files, kAddCow);
-    if (!Open(disk.has_value(), disk ? disk->size() : 0)) {
+    if (!Open(disk.has_value(), disk && disk->IsSurelyOpened())) {
       FUZZ_MUST(SameFiles(*before_, scene_.files), "a refused file was modified");
       return;
     }
-    accepted_inputs++;
-    model_.emplace(*disk);
+    accepted_inputs.Count(disk->header().revision);
     FUZZ_MUST(image_->virtual_size() == disk->size(), "the virtual size");
     FUZZ_MUST(image_->writable() == !read_only_, "whether it can be written");
-    sample_ = disk->Sample();
     CheckAll();
     for (int i = 0; i < kMaxOperations && !input.empty(); i++) Operation(input);
     Reopen(true);
@@ -79,10 +77,13 @@ class Session {
   }
 
  private:
-  uint64_t size() const { return model_->start().size(); }
+  const DiskByTheRules& start() const { return model_->start(); }
+  uint64_t size() const { return start().size(); }
+  // A cluster fits into the longest request.
+  uint64_t MaxLength() const { return std::max(256 * kKiB, start().cluster() + 64 * kKiB); }
 
-  // False: refused.
-  bool Open(bool must_open, uint64_t disk_size) {
+  // False: refused. `sure`: not for want of memory.
+  bool Open(bool must_open, bool sure) {
     OpenMeter meter;
     ForwardingFileSystem metered(scene_.files, meter);
     ImageSource source;
@@ -91,13 +92,10 @@ class Session {
     source.mode = (scene_.flags & kReadOnly) != 0 ? OpenMode::kReadOnly : OpenMode::kReadWrite;
     {
       const auto image = Image::Open(metered, source, nullptr);
-      const FakeInode& add_cow = *scene_.files.Find(kAddCow);
-      const auto header =
-          ReadByTheRules(add_cow.Bytes(0, std::min<uint64_t>(add_cow.size(), 4096)));
-      meter.MustBeBounded(add_cow, header && header->subclusters);
+      meter.MustBeBounded(*scene_.files.Find(kAddCow));
       if (!image) {
         MustBeSound(image.error());
-        const bool no_memory = image.error().code() == ENOMEM && disk_size > kSurelyOpened;
+        const bool no_memory = image.error().code() == ENOMEM && !sure;
         FUZZ_MUST(!must_open || no_memory, "refused, but by the rules it is sound: {}",
                   image.error().Message());
         return false;
@@ -106,61 +104,40 @@ class Session {
     }
     const auto disk = DiskByTheRules::Read(scene_.files, kAddCow);
     FUZZ_MUST(disk.has_value(), "opening it made it unsound");
-    const HeaderFields& header = disk->header();
-    may_get_subclusters_ =
-        header.subclusters ||
-        (scene_.subclusters && !header.no_subclusters && !disk->SubclusterPlaceIsTaken());
-    // There the bitmap may be larger than the address space.
-    coarse_ = coarse_ || !may_get_subclusters_ || disk_size > kSurelyOpened;
-    had_subclusters_ = header.subclusters;
     used_ = false;
     auto image = Image::Open(scene_.files, source, nullptr);
     FUZZ_MUST_SUCCEED(image, "opening it a second time");
     image_ = std::move(*image);
+    if (!model_) model_.emplace(*disk);
+    if (!watch_) watch_.emplace(scene_, *model_, read_only_);
+    watch_->Opened(*image_, *disk);
     return true;
   }
 
   // As a new process does; the old one ended well (`close`) or was killed.
   void Reopen(bool close) {
     if (close) FUZZ_MUST_SUCCEED(image_->Close(), "close");
-    std::set<uint64_t> allocated;
-    for (const uint64_t cluster : Watched())
-      if (image_->bitmap().Test(cluster)) allocated.insert(cluster);
-    const std::set<uint64_t> live = InImage();
+    const Allocated last = watch_->Now();
     image_.reset();
     const auto disk = DiskByTheRules::Read(scene_.files, kAddCow);
     FUZZ_MUST(disk.has_value(), "the files are not sound any more");
-    for (const uint64_t cluster : Watched()) {
-      const bool on_disk = disk->IsAllocated(cluster);
-      FUZZ_MUST(!on_disk || allocated.contains(cluster), "bit {} came out of nothing", cluster);
-      FUZZ_MUST(on_disk || !close || read_only_ || !allocated.contains(cluster),
-                "bit {} was lost by a close", cluster);
-      FUZZ_MUST(on_disk || !durable_.contains(cluster), "bit {} went from 1 to 0", cluster);
-    }
-    for (const uint64_t subcluster : WatchedSubclusters()) {
-      const bool on_disk = disk->IsInImage(subcluster);
-      FUZZ_MUST(!on_disk || live.contains(subcluster), "subcluster {} came out of nothing",
-                subcluster);
-      FUZZ_MUST(on_disk || !close || read_only_ || !live.contains(subcluster),
-                "subcluster {} was lost by a close", subcluster);
-      FUZZ_MUST(on_disk || !durable_subclusters_.contains(subcluster),
-                "subcluster {} was there and is not", subcluster);
-      // What was not flushed may be lost: the backing file shows again.
-      if (!on_disk) model_->Forget(subcluster);
-    }
+    watch_->MustBeOnDisk(last, *disk, close);
+    // What was not flushed may be lost: the backing file shows again.
+    for (const uint64_t subcluster : watch_->Subclusters())
+      if (!disk->IsInImage(subcluster)) model_->Forget(subcluster);
     if (close && used_)
       FUZZ_MUST(!disk->header().subclusters || disk->AnyPartial(),
                 "SUBCLUSTERS was left, but no subcluster needs it");
-    MustHaveRightFeatures(*disk);
-    FUZZ_MUST(Open(true, size()), "it cannot be opened again");
+    watch_->MustHaveRightFeatures(*disk);
+    FUZZ_MUST(Open(true, disk->IsSurelyOpened()), "it cannot be opened again");
     CheckAll();
   }
 
   void Operation(Input& input) {
     const unsigned code = input.Byte();
     uint64_t offset = input.Size() % (size() + 4096);
-    if ((code & kAligned) != 0) offset -= offset % kCluster;
-    const uint64_t length = input.Number(3) % (kMaxLength + 1);
+    if ((code & kAligned) != 0) offset -= offset % start().cluster();
+    const uint64_t length = input.Number(3) % (MaxLength() + 1);
     switch (code % 16) {
       case 0:
       case 1:
@@ -178,7 +155,7 @@ class Session {
       case 9:
         return Map(offset, length);
       case 10:
-        return CopyUp(offset / kCluster, length % 5);
+        return CopyUp(offset / start().cluster(), length % 5);
       case 11:
         return Reopen(true);
       case 12:
@@ -188,7 +165,7 @@ class Session {
       case 14:
         return Prefetch(offset, length);
       case 15:
-        return Zero(code, 0, size() <= kMiB ? size() : kMaxLength);
+        return Zero(code, 0, size() <= kMiB ? size() : MaxLength());
     }
   }
 
@@ -211,25 +188,26 @@ class Session {
       std::memset(data.data() + i, static_cast<int>(++stamp_ % 255 + 1),
                   std::min<size_t>(256, data.size() - i));
     const Fua fua = (code & kFua) != 0 ? Fua::kYes : Fua::kNo;
-    const std::set<uint64_t> before = live_;
+    const std::set<uint64_t> before = watch_->live();
     const bool done = MustBeRight(image_->Write(data, offset, fua), "write", offset, length);
     if (done) model_->Write(offset, data);
     CheckAround(offset, length);
     if (!done) return;
-    for (uint64_t at = offset; at < offset + length;
-         at = model_->start().EndOf(at / kCluster)) {
-      const uint64_t end = model_->start().EndOf(at / kCluster);
+    const uint64_t stop = offset + length;
+    for (uint64_t at = offset; at < stop; at = start().EndOf(at / start().cluster())) {
+      const uint64_t cluster = at / start().cluster();
+      const uint64_t end = start().EndOf(cluster);
       // What was in the image file in pieces may stay so.
-      const bool covered = at % kCluster == 0 && end <= offset + length &&
-                           !(fua == Fua::kYes && IsIn(before, at, end));
-      if (covered || !may_get_subclusters_)
-        FUZZ_MUST(image_->bitmap().Test(at / kCluster),
-                  "cluster {} was written, but is unallocated", at / kCluster);
+      const bool covered = at == start().Start(cluster) && end <= stop &&
+                           !(fua == Fua::kYes && watch_->IsIn(before, at, end));
+      if (covered || !watch_->may_get_subclusters())
+        FUZZ_MUST(image_->bitmap().Test(cluster), "cluster {} was written, but is unallocated",
+                  cluster);
     }
-    for (uint64_t at = offset; at < offset + length; at = NextSubcluster(at))
-      FUZZ_MUST(live_.contains(at / kSubcluster),
+    for (uint64_t at = offset; at < stop; at = NextSubcluster(at))
+      FUZZ_MUST(watch_->live().contains(at / kSubcluster),
                 "subcluster {} was written, but is unallocated", at / kSubcluster);
-    if (fua == Fua::kYes) Flushed(offset, length);
+    if (fua == Fua::kYes) watch_->Flushed(offset, length);
   }
 
   void Zero(unsigned code, uint64_t offset, uint64_t length) {
@@ -241,7 +219,7 @@ class Session {
       AdoptPartlyZeroed(offset, length);
     } else if (MustBeRight(done, "zero", offset, length)) {
       model_->Write(offset, std::vector<std::byte>(length));
-      if (fua == Fua::kYes) Flushed();
+      if (fua == Fua::kYes) watch_->Flushed();
     }
     CheckAround(offset, length);
   }
@@ -274,11 +252,11 @@ class Session {
     FUZZ_MUST_SUCCEED(image_->Flush(), "flush");
     if (read_only_) return;
     used_ = true;
-    Flushed();
+    watch_->Flushed();
   }
 
   void CopyUp(uint64_t first, uint64_t count) {
-    const uint64_t clusters = model_->start().clusters();
+    const uint64_t clusters = start().clusters();
     const Status done = image_->CopyUp({first, count});
     if (count == 0) return;
     if (first > clusters || count > clusters - first) {
@@ -289,10 +267,10 @@ class Session {
     for (uint64_t i = first; i < first + count; i++) {
       FUZZ_MUST(image_->bitmap().Test(i), "cluster {} was copied up, but is unallocated", i);
       // Same bytes, but from now on they are the image file's: watched.
-      const uint64_t start = i * kCluster;
-      model_->Write(start, model_->Bytes(start, model_->start().EndOf(i) - start));
+      const uint64_t at = start().Start(i);
+      model_->Write(at, model_->Bytes(at, start().EndOf(i) - at));
     }
-    CheckBits();
+    watch_->Look();
   }
 
   void Prefetch(uint64_t offset, uint64_t length) {
@@ -304,7 +282,7 @@ class Session {
   void Map(uint64_t offset, uint64_t length) {
     uint64_t at = offset;
     std::optional<Extent> last;
-    const std::vector<uint64_t> watched = WatchedSubclusters();
+    const std::vector<uint64_t> watched = watch_->Subclusters();
     const Status done = image_->Map(offset, length, [&](const Extent& extent) {
       FUZZ_MUST(extent.offset == at && extent.length > 0, "a gap in the map at {}", at);
       at += extent.length;
@@ -326,158 +304,56 @@ class Session {
   void CheckExtent(const Extent& extent, const std::vector<uint64_t>& watched) {
     const uint64_t end = extent.offset + extent.length;
     // The end of the backing file is rounded to a whole sector.
-    const uint64_t backing_end = DivideUp(model_->start().backing_size(), 512) * 512;
+    const uint64_t backing_end = DivideUp(start().backing_size(), 512) * 512;
     const bool image = extent.source == Extent::Source::kImage;
     const bool supplied = extent.source == Extent::Source::kBacking;
     for (auto at = std::ranges::lower_bound(watched, extent.offset / kSubcluster);
          at != watched.end() && *at * kSubcluster < end; ++at)
-      FUZZ_MUST(image == live_.contains(*at), "where subcluster {} comes from", *at);
+      FUZZ_MUST(image == watch_->live().contains(*at), "where subcluster {} comes from", *at);
     if (supplied)
       FUZZ_MUST(end <= backing_end, "the map goes past the end of the backing file");
     if (!supplied && !image)
       FUZZ_MUST(extent.offset >= backing_end && !extent.data, "nobody has {}", extent.offset);
     if (extent.data) return;
-    const auto bytes = model_->Bytes(extent.offset, std::min(extent.length, kMaxLength));
+    const auto bytes = model_->Bytes(extent.offset, std::min(extent.length, kMaxHole));
     FUZZ_MUST(IsZero(bytes), "a hole at {} that is not zero", extent.offset);
-  }
-
-  // The clusters that are looked at: the sample, and what was changed.
-  std::set<uint64_t> Watched() const {
-    std::set<uint64_t> watched(sample_.begin(), sample_.end());
-    for (const auto& [subcluster, bytes] : model_->changed())
-      watched.insert(subcluster / kPerCluster);
-    return watched;
-  }
-
-  std::vector<uint64_t> WatchedSubclusters() const {
-    std::vector<uint64_t> watched;
-    for (const uint64_t cluster : Watched())
-      for (uint64_t at = cluster * kCluster; at < model_->start().EndOf(cluster);
-           at = NextSubcluster(at))
-        watched.push_back(at / kSubcluster);
-    return watched;
-  }
-
-  std::set<uint64_t> InImage() { return SubclustersInImage(*image_, Watched()); }
-
-  // Whether all of it was in the image file: by what was seen, or from the beginning on.
-  bool IsIn(const std::set<uint64_t>& seen, uint64_t offset, uint64_t end) const {
-    for (; offset < end; offset = NextSubcluster(offset))
-      if (!seen.contains(offset / kSubcluster) &&
-          !model_->start().IsInImage(offset / kSubcluster))
-        return false;
-    return true;
-  }
-
-  // Whether somebody had to bring the subcluster into the image file.
-  bool MayBeInImage(uint64_t subcluster) const {
-    const auto& changed = model_->changed();
-    if (model_->start().IsInImage(subcluster) || changed.contains(subcluster)) return true;
-    const uint64_t first = subcluster / kPerCluster * kPerCluster;
-    const auto near = changed.lower_bound(first);
-    return coarse_ && near != changed.end() && near->first < first + kPerCluster;
-  }
-
-  void MustHaveRightFeatures(const DiskByTheRules& disk) {
-    const HeaderFields& start = model_->start().header();
-    had_subclusters_ = had_subclusters_ || disk.header().subclusters;
-    FUZZ_MUST(!had_subclusters_ || disk.header().subclusters || !disk.AnySubclusterBit(),
-              "SUBCLUSTERS was cleared, but not the bits");
-    FUZZ_MUST(!disk.header().subclusters || start.subclusters ||
-                  (may_get_subclusters_ && !read_only_ && !start.all_allocated),
-              "SUBCLUSTERS was set where it may not be");
-    FUZZ_MUST(!disk.header().subclusters || !disk.header().all_allocated || start.all_allocated,
-              "SUBCLUSTERS was left with ALL_ALLOCATED");
-    FUZZ_MUST(disk.header().optional_features == start.optional_features &&
-                  disk.header().no_subclusters == start.no_subclusters,
-              "the optional features were changed");
-    FUZZ_MUST(disk.header().all_allocated || !start.all_allocated, "ALL_ALLOCATED was cleared");
-  }
-
-  // A FUA write succeeded: its bytes are allocated on the disk.
-  void Flushed(uint64_t offset, uint64_t length) {
-    const auto disk = DiskByTheRules::Read(scene_.files, kAddCow);
-    FUZZ_MUST(disk.has_value(), "the files are not sound after a FUA write");
-    for (uint64_t at = offset; at < offset + length; at = NextSubcluster(at)) {
-      FUZZ_MUST(disk->IsInImage(at / kSubcluster),
-                "written with FUA, but subcluster {} is not allocated on the disk",
-                at / kSubcluster);
-      durable_subclusters_.insert(at / kSubcluster);
-      if (disk->IsAllocated(at / kCluster)) durable_.insert(at / kCluster);
-    }
-    MustHaveRightFeatures(*disk);
-  }
-
-  // A flush succeeded: what is allocated is so on the disk.
-  void Flushed() {
-    const auto disk = DiskByTheRules::Read(scene_.files, kAddCow);
-    FUZZ_MUST(disk.has_value(), "the files are not sound after a flush");
-    for (const uint64_t cluster : Watched()) {
-      const bool live = image_->bitmap().Test(cluster);
-      FUZZ_MUST(disk->IsAllocated(cluster) == live, "flushed, but bit {} is {} on the disk",
-                cluster, !live);
-      if (live) durable_.insert(cluster);
-    }
-    const std::set<uint64_t> live = InImage();
-    for (const uint64_t subcluster : WatchedSubclusters())
-      FUZZ_MUST(disk->IsInImage(subcluster) == live.contains(subcluster),
-                "flushed, but subcluster {} is {} on the disk", subcluster,
-                disk->IsInImage(subcluster));
-    durable_subclusters_.insert(live.begin(), live.end());
-    MustHaveRightFeatures(*disk);
-    FUZZ_MUST(disk->header().all_allocated == image_->bitmap().all(), "ALL_ALLOCATED");
   }
 
   // What an operation changed, and what is next to it.
   void CheckAround(uint64_t offset, uint64_t length) {
-    const uint64_t start = offset > 5000 ? offset - 5000 : 0;
-    if (start >= size()) return;
-    Read(start, std::min(size() - start, length + 10000));
-    CheckBits();
-  }
-
-  void CheckBits() {
-    for (const uint64_t cluster : Watched()) {
-      const bool set = image_->bitmap().Test(cluster);
-      FUZZ_MUST(set || !allocated_.contains(cluster), "bit {} went from 1 to 0", cluster);
-      if (set) allocated_.insert(cluster);
-    }
-    std::set<uint64_t> now = InImage();
-    for (const uint64_t subcluster : now)
-      FUZZ_MUST(MayBeInImage(subcluster), "subcluster {} was copied, but nobody asked for it",
-                subcluster);
-    for (const uint64_t subcluster : live_)
-      FUZZ_MUST(now.contains(subcluster), "subcluster {} was there and is not", subcluster);
-    live_ = std::move(now);
+    const uint64_t from = offset > 5000 ? offset - 5000 : 0;
+    if (from >= size()) return;
+    Read(from, std::min(size() - from, length + 10000));
+    watch_->Look();
   }
 
   void CheckAll() {
-    for (const uint64_t cluster : Watched())
-      Read(cluster * kCluster, model_->start().EndOf(cluster) - cluster * kCluster);
-    allocated_.clear();  // a kill may have lost some
-    live_.clear();
-    CheckBits();
+    for (const uint64_t cluster : watch_->Clusters())
+      Read(start().Start(cluster), start().EndOf(cluster) - start().Start(cluster));
+    watch_->LookAfresh();
   }
 
   // At the end, from what is on the disk.
   void CheckFiles() {
     const auto disk = DiskByTheRules::Read(scene_.files, kAddCow);
     FUZZ_MUST(disk.has_value(), "the files are not sound any more");
-    for (const uint64_t cluster : Watched()) {
-      const uint64_t start = cluster * kCluster;
-      const uint64_t length = disk->EndOf(cluster) - start;
-      const auto wrong =
-          Difference(disk->Bytes(start, length), model_->Bytes(start, length), start);
+    for (const uint64_t cluster : watch_->Clusters()) {
+      const uint64_t at = disk->Start(cluster);
+      const uint64_t length = disk->EndOf(cluster) - at;
+      const auto wrong = Difference(disk->Bytes(at, length), model_->Bytes(at, length), at);
       FUZZ_MUST(wrong.empty(), "the files: {}", wrong);
     }
     FUZZ_MUST(disk->OthersAreSame(*before_, scene_.files), "another file was changed");
-    if (disk->add_cow().size() > kMaxChecked) return;
+    const HeaderFields& header = disk->header();
+    if (disk->add_cow().size() > kMaxChecked + header.header_bytes + 2 * header.bitmap_unit)
+      return;
     const auto report = CheckImage(scene_.files, kAddCow, Repair::kNone);
     FUZZ_MUST_SUCCEED(report, "check");
     FUZZ_MUST(!report->error, "check: {}", report->error->Message());
     // Only bits that the input itself left out under ALL_ALLOCATED.
-    FUZZ_MUST(report->missing_bits == 0 || model_->start().header().all_allocated,
+    FUZZ_MUST(report->missing_bits == 0 || start().header().all_allocated,
               "{} bits are missing", report->missing_bits);
+    FUZZ_MUST(report->unpadded == disk->IsUnpadded(), "whether it is padded");
   }
 
   Scene& scene_;
@@ -485,15 +361,7 @@ class Session {
   const std::unique_ptr<FakeFileSystem> before_;
   std::unique_ptr<Image> image_;
   std::optional<DiskModel> model_;
-  std::vector<uint64_t> sample_;
-  std::set<uint64_t> allocated_;  // clusters seen as 1 since the last open
-  std::set<uint64_t> durable_;    // 1 when a flush succeeded
-  // The same of subclusters that are in the image file.
-  std::set<uint64_t> live_;
-  std::set<uint64_t> durable_subclusters_;
-  bool may_get_subclusters_ = false;  // or has them
-  bool had_subclusters_ = false;      // on the disk, since the last open
-  bool coarse_ = false;               // writes were rounded to clusters, or may have been
+  std::optional<AllocationWatch> watch_;
   bool used_ = false;  // since the last open something has changed, or was flushed
   uint64_t stamp_ = 0;
 };

@@ -16,18 +16,18 @@
 
 namespace addcow::fuzz {
 
-inline constexpr uint64_t kPerCluster = kCluster / kSubcluster;
-
 inline uint64_t NextSubcluster(uint64_t offset) {
   return (offset / kSubcluster + 1) * kSubcluster;
 }
 
-// Those of the clusters that are in the image file. None is in both files.
-inline std::set<uint64_t> SubclustersInImage(Image& image, const std::set<uint64_t>& clusters) {
+// Those of the clusters, of so many bytes, that are in the image file. None is in both
+// files.
+inline std::set<uint64_t> SubclustersInImage(Image& image, const std::set<uint64_t>& clusters,
+                                             uint64_t cluster_size) {
   std::set<uint64_t> found;
   for (const uint64_t cluster : clusters) {
-    const uint64_t start = cluster * kCluster;
-    const uint64_t stop = std::min(start + kCluster, image.virtual_size());
+    const uint64_t start = cluster * cluster_size;
+    const uint64_t stop = std::min(start + cluster_size, image.virtual_size());
     uint64_t bytes = 0;
     const Status done = image.Map(start, stop - start, [&](const Extent& extent) {
       if (extent.source != Extent::Source::kImage) return true;

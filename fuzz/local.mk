@@ -35,13 +35,16 @@ fuzz_ldadd = fuzz/libharness.la common/libops.la
 fuzz_replays = fuzz/header-replay fuzz/image-replay fuzz/verbs-replay
 check_PROGRAMS += $(fuzz_replays)
 TESTS += $(fuzz_replays)
+# What the engine, or the verbs, must do.
+fuzz_image_sources = fuzz/image_fuzzer.cc fuzz/allocation_watch.cc fuzz/allocation_watch.h
+fuzz_verbs_sources = fuzz/verbs_fuzzer.cc fuzz/verbs_anew.cc fuzz/verbs_session.h
 fuzz_header_replay_SOURCES = fuzz/header_fuzzer.cc fuzz/replay_main.cc
 fuzz_header_replay_CPPFLAGS = $(AM_CPPFLAGS) -DADDCOW_FUZZER='"header"'
 fuzz_header_replay_LDADD = $(fuzz_ldadd)
-fuzz_image_replay_SOURCES = fuzz/image_fuzzer.cc fuzz/replay_main.cc
+fuzz_image_replay_SOURCES = $(fuzz_image_sources) fuzz/replay_main.cc
 fuzz_image_replay_CPPFLAGS = $(AM_CPPFLAGS) -DADDCOW_FUZZER='"image"'
 fuzz_image_replay_LDADD = $(fuzz_ldadd)
-fuzz_verbs_replay_SOURCES = fuzz/verbs_fuzzer.cc fuzz/replay_main.cc
+fuzz_verbs_replay_SOURCES = $(fuzz_verbs_sources) fuzz/replay_main.cc
 fuzz_verbs_replay_CPPFLAGS = $(AM_CPPFLAGS) -DADDCOW_FUZZER='"verbs"'
 fuzz_verbs_replay_LDADD = $(fuzz_ldadd)
 
@@ -52,10 +55,10 @@ EXTRA_PROGRAMS += $(fuzzers)
 fuzz_header_fuzzer_SOURCES = fuzz/header_fuzzer.cc
 fuzz_header_fuzzer_LDFLAGS = $(LIB_FUZZING_ENGINE)
 fuzz_header_fuzzer_LDADD = $(fuzz_ldadd)
-fuzz_image_fuzzer_SOURCES = fuzz/image_fuzzer.cc
+fuzz_image_fuzzer_SOURCES = $(fuzz_image_sources)
 fuzz_image_fuzzer_LDFLAGS = $(LIB_FUZZING_ENGINE)
 fuzz_image_fuzzer_LDADD = $(fuzz_ldadd)
-fuzz_verbs_fuzzer_SOURCES = fuzz/verbs_fuzzer.cc
+fuzz_verbs_fuzzer_SOURCES = $(fuzz_verbs_sources)
 fuzz_verbs_fuzzer_LDFLAGS = $(LIB_FUZZING_ENGINE)
 fuzz_verbs_fuzzer_LDADD = $(fuzz_ldadd)
 
@@ -79,6 +82,6 @@ run-fuzzers:
 	  check_PROGRAMS='$(fuzzers)' check_LTLIBRARIES=fuzz/libharness.la
 
 CLEANFILES += $(fuzzers)
-EXTRA_DIST += $(fuzz_runs) fuzz/run-fuzzer.sh fuzz/make-corpus.py fuzz/addcow.dict \
+EXTRA_DIST += $(fuzz_runs) fuzz/run-fuzzer.sh fuzz/make-corpus.py fuzz/corpus_headers.py fuzz/addcow.dict \
 	fuzz/no-coverage.txt fuzz/README.md \
 	fuzz/corpus

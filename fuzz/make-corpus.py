@@ -2,26 +2,30 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Makes the fuzzers' seed corpus: fuzz/make-corpus.py
 
-Takes the golden images (tests/vectors) and some scenes of its own, and writes
-them to fuzz/corpus/{header,image,verbs}/seed-*, in the encodings that
-header_fuzzer.cc, scene.h, image_fuzzer.cc and verbs_fuzzer.cc describe. Only
-header, bitmap and sizes are kept of an image, not its data. Other files of
-the corpus (inputs that once found a bug) are left alone.
+Takes the golden images (tests/vectors*) and some scenes of its own, of both revisions,
+and writes them to fuzz/corpus/{header,image,verbs}/seed-*, in the encodings that
+header_fuzzer.cc, scene.h, image_fuzzer.cc, verbs_fuzzer.cc and verbs_anew.cc describe.
+Only header, bitmap and sizes are kept of an image, not its data. Other files of
+the corpus (inputs that once found a bug) are left alone. The headers, sound and with
+each rule broken, are in corpus_headers.py.
 """
 
 import pathlib
 import struct
 import tarfile
 
+from corpus_headers import Header, headers_of
+
 TOP = pathlib.Path(__file__).resolve().parent
-VECTORS = TOP.parent / "tests" / "vectors"
+VECTORS = [TOP.parent / "tests" / name for name in ("vectors", "vectors-acow")]
 HEADER_SIZE = 4096
 CLUSTER = 65536
+KIB4, KIB8, MIB2 = 4096, 8192, 2 << 20
 
 NO_PUNCH, NO_ZERO_RANGE, NO_SEEK, COARSE = 1, 2, 4, 8
 BLOCK_DEVICE, BACKING_NO_SEEK, READ_ONLY, ADD_COW_READ_ONLY = 16, 32, 64, 128
 WITH_BACKING, ALL_ALLOCATED, QCOW2 = 1, 2, 4
-SUBCLUSTERS, NO_SUBCLUSTERS, SUBCLUSTERS_OFF = 8, 16, 32
+SUBCLUSTERS, NO_SUBCLUSTERS, SUBCLUSTERS_OFF, IDENTITY, OTHER_BITS = 8, 16, 32, 64, 128
 FUA, KEEP_STORAGE, FAST_ONLY, ALIGNED = 0x10, 0x20, 0x40, 0x80
 
 
@@ -32,11 +36,13 @@ def size(value):
 
 
 def scene(image, backing, add_cow=0, header=b"", bitmap=b"", flags=0, made=0, seed=1,
-          subclusters=b""):
+          subclusters=b"", cluster=None):
+    """With a cluster size: of revision 20."""
     return (
         bytes([flags, made, seed])
         + size(image) + size(backing) + size(add_cow)
-        + struct.pack("<HHH", len(header), len(bitmap), len(subclusters))
+        + struct.pack("<HHHB", len(header), len(bitmap), len(subclusters),
+                      cluster.bit_length() - 12 if cluster else 0)
         + header + bitmap + subclusters
     )
 
@@ -49,37 +55,53 @@ def write(offset, length, options=0): return operation(0, offset, length, option
 def zero(offset, length, options=0): return operation(4, offset, length, options)
 def read(offset, length): return operation(7, offset, length)
 def map_range(offset, length): return operation(9, offset, length)
-def copy_up(cluster, count): return operation(10, cluster * CLUSTER, count)
+def copy_up(cluster, count, c=CLUSTER): return operation(10, cluster * c, count)
 def prefetch(offset, length): return operation(14, offset, length)
 
 
 FLUSH, REOPEN, KILL = operation(8), operation(11), operation(12)
 MAP_ALL, ZERO_ALL = operation(13), operation(15)
 
-# Everything that an engine does, on any disk of half a MiB or more.
-TOUR = (
-    write(1000, 5000) + read(0, 70000) + FLUSH + zero(CLUSTER + 10, 3 * CLUSTER)
-    + map_range(512, 300000) + write(2 * CLUSTER, CLUSTER, FUA) + KILL + copy_up(3, 2)
-    + zero(4 * CLUSTER, CLUSTER, KEEP_STORAGE | ALIGNED) + REOPEN + prefetch(0, 100000)
-    + zero(0, 1000, FAST_ONLY) + MAP_ALL + FLUSH + ZERO_ALL
-)
+def tour(c=CLUSTER):
+    """Everything that an engine does, on any disk of eight clusters or more."""
+    return (
+        write(1000, 5000) + read(0, 70000) + FLUSH + zero(c + 10, 3 * c)
+        + map_range(512, 300000) + write(2 * c, c, FUA) + KILL + copy_up(3, 2, c)
+        + zero(4 * c, c, KEEP_STORAGE | ALIGNED) + REOPEN + prefetch(0, 100000)
+        + zero(0, 1000, FAST_ONLY) + MAP_ALL + FLUSH + ZERO_ALL
+    )
 
-# Small writes: parts of subclusters, whole ones, those that complete a cluster, and the
-# last, partial one of a disk of half a MiB and 9000 bytes; lost, flushed, and durable.
-SMALL = (
-    write(5000, 100) + write(8192, 4096) + write(70000, 20000) + map_range(0, 4 * CLUSTER) + KILL
-    + write(5000, 100) + FLUSH + write(12000, 600) + KILL + zero(3 * CLUSTER + 100, 5000)
-    + write(8 * CLUSTER + 8192, 808, FUA) + write(CLUSTER, CLUSTER - 4096) + FLUSH
-    + write(2 * CLUSTER - 4096, 4096) + zero(6 * CLUSTER, 8192, KEEP_STORAGE) + REOPEN + MAP_ALL
-    + write(4 * CLUSTER + 4095, 2, FUA) + copy_up(0, 5) + KILL + copy_up(0, 4) + copy_up(4, 4)
-    + copy_up(8, 1) + FLUSH + REOPEN
-)
+
+def small(c=CLUSTER):
+    """Small writes: parts of subclusters, whole ones, those that complete a cluster, and the
+    last, partial one of a disk of eight clusters and 9000 bytes; lost, flushed, and durable."""
+    return (
+        write(5000, 100) + write(8192, 4096) + write(c + 4464, 20000) + map_range(0, 4 * c) + KILL
+        + write(5000, 100) + FLUSH + write(12000, 600) + KILL + zero(3 * c + 100, 5000)
+        + write(8 * c + 8192, 808, FUA) + write(c, c - 4096) + FLUSH
+        + write(2 * c - 4096, 4096) + zero(6 * c, 8192, KEEP_STORAGE) + REOPEN + MAP_ALL
+        + write(4 * c + 4095, 2, FUA) + copy_up(0, 5, c) + KILL + copy_up(0, 4, c)
+        + copy_up(4, 4, c) + copy_up(8, 1, c) + FLUSH + REOPEN
+    )
+
+
+TOUR, SMALL = tour(), small()
 
 INFO, MAP, CHECK, LEAKS, ALL, FLATTEN = (bytes([i]) for i in range(6))
 
 
-def create(force, target, image, backing, new_size=0, more=0):
-    return bytes([6, force | target << 1 | more, image, backing]) + size(new_size)
+# In the order of verbs_anew.cc; the last is none.
+FORMS = (CLUSTER, KIB4, KIB8, 16384, 32768, 2 * CLUSTER, 4 * CLUSTER, 1 << 20, 8 * CLUSTER,
+         CLUSTER, MIB2, KIB4, 3 * CLUSTER)
+
+
+def form(cluster):
+    """The byte for revision 20 with such clusters, or for version 1 without."""
+    return FORMS.index(cluster) << 1 | 1 if cluster else 0
+
+
+def create(force, target, image, backing, new_size=0, more=0, cluster=None):
+    return bytes([6, force | target << 1 | more, image, backing, form(cluster)]) + size(new_size)
 
 
 def rebase(image, backing): return bytes([7, image, backing])
@@ -94,18 +116,32 @@ RECREATE = (
 )
 # The same names, other ones of the same files, and what must be refused.
 REBASE = rebase(0, 1) + rebase(4, 2) + CHECK + rebase(5, 1) + rebase(7, 7) + rebase(1, 0)
+RECREATE_20 = (
+    create(1, 0, 0, 1, 0, DISCARD, KIB4) + CHECK + create(1, 0, 0, 1, 0, DISCARD, MIB2)
+    + create(1, 0, 0, 0, 0, DISCARD, KIB8) + FLATTEN + create(0, 1, 2 | NEVER, 1, 1 << 20, 0, CLUSTER)
+)
 
 
 def read_vector(folder):
     """Header and bitmaps, and the sizes of the three files."""
     with tarfile.open(folder / "disk.tar.xz") as archive:
-        add_cow = archive.extractfile("./x.add-cow").read()
         sizes = {member.name: member.size for member in archive.getmembers()}
-    header = add_cow[:HEADER_SIZE].rstrip(b"\0")
-    place = HEADER_SIZE + CLUSTER  # of all these small disks
-    bitmap, subclusters = (part.rstrip(b"\0") for part in (add_cow[HEADER_SIZE:place], add_cow[place:]))
-    return (header, bitmap, subclusters[:1024],  # else it is too long for the fuzzer
-            len(add_cow), sizes["./disk.raw"], sizes.get("./b.img", 0))
+        name = next(name for name in sizes if name.endswith(".add-cow"))
+        add_cow = archive.extractfile(name).read()
+    later = add_cow.startswith(b"ACOW")
+    unit = 1 << struct.unpack_from("<I", add_cow, 20)[0] if later else CLUSTER
+    start = max(HEADER_SIZE, unit) if later else HEADER_SIZE
+    place = start + unit  # of all these small disks
+
+    def named(at):
+        offset, length = struct.unpack_from("<II", add_cow, at)
+        return sizes.get("./" + add_cow[offset:offset + length].decode("latin-1"), 0)
+
+    header, bitmap, subclusters = (
+        part.rstrip(b"\0") for part in (add_cow[:start], add_cow[start:place], add_cow[place:]))
+    # Else it is too long for the fuzzer.
+    return (header[:HEADER_SIZE].rstrip(b"\0"), bitmap, subclusters[:1024],
+            len(add_cow), named(12 if later else 20), named(4 if later else 12))
 
 
 def put(fuzzer, name, content):
@@ -115,7 +151,7 @@ def put(fuzzer, name, content):
 
 
 def main():
-    for folder in sorted(p for p in VECTORS.iterdir() if p.is_dir()):
+    for folder in sorted(p for path in VECTORS for p in path.iterdir() if p.is_dir()):
         header, bitmap, subclusters, add_cow, image, backing = read_vector(folder)
         put("header", folder.name, header)
         start = scene(image, backing, add_cow, header, bitmap, subclusters=subclusters)
@@ -191,50 +227,77 @@ def main():
         put("verbs", name, start + INFO + CHECK + ALL + MAP + create(1, 0, 0, 1))
 
     for name, fields in [("", 3), ("-size", 1), ("-time", 2), ("-none", 0), ("-all", 0xffffffff)]:
-        header = scene_header(image=b"disk.raw", backing=b"base.img", identity=fields)
+        header = Header(identity=fields).bytes()
         put("header", f"identity{name}", header)
         put("verbs", f"identity{name}", scene(half, 5 * CLUSTER, header=header, bitmap=b"\x21")
             + REBASE + INFO)
         put("image", f"identity{name}", scene(half, 5 * CLUSTER, header=header, bitmap=b"\x21")
             + TOUR)
-    shorter = scene_header(image=b"disk.raw", backing=b"base.img", identity=3)
+    shorter = Header(identity=3).bytes()
     put("verbs", "shorter-base", scene(half, 4 * CLUSTER, header=shorter) + CHECK + FLATTEN
         + INFO + rebase(0, 1) + CHECK + FLATTEN)
     put("verbs", "preallocated", scene(half, 5 * CLUSTER, made=WITH_BACKING)
         + create(0, 1, 2, 1, 1 << 20, FALLOC) + create(0, 3, 2, 1, 1 << 20)
         + create(0, 1, 8, 1, 1 << 20, FULL))
-    put("header", "all-ones", b"ADD_COW\xff" + b"\xff" * 88)
-    put("header", "no-backing", scene_header(image=b"disk.raw"))
-    put("header", "longest-name", scene_header(image=b"a" * 4015))
-    put("header", "names-fill-all", scene_header(image=b"a" * 2000, backing=b"b" * 2016))
-    for at in (4094, 4095):  # the last place for a name, and one too far
-        header = bytearray(scene_header(image=b"a").ljust(HEADER_SIZE, b"\0"))
-        header[20:24] = struct.pack("<I", at)
-        header[at] = ord("a")
-        put("header", f"name-at-{at}", bytes(header).rstrip(b"\0"))
-    put("header", "names-overlap", scene_header(image=b"aaaa", backing=b"bbbb", move=-1))
-    put("image", "aliases", scene(half, half, header=scene_header(image=b"hard.raw", backing=b"link"),
-                                  bitmap=b"\0") + TOUR)
-    put("image", "link", scene(half, half, header=scene_header(image=b"link", backing=b"base.img"),
-                               bitmap=b"\0") + TOUR)
-    put("image", "own-file", scene(half, half, header=scene_header(image=b"/vm/../vm/copy.add-cow"),
-                                   bitmap=b"\0") + TOUR)
+    for name, header in headers_of():
+        put("header", name, header)
+    later_revision(half)
+    for revision, prefix in ((1, ""), (20, "revision20-")):
+        for name, image, backing in [("aliases", b"hard.raw", b"link"), ("link", b"link", b"base.img"),
+                                     ("own-file", b"/vm/../vm/copy.add-cow", b""),
+                                     ("on-version-1", b"disk.raw", b"v1.add-cow"),
+                                     ("on-revision-20", b"disk.raw", b"v20.add-cow"),
+                                     ("in-revision-20", b"v20.add-cow", b"base.img")]:
+            header = Header(image, backing, revision).bytes()
+            put("image", prefix + name, scene(half, half, header=header, bitmap=b"\0") + TOUR)
+    put("verbs", "others", scene(half, half, made=WITH_BACKING) + rebase(0, 9) + rebase(0, 10)
+        + rebase(9, 0) + rebase(10, 1) + create(0, 1, 2, 11, 1 << 20) + create(0, 1, 11, 1))
 
 
-def scene_header(image, backing=b"", move=0, identity=None):
-    """A header, up to the last name. The backing file's name comes second. With the
-    fields of an identity: of a base of five clusters, and all of the page."""
-    second = 80 + len(image) + move
-    header = struct.pack(
-        "<8sIIIIIQQI16s16s", b"ADD_COW\xff", 1, second if backing else 0, len(backing), 80, len(image),
-        2 | bool(backing), 0 if identity is None else 1 << 16, 1, b"raw" if backing else b"",
-        b"raw")
-    assert len(header) == 80
-    header = (header + image)[:second] + backing if backing else header + image
-    if identity is None:
-        return header
-    record = struct.pack("<IIQqII", 1, identity, 5 * CLUSTER, 0, 0, 0)
-    return header.ljust(3840, b"\0") + record
+def later_revision(half):
+    """Of revision 20: disks with clusters of each kind, and what differs from version 1."""
+    bits = b"\x21\x02"
+    for name, c in [("4k", KIB4), ("8k", KIB8), ("64k", CLUSTER), ("2m", MIB2)]:
+        disk, base = 8 * c + 9000, 5 * c + 77
+        start = scene(disk, base, made=WITH_BACKING | IDENTITY, bitmap=bits, cluster=c)
+        put("image", f"revision20-{name}", start + tour(c))
+        put("image", f"revision20-{name}-small", start + small(c))
+        put("verbs", f"revision20-{name}", start + VERBS)
+        put("verbs", f"revision20-{name}-recreate", start + RECREATE_20)
+        if c == KIB4:
+            continue
+        start = scene(disk, base, made=WITH_BACKING | SUBCLUSTERS, bitmap=b"\x04", cluster=c,
+                      subclusters=b"\x05\x80\xff\x03\x40")
+        put("image", f"revision20-{name}-subclusters", start + small(c))
+        put("verbs", f"revision20-{name}-subclusters", start + VERBS)
+    for name, flags in [
+        ("no-punch", NO_PUNCH | NO_ZERO_RANGE), ("no-seek", NO_SEEK | BACKING_NO_SEEK),
+        ("device", BLOCK_DEVICE), ("read-only", READ_ONLY), ("add-cow-read-only", ADD_COW_READ_ONLY),
+    ]:
+        start = scene(half + 1000, 5 * CLUSTER + 77, flags=flags, made=WITH_BACKING, bitmap=bits,
+                      cluster=KIB8)
+        put("image", f"revision20-{name}", start + tour(KIB8))
+        put("verbs", f"revision20-{name}", start + VERBS)
+    for name, made, bitmap, add_cow in [
+        ("no-backing", ALL_ALLOCATED, b"", 0),  # as the published program makes it
+        ("no-backing-no-flag", 0, b"\x01", 0), ("all-allocated", WITH_BACKING | ALL_ALLOCATED, b"\x01", 0),
+        ("qcow2", WITH_BACKING | QCOW2, b"\x01", 0), ("never", WITH_BACKING | NO_SUBCLUSTERS, bits, 0),
+        ("other-bits", WITH_BACKING | OTHER_BITS, bits, 0), ("stray", WITH_BACKING, b"\xff" * 40, 0),
+        ("unpadded", WITH_BACKING, bits, KIB8 + 9), ("too-short", WITH_BACKING, bits, KIB8 + 7),
+        ("too-long", WITH_BACKING, bits, 5 * KIB8),
+    ]:
+        start = scene(half, half - 3000, add_cow, made=made, bitmap=bitmap, cluster=KIB8)
+        put("image", f"revision20-{name}", start + small(KIB8))
+        put("verbs", f"revision20-{name}", start + VERBS)
+    for name, c, image, made, add_cow in [
+        ("4tib", KIB4, 1 << 42, 0, HEADER_SIZE + (1 << 27)), ("far", KIB8, 1 << 42, SUBCLUSTERS, 0),
+        ("largest", MIB2, (1 << 63) - (1 << 31), SUBCLUSTERS, 0),
+    ]:
+        start = scene(image, 1 << 40, add_cow, made=WITH_BACKING | made, bitmap=b"\x21",
+                      subclusters=b"\x02", cluster=c)
+        put("image", f"revision20-{name}", start + write(image - 70000, 65536) + FLUSH
+            + map_range(0, 262144) + KILL + write(5 * c, 5000, FUA) + REOPEN)
+        put("verbs", f"revision20-{name}", start + INFO + CHECK + MAP)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -18,9 +19,15 @@
 namespace addcow::fuzz {
 
 // How many inputs got past the first door (a header that was accepted, files
-// that were opened). The replay of the corpus fails if none did: then the
-// corpus and the encoding have grown apart. Each fuzzer counts its own.
-extern unsigned long accepted_inputs;
+// that were opened), of either revision of the format. The replay of the corpus fails
+// if none did: then the corpus and the encoding have grown apart. Each fuzzer counts its own.
+struct AcceptedInputs {
+  unsigned long version1 = 0;
+  unsigned long revision20 = 0;
+
+  void Count(uint64_t revision) { (revision == 20 ? revision20 : version1)++; }
+};
+extern AcceptedInputs accepted_inputs;
 
 [[noreturn]] inline void Violated(const char* property, const char* file, int line,
                                   const std::string& details) {

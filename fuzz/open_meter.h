@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "fuzz/disk_rules.h"
 #include "fuzz/must.h"
 #include "fuzz/scene.h"
 #include "tests/support/forwarding_file.h"
@@ -25,7 +26,8 @@ class OpenMeter final : public Interceptor {
 
   // The header, asked for twice where the file is shorter, a few bytes of each
   // file's beginning, then what storage the bitmap has, in whole words.
-  void MustBeBounded(const FakeInode& add_cow, bool has_subclusters) const {
+  void MustBeBounded(const FakeInode& add_cow) const {
+    const uint64_t header_bytes = HeaderLengthByTheRules(add_cow.Bytes(0, kLeastHeaderBytes));
     uint64_t storage = 0;
     uint64_t pieces = 0;
     ForEachData(add_cow, [&](uint64_t start, uint64_t end) {
@@ -33,10 +35,11 @@ class OpenMeter final : public Interceptor {
       pieces++;
       return true;
     });
-    FUZZ_MUST(bytes_read_ <= 2 * 4096 + 200 + storage + 16 * pieces,
+    FUZZ_MUST(bytes_read_ <= 2 * header_bytes + 200 + storage + 16 * pieces,
               "open reads {} bytes of a file with {} bytes in {} pieces", bytes_read_, storage,
               pieces);
-    const uint64_t least = has_subclusters ? 50 : 40;  // a bitmap costs ten
+    const auto header = ReadHeaderByTheRules(add_cow);
+    const uint64_t least = header && header->subclusters ? 56 : 46;  // a bitmap costs ten
     FUZZ_MUST(calls_ <= least + 4 * pieces + storage / 65536,
               "open makes {} calls for {} bytes in {} pieces", calls_, storage, pieces);
   }

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstring>
+#include <string_view>
 #include <vector>
 
 #include "fuzz/format_rules.h"
@@ -62,31 +63,104 @@ void PutText(std::vector<std::byte>& bytes, size_t offset, const std::string& te
   std::memcpy(bytes.data() + offset, text.data(), text.size());
 }
 
-// A sound header that names disk.raw and perhaps base.img.
-std::vector<std::byte> SoundHeader(unsigned flags) {
-  const std::string image = "disk.raw";
-  const std::string backing = "base.img";
-  std::vector<std::byte> bytes(kHeaderBytes);
-  PutText(bytes, 0, "ADD_COW\xff");
-  PutNumber(bytes, 8, 1, 4);
-  PutNumber(bytes, 20, 80, 4);
-  PutNumber(bytes, 24, image.size(), 4);
-  PutText(bytes, 80, image);
-  PutText(bytes, 64, "raw");
-  PutNumber(bytes, 44, 1, 4);
-  uint64_t features = 2;
-  if ((flags & kMadeWithBacking) != 0) {
-    features |= 1;
-    PutNumber(bytes, 12, 200, 4);
-    PutNumber(bytes, 16, backing.size(), 4);
-    PutText(bytes, 200, backing);
-    PutText(bytes, 48, (flags & kMadeQcow2) != 0 ? "qcow2" : "raw");
+// Where a header has its fields.
+struct MadeFields {
+  size_t image_name = 0;
+  size_t backing_name = 0;
+  size_t features = 0;
+  size_t optional_features = 0;
+  size_t image_format = 0;
+  size_t backing_format = 0;
+};
+constexpr MadeFields kMadeVersion1 = {20, 12, 28, 36, 64, 48};
+constexpr MadeFields kMadeRevision20 = {12, 4, 24, 32, 60, 44};
+
+std::span<const std::byte> Magic(bool first) {
+  return std::as_bytes(std::span(std::string_view(first ? "ADD_COW\xff" : "ACOW")));
+}
+
+// Of the clusters in a header of revision 20. Large ones are rare, since they cost time.
+unsigned ClusterBits(unsigned code) { return code <= 10 ? 11 + code : 12 + code % 5; }
+
+void PutName(std::vector<std::byte>& bytes, size_t field, size_t offset,
+             const std::string& name) {
+  PutNumber(bytes, field, offset, 4);
+  PutNumber(bytes, field + 4, name.size(), 4);
+  PutText(bytes, offset, name);
+}
+
+void PutIdentity(std::vector<std::byte>& bytes, uint64_t backing_size) {
+  const size_t record = bytes.size() - 256;
+  PutNumber(bytes, record, 1, 4);      // its version
+  PutNumber(bytes, record + 4, 1, 4);  // the size is there
+  PutNumber(bytes, record + 8, backing_size, 8);
+}
+
+// A sound header that names disk.raw and perhaps base.img. `revision`: see scene.h.
+std::vector<std::byte> SoundHeader(unsigned flags, unsigned revision, uint64_t backing_size) {
+  const bool first = revision == 0;
+  const MadeFields& at = first ? kMadeVersion1 : kMadeRevision20;
+  const unsigned cluster_bits = first ? 16 : ClusterBits(revision);
+  std::vector<std::byte> bytes(first ? 4096 : uint64_t{1} << cluster_bits);
+  std::ranges::copy(Magic(first), bytes.begin());
+  if (first) {
+    PutNumber(bytes, 8, 1, 4);   // version
+    PutNumber(bytes, 44, 1, 4);  // header pages size
+  } else {
+    PutNumber(bytes, 20, cluster_bits, 4);
+    PutNumber(bytes, 40, bytes.size(), 4);
   }
-  if ((flags & kMadeAllAllocated) != 0) features |= 4;
-  if ((flags & kMadeSubclusters) != 0) features |= 1 << 16;
-  PutNumber(bytes, 28, features, 8);
-  if ((flags & kMadeNoSubclusters) != 0) PutNumber(bytes, 36, 1 << 17, 8);
+  PutName(bytes, at.image_name, 80, "disk.raw");
+  PutText(bytes, at.image_format, "raw");
+  uint64_t features = first ? 2 : 0;
+  uint64_t optional = 0;
+  if ((flags & kMadeOtherBits) != 0) optional = uint64_t{1} << 40 | 1 << 16 | (first ? 1 : 0);
+  if ((flags & kMadeWithBacking) != 0) {
+    features |= first ? 1 : 0;
+    PutName(bytes, at.backing_name, 200, "base.img");
+    PutText(bytes, at.backing_format, (flags & kMadeQcow2) != 0 ? "qcow2" : "raw");
+    if ((flags & kMadeIdentity) != 0) {
+      optional |= 1 << 16;
+      PutIdentity(bytes, backing_size);
+    }
+  }
+  if ((flags & kMadeAllAllocated) != 0) (first ? features : optional) |= first ? 4 : 1;
+  if ((flags & kMadeSubclusters) != 0 && cluster_bits > 12) features |= 1 << 16;
+  if ((flags & kMadeNoSubclusters) != 0) optional |= 1 << 17;
+  PutNumber(bytes, at.features, features, 8);
+  PutNumber(bytes, at.optional_features, optional, 8);
   return bytes;
+}
+
+uint32_t GetNumber(std::span<const std::byte> bytes, size_t offset) {
+  uint32_t value = 0;
+  for (size_t i = 4; i-- > 0;) value = value << 8 | static_cast<uint32_t>(bytes[offset + i]);
+  return value;
+}
+
+// The header that is given, to its end.
+std::vector<std::byte> GivenHeader(std::span<const std::byte> given) {
+  std::vector<std::byte> bytes(given.begin(), given.end());
+  bytes.resize(HeaderLengthByTheRules(given));
+  if (bytes.size() <= given.size()) return bytes;
+  const MadeFields& at = bytes[1] == std::byte{'C'} ? kMadeRevision20 : kMadeVersion1;
+  for (const auto& [field, name] :
+       {std::pair(at.image_name, "disk.raw"), std::pair(at.backing_name, "base.img")}) {
+    const uint64_t offset = GetNumber(bytes, field);
+    const uint64_t size = std::min<uint64_t>(GetNumber(bytes, field + 4), std::strlen(name));
+    if (offset >= given.size() && offset + size <= bytes.size())
+      std::memcpy(bytes.data() + offset, name, size);
+  }
+  return bytes;
+}
+
+// Pages without a byte stay holes.
+void PutSparsely(FakeInode& inode, std::span<const std::byte> bytes) {
+  for (size_t at = 0; at < bytes.size(); at += kBlock) {
+    const auto page = bytes.subspan(at, std::min<size_t>(kBlock, bytes.size() - at));
+    if (std::ranges::any_of(page, [](std::byte byte) { return byte != std::byte{0}; }))
+      (void)inode.Write(page, at);
+  }
 }
 
 }  // namespace
@@ -105,22 +179,27 @@ std::unique_ptr<Scene> MakeScene(Input& input) {
   const uint64_t bitmap_bytes = input.Number(2);
   const uint64_t subcluster_bytes = input.Number(2);
 
-  std::vector<std::byte> bytes = SoundHeader(made_flags);
+  const unsigned revision = input.Byte();
+
+  std::vector<std::byte> bytes;
   if (header_bytes > 0) {
-    const auto given = input.Take(std::min(header_bytes, kHeaderBytes));
-    bytes.assign(given.begin(), given.end());
-    bytes.resize(kHeaderBytes);
+    bytes = GivenHeader(input.Take(header_bytes));
+  } else {
+    bytes = SoundHeader(made_flags, revision, backing_size);
   }
+  const HeaderFields header = ReadByTheRules(bytes).value_or(HeaderFields());
   const auto bitmap = input.Take(bitmap_bytes);
-  bytes.insert(bytes.end(), bitmap.begin(), bitmap.end());
-  auto add_cow = files.Put(kAddCow, bytes);
+  uint64_t end = bytes.size() + bitmap.size();
+  if (header.must_be_rounded)
+    end = bytes.size() + RoundUp(std::max<uint64_t>(bitmap.size(), 1), header.bitmap_unit);
+  if ((made_flags & kMadeSubclusters) != 0 && header.cluster > kSubcluster)
+    end = std::max(end, header.SubclusterEnd(image_size));
+  const auto add_cow = files.Put(kAddCow, end);
+  PutSparsely(*add_cow, bytes);
+  if (!bitmap.empty()) (void)add_cow->Write(bitmap, bytes.size());
   const auto subclusters = input.Take(subcluster_bytes);
-  const uint64_t place = SubclusterPlace(image_size);
-  const uint64_t end =
-      place + RoundUp(DivideUp(DivideUp(image_size, kSubcluster), 8), kBitmapUnit);
-  if ((made_flags & kMadeSubclusters) != 0 && add_cow->size() < end)
-    (void)add_cow->Truncate(end);
-  if (!subclusters.empty()) (void)add_cow->Write(subclusters, place);
+  if (!subclusters.empty())
+    (void)add_cow->Write(subclusters, header.SubclusterPlace(image_size));
   if (add_cow_size > 0) (void)add_cow->Truncate(add_cow_size);
 
   const auto image = PutDisk(files, kImage, image_size, 2 * seed);
@@ -142,8 +221,13 @@ std::unique_ptr<Scene> MakeScene(Input& input) {
   files.PutName("/vm/copy.add-cow", add_cow);
   files.PutSymbolicLink("/vm/link", "disk.raw");
   files.PutSymbolicLink("/vm/loop", "loop");
-  files.PutSymbolicLink("/vm/b.img", "base.img");  // the golden images' name for it
+  // The golden images' names for them.
+  files.PutSymbolicLink("/vm/b.img", "base.img");
+  files.PutSymbolicLink("/vm/base.raw", "base.img");
+  files.PutSymbolicLink("/vm/image.raw", "disk.raw");
   files.Put("/vm/empty.raw");
+  (void)files.Put("/vm/v1.add-cow", 3 * kBlock)->Write(Magic(true), 0);
+  (void)files.Put("/vm/v20.add-cow", 3 * kBlock)->Write(Magic(false), 0);
   files.MakeDirectory("/vm/dir");
   return scene;
 }

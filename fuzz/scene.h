@@ -5,8 +5,10 @@
 //   /vm/x.add-cow   header and bitmap from the input    /vm/copy.add-cow  a hard link to it
 //   /vm/disk.raw    the image file                      /vm/hard.raw      a hard link to it
 //   /vm/base.img    the backing file                    /vm/b.img         a symbolic link to it
-//   /vm/empty.raw   no bytes                            /vm/link          one to disk.raw
-//   /vm/dir         a directory                         /vm/loop          one to itself
+//   /vm/empty.raw   no bytes                            /vm/base.raw      another one
+//   /vm/dir         a directory                         /vm/link          one to disk.raw
+//   /vm/loop        a symbolic link to itself           /vm/image.raw     another one
+//   /vm/v1.add-cow, /vm/v20.add-cow: files that begin as an add-cow file of either revision
 //
 // Sizes come from the input too and may be anything up to 2^63 - 1, but there
 // is little storage: the size of what exists is bounded, not what it claims.
@@ -19,11 +21,15 @@
 //   2      what the image and the backing file hold
 //   3-7    size of the image file
 //   8-12   size of the backing file
-//   13-17  size of the add-cow file; 0: as long as header and bitmaps are
+//   13-17  size of the add-cow file; 0: as long as header and bitmaps are, padded
+//          where its revision wants it
 //   18-19  bytes of header that follow; 0: it is made here, a sound one
 //   20-21  bytes of bitmap that follow
 //   22-23  bytes of subcluster bitmap that follow; it is put where it belongs
-//   then the header (zeroes up to its 4096 bytes), the bitmaps, and the script
+//   24     of a header that is made here: 0: version 1; else revision 20, 1 to 10: with
+//          clusters of 4 KiB to 2 MiB; more: of 4 KiB << (this modulo 5)
+//   then the header (up to its length zeroes, and names of files where a name is to lie
+//   there), the bitmaps, and the script
 
 #ifndef ADDCOW_FUZZ_SCENE_H
 #define ADDCOW_FUZZ_SCENE_H
@@ -57,10 +63,14 @@ enum AddCowFlags : unsigned {
   kMadeWithBacking = 1,
   kMadeAllAllocated = 2,
   kMadeQcow2 = 4,  // the backing file's format
-  // The file is as long as one with a subcluster bitmap; a header made here says so.
+  // The file is as long as one with a subcluster bitmap, and a header made here says so;
+  // but with clusters of 4 KiB there is none.
   kMadeSubclusters = 8,
   kMadeNoSubclusters = 16,
   kSubclustersOff = 32,  // to whoever serves it
+  // Of a header that is made here.
+  kMadeIdentity = 64,    // of the backing file: its size
+  kMadeOtherBits = 128,  // optional features that nobody knows
 };
 
 struct Scene {

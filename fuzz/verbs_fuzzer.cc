@@ -2,7 +2,7 @@
 //
 // Fuzzes what the tool does: the verbs of common/ops, one after the other, on
 // the files that the input describes (scene.h). A verb of the script is one
-// byte; create takes three more bytes and a size, rebase two more bytes.
+// byte; create takes four more bytes and a size, rebase two more bytes.
 //
 // Properties:
 //   - What docs/format.md, read independently, has a reader refuse is refused
@@ -11,402 +11,273 @@
 //     leaks. After a full repair that succeeded a second check is clean.
 //   - No verb but create and rebase changes what the disk reads, and rebase only
 //     if the files that it names hold something else.
+//   - With confine= no more is accepted, and nothing where the files lie elsewhere.
 //   - check -r asks before it repairs under a bitmap without a one.
 //   - rebase changes the header, and of it what it was told to; on failure nothing.
 //   - After flatten the image file alone is what the disk read before, and
 //     ALL_ALLOCATED is set.
 //   - What create made is sound and reads as promised; on failure nothing is
 //     changed and nothing is left behind.
-
-#include <array>
+//
+// Here are the verbs that work on the image as it is; those that write an add-cow file
+// anew are in verbs_anew.cc.
 
 #include "common/ops/check.h"
-#include "common/ops/create.h"
 #include "common/ops/flatten.h"
 #include "common/ops/info.h"
 #include "common/ops/map.h"
-#include "common/ops/rebase.h"
 #include "fuzz/disk_rules.h"
 #include "fuzz/must.h"
 #include "fuzz/scene.h"
+#include "fuzz/verbs_session.h"
 #include "tests/support/test_image.h"
 
 namespace addcow::fuzz {
 
-unsigned long accepted_inputs = 0;
+AcceptedInputs accepted_inputs;
 
 namespace {
 
 constexpr int kMaxVerbs = 6;
-// Disks that a verb is tried on which visits every cluster, or writes a bit
-// for each; or, where the image file has no holes, every byte.
-constexpr uint64_t kMaxWalked = 64 * kGiB;
-constexpr uint64_t kMaxWritten = 4 * kMiB;
-constexpr uint64_t kMaxCounted = kGiB;
-
-class Verbs {
- public:
-  explicit Verbs(Scene& scene) : scene_(scene), files_(scene.files) {}
-
-  void Run(Input& input) {
-    for (int i = 0; i < kMaxVerbs && !input.empty(); i++) {
-      disk_ = DiskByTheRules::Read(files_, kAddCow);
-      before_ = files_.Clone();
-      if (i == 0 && disk_) accepted_inputs++;
-      Verb(input);
-      if (disk_)
-        FUZZ_MUST(disk_->OthersAreSame(*before_, files_) || created_, "another file changed");
-    }
-  }
-
- private:
-  bool Has(unsigned flag) const { return (scene_.flags & flag) != 0; }
-
-  void Verb(Input& input) {
-    created_ = false;
-    switch (input.Byte() % 8) {
-      case 0:
-        return Info();
-      case 1:
-        return Map();
-      case 2:
-        return Check();
-      case 3:
-        return Mend(Repair::kLeaks);
-      case 4:
-        return Mend(Repair::kAll);
-      case 5:
-        return Flatten();
-      case 7:
-        return Rebase(input);
-      default:
-        return Create(input);
-    }
-  }
-
-  void MustBeUnchanged(const char* verb) {
-    FUZZ_MUST(SameFiles(*before_, files_), "{} changed a file", verb);
-  }
-
-  // What the disk reads now, in the places that matter, is what it was.
-  void MustReadTheSame(const char* verb) {
-    const auto now = DiskByTheRules::Read(files_, kAddCow, DiskByTheRules::Backing::kOptional);
-    FUZZ_MUST(now.has_value(), "{} made the files unsound", verb);
-    for (const uint64_t cluster : disk_->Sample()) {
-      const uint64_t start = cluster * kCluster;
-      const uint64_t length = disk_->EndOf(cluster) - start;
-      const auto wrong =
-          Difference(now->Bytes(start, length), disk_->Bytes(start, length), start);
-      FUZZ_MUST(wrong.empty(), "{} changed the disk: {}", verb, wrong);
-    }
-  }
-
-  void Info() {
-    const auto info = GetInfo(files_, kAddCow);
-    const auto disk =
-        DiskByTheRules::Read(files_, kAddCow, DiskByTheRules::Backing::kNotWanted);
-    MustBeUnchanged("info");
-    if (!info) MustBeSound(info.error());
-    FUZZ_MUST(info.has_value() == disk.has_value(), "info: {}",
-              info ? "accepted" : info.error().Message());
-    if (!info) return;
-    FUZZ_MUST(info->virtual_size == disk->size(), "info's virtual size");
-    FUZZ_MUST(info->header.image.name == disk->header().image_name, "info's image file");
-    FUZZ_MUST(info->header.backing.has_value() == disk->header().has_backing, "info's backing");
-    FUZZ_MUST(info->header.subclusters == disk->header().subclusters, "info's SUBCLUSTERS");
-    FUZZ_MUST(info->header.no_subclusters == disk->header().no_subclusters,
-              "info's NO_SUBCLUSTERS");
-    if (disk->size() > kMaxCounted) return;
-    const uint64_t set = disk->CountBits(0, disk->clusters());
-    FUZZ_MUST(
-        info->allocated_clusters == (disk->header().all_allocated ? disk->clusters() : set),
-        "info's allocated clusters");
-    const auto partial = disk->CountPartial();
-    FUZZ_MUST(info->partial_clusters == partial.clusters, "info's partial clusters");
-    FUZZ_MUST(info->allocated_subclusters == partial.subclusters, "info's subclusters");
-  }
-
-  void Map() {
-    if (disk_ && disk_->size() > kMaxWalked) return;
-    uint64_t at = 0;
-    const std::vector<uint64_t> sample = disk_ ? disk_->Sample() : std::vector<uint64_t>();
-    const Status done = MapImage(files_, kAddCow, nullptr, [&](const MapEntry& entry) {
-      FUZZ_MUST(entry.start == at && entry.length > 0, "a gap in the map at {}", at);
-      FUZZ_MUST(entry.present == (entry.file != nullptr), "the file of what is there");
-      FUZZ_MUST(entry.zero != entry.data, "data is what is not zero");
-      FUZZ_MUST(entry.depth == 0 || (entry.depth == 1 && entry.present), "the depth");
-      at += entry.length;
-      for (auto look = std::ranges::lower_bound(sample, entry.start / kCluster);
-           look != sample.end() && *look * kCluster < at; ++look)
-        MustComeFromTheRightFile(entry, *look);
-      return true;
-    });
-    MustBeUnchanged("map");
-    if (!done) MustBeSound(done.error());
-    FUZZ_MUST(done.has_value() == disk_.has_value(), "map: {}",
-              done ? "accepted" : done.error().Message());
-    if (done) FUZZ_MUST(at == disk_->size(), "the map ends at {}", at);
-  }
-
-  // What the entry has of the cluster.
-  void MustComeFromTheRightFile(const MapEntry& entry, uint64_t cluster) const {
-    const uint64_t start = std::max(entry.start, cluster * kCluster);
-    const uint64_t end = std::min(entry.start + entry.length, disk_->EndOf(cluster));
-    for (uint64_t at = start; at < end; at = (at / kSubcluster + 1) * kSubcluster)
-      FUZZ_MUST((entry.present && entry.depth == 0) == disk_->IsInImage(at / kSubcluster),
-                "where map has subcluster {} from", at / kSubcluster);
-  }
-
-  // check does without a backing file.
-  void ReadWithoutBacking() {
-    disk_ = DiskByTheRules::Read(files_, kAddCow, DiskByTheRules::Backing::kOptional);
-  }
-
-  void Check() {
-    ReadWithoutBacking();
-    const auto report = CheckImage(files_, kAddCow, Repair::kNone);
-    MustBeUnchanged("check");
-    if (!disk_) return MustRefuse(report, "check");
-    FUZZ_MUST_SUCCEED(report, "check");
-    FUZZ_MUST(!report->error, "check: {}", report->error->Message());
-    FUZZ_MUST(report->check_errors == 0, "check has errors, but does not say which");
-    FUZZ_MUST(report->total_clusters == disk_->clusters(), "the number of clusters");
-    FUZZ_MUST(report->fixed_bits == 0 && report->fixed_leaks == 0, "nothing was to be fixed");
-    if (disk_->size() <= kMaxCounted) MustCountRight(*report);
-  }
-
-  void MustCountRight(const CheckReport& report) {
-    const bool all = disk_->header().all_allocated;
-    const uint64_t set = disk_->CountBits(0, disk_->clusters());
-    const uint64_t clusters = disk_->clusters();
-    FUZZ_MUST(report.allocated_clusters == (all ? clusters : set), "{} are allocated, not {}",
-              all ? clusters : set, report.allocated_clusters);
-    FUZZ_MUST(report.missing_bits + report.grown_clusters == (all ? clusters - set : 0),
-              "the missing bits");
-    FUZZ_MUST(report.stray_bits == disk_->StrayBits(), "{} stray bits, not {}",
-              disk_->StrayBits(), report.stray_bits);
-    FUZZ_MUST(report.subclusters == disk_->header().subclusters, "whether it has subclusters");
-    const uint64_t partial = disk_->CountPartial().clusters;
-    FUZZ_MUST(report.partial_clusters == partial, "{} clusters are partial, not {}", partial,
-              report.partial_clusters);
-    if (Has(kBlockDevice) || Has(kNoSeek)) return;  // holes cannot be told
-    const auto leaks = all ? DiskByTheRules::Parts() : disk_->CountLeaks();
-    FUZZ_MUST(report.leaked_clusters == leaks.clusters, "{} clusters leaked, not {}",
-              leaks.clusters, report.leaked_clusters);
-    if (report.subclusters)
-      FUZZ_MUST(report.leaked_subclusters == leaks.subclusters, "{} subclusters leaked, not {}",
-                leaks.subclusters, report.leaked_subclusters);
-  }
-
-  void MustRefuse(const Result<CheckReport>& report, const char* verb) {
-    if (!report) return MustBeSound(report.error());
-    FUZZ_MUST(report->error.has_value(), "{} finds nothing wrong with what must be refused",
-              verb);
-    MustBeSound(*report->error);
-  }
-
-  void Mend(Repair repair) {
-    ReadWithoutBacking();
-    if (disk_ && disk_->size() > kMaxWalked) return;
-    // What an empty bitmap has data under may be another disk's.
-    const bool empty = disk_ && !disk_->header().all_allocated &&
-                       disk_->CountBits(0, UINT64_MAX) == 0 &&
-                       disk_->CountSubclusterBits(0, UINT64_MAX) == 0;
-    const bool asks = empty && disk_->CountLeaks().clusters > 0 && !Has(kBlockDevice) &&
-                      !Has(kNoSeek) && !Has(kAddCowReadOnly);
-    if (asks) {
-      const auto refused = CheckImage(files_, kAddCow, repair);
-      FUZZ_MUST(!refused, "check -r does not ask");
-      MustBeSound(refused.error());
-      MustBeUnchanged("check -r");
-    }
-    const auto report = CheckImage(files_, kAddCow, repair, {}, true);
-    if (!disk_) {
-      MustBeUnchanged("check -r");
-      return MustRefuse(report, "check -r");
-    }
-    MustReadTheSame("check -r");
-    if (!report) {
-      MustBeSound(report.error());
-      FUZZ_MUST(Has(kAddCowReadOnly), "check -r: {}", report.error().Message());
-      return MustBeUnchanged("check -r");
-    }
-    if (report->error) {
-      MustBeSound(*report->error);
-      FUZZ_MUST(Has(kNoPunch | kBlockDevice), "check -r: {}", report->error->Message());
-      return;
-    }
-    FUZZ_MUST(report->leaked_clusters == 0, "{} leaks were left", report->leaked_clusters);
-    const auto again = CheckImage(files_, kAddCow, Repair::kNone);
-    FUZZ_MUST_SUCCEED(again, "check after check -r");
-    FUZZ_MUST(!again->error && again->leaked_clusters == 0, "not clean after check -r");
-    if (repair != Repair::kAll) return;
-    FUZZ_MUST(again->missing_bits == 0 && again->grown_clusters == 0 && again->stray_bits == 0,
-              "not clean after check -r all");
-  }
-
-  void Flatten() {
-    const uint64_t limit = Has(kNoPunch | kNoSeek | kCoarseZero) ? kMaxWritten : kMaxCounted;
-    if (disk_ && disk_->size() > limit) return;
-    uint64_t last = 0;
-    uint64_t total = 0;
-    const auto flat = FlattenImage(files_, kAddCow, nullptr, [&](uint64_t done, uint64_t of) {
-      FUZZ_MUST(done >= last && done <= of, "progress goes back or too far");
-      last = done;
-      total = of;
-    });
-    if (!flat) {
-      MustBeSound(flat.error());
-      FUZZ_MUST(!disk_ || Has(kAddCowReadOnly), "flatten: {}", flat.error().Message());
-      return MustBeUnchanged("flatten");
-    }
-    FUZZ_MUST(disk_.has_value(), "flatten accepted what must be refused");
-    FUZZ_MUST(last == total && flat->copied == total, "flatten's progress ends at {} of {}",
-              last, total);
-    const auto now = DiskByTheRules::Read(files_, kAddCow);
-    FUZZ_MUST(now && now->header().all_allocated, "ALL_ALLOCATED is not set after flatten");
-    FUZZ_MUST(!now->header().subclusters || disk_->header().all_allocated,
-              "SUBCLUSTERS is left after flatten");
-    FUZZ_MUST(
-        disk_->header().all_allocated || now->CountBits(0, now->clusters()) == now->clusters(),
-        "a bit is 0 after flatten");
-    for (const uint64_t cluster : disk_->Sample()) {
-      const uint64_t start = cluster * kCluster;
-      const uint64_t length = disk_->EndOf(cluster) - start;
-      const auto wrong =
-          Difference(now->image().Bytes(start, length), disk_->Bytes(start, length), start);
-      FUZZ_MUST(wrong.empty(), "the image file after flatten: {}", wrong);
-    }
-  }
-
-  void Create(Input& input) {
-    static const std::array<const char*, 5> kTargets = {
-        kAddCow, "/vm/new.add-cow", "/vm/disk.raw", "/vm/copy.add-cow", "../vm/dir"};
-    static const std::array<const char*, 10> kNames = {
-        "disk.raw", "base.img", "new.raw",   "x.add-cow",     "link",
-        "hard.raw", "loop",     "empty.raw", "nodir/new.raw", ""};
-    static const std::array<const char*, 4> kFormats = {"raw", "raw", "qcow2", ""};
-    const unsigned code = input.Byte();
-    CreateOptions options;
-    options.force = (code & 1) != 0;
-    options.discard = (code & 16) != 0;
-    options.reuse_image = (code & 32) != 0;
-    options.preallocation = static_cast<Preallocation>((code >> 6) % 3);
-    options.add_cow_path = kTargets[(code >> 1 & 7) % kTargets.size()];
-    const unsigned image_code = input.Byte();
-    options.image_name = kNames[image_code % 128 % kNames.size()];
-    options.subclusters = image_code < 128;
-    const unsigned backing = input.Byte();
-    if (backing != 0)
-      options.backing = NamedFile{kNames[backing % kNames.size()], kFormats[backing >> 6]};
-    if (const uint64_t size = input.Size(); size > 0) options.size = size;
-    const auto image = files_.Find("/vm/" + options.image_name);
-    const uint64_t image_size = image != nullptr ? image->size() : options.size.value_or(0);
-    if (options.preallocation != Preallocation::kOff && image_size > kMaxWritten) return;
-    // The base's size is the disk's where none is given.
-    if (options.preallocation != Preallocation::kOff && image_size == 0) return;
-    // Every bit is written then.
-    if (!options.backing && image_size > kMaxWalked) return;
-
-    const auto old =
-        DiskByTheRules::Read(files_, options.add_cow_path, DiskByTheRules::Backing::kNotWanted);
-    const auto result = CreateImage(files_, options);
-    created_ = true;
-    if (result && old && old->size() <= kMaxCounted && !options.discard)
-      FUZZ_MUST(!old->header().all_allocated && old->CountBits(0, old->clusters()) == 0 &&
-                    !old->AnyPartial(),
-                "create threw allocated clusters away");
-    if (!result) {
-      MustBeSound(result.error());
-      return MustBeUnchanged("create");
-    }
-    const auto disk = DiskByTheRules::Read(files_, options.add_cow_path);
-    FUZZ_MUST(disk.has_value(), "what create made is not sound");
-    FUZZ_MUST(disk->size() == result->virtual_size, "the size of what create made");
-    FUZZ_MUST(disk->header().image_name == options.image_name, "the image file's name");
-    FUZZ_MUST(disk->header().all_allocated == !options.backing, "ALL_ALLOCATED");
-    FUZZ_MUST(disk->StrayBits() == 0, "create left stray bits");
-    FUZZ_MUST(!disk->header().subclusters, "create set SUBCLUSTERS");
-    FUZZ_MUST(disk->header().no_subclusters == !options.subclusters, "NO_SUBCLUSTERS");
-    const uint64_t bits = options.backing ? 0 : disk->clusters();
-    FUZZ_MUST(disk->CountBits(0, disk->clusters()) == bits, "create made the wrong bits");
-    MustChangeOnly(options.add_cow_path, result->image_was_there ? "" : result->image_path);
-  }
-
-  void Rebase(Input& input) {
-    static const std::array<const char*, 9> kNames = {"disk.raw",  "base.img",  "b.img",
-                                                      "x.add-cow", "link",      "hard.raw",
-                                                      "loop",      "empty.raw", "nowhere"};
-    const unsigned image = input.Byte();
-    const unsigned backing = input.Byte();
-    RebaseOptions options{.add_cow_path = kAddCow, .backing = {}, .image_name = {}};
-    if (image != 0) options.image_name = kNames[image % kNames.size()];
-    if (backing != 0)
-      options.backing =
-          NamedFile{kNames[backing % kNames.size()], backing < 128 ? "raw" : "vhd"};
-    const auto inode = files_.Find(kAddCow);
-    const auto before =
-        DiskByTheRules::Read(files_, kAddCow, DiskByTheRules::Backing::kNotWanted);
-    const auto result = RebaseUnsafely(files_, options);
-    created_ = true;
-    if (!result) {
-      MustBeSound(result.error());
-      return MustBeUnchanged("rebase");
-    }
-    const auto bytes = files_.Find(kAddCow)->Bytes(0, 4096);
-    const auto fields = ReadByTheRules(bytes);
-    FUZZ_MUST(fields.has_value(), "rebase wrote an unsound header");
-    const auto was = ReadByTheRules(inode->Bytes(0, 4096));
-    FUZZ_MUST(was.has_value(), "rebase accepted an unsound header");
-    FUZZ_MUST(fields->image_name == options.image_name.value_or(was->image_name), "the image");
-    FUZZ_MUST(fields->all_allocated == was->all_allocated, "ALL_ALLOCATED");
-    FUZZ_MUST(fields->subclusters == was->subclusters, "SUBCLUSTERS");
-    FUZZ_MUST(fields->no_subclusters == was->no_subclusters, "NO_SUBCLUSTERS");
-    FUZZ_MUST(fields->optional_features == was->optional_features, "the optional features");
-    if (options.backing) {
-      FUZZ_MUST(fields->backing_name == options.backing->name, "the backing file");
-      FUZZ_MUST(fields->noted_size == files_.Find("/vm/" + options.backing->name)->size(),
-                "the size that is noted");
-    } else {
-      FUZZ_MUST(fields->backing_name == was->backing_name, "the backing file that stays");
-      FUZZ_MUST(fields->noted_size == was->noted_size, "what is noted of it");
-    }
-    const FakeInode& now = *files_.Find(kAddCow);
-    const auto header_off = [](const FakeInode& of) {
-      auto clone = of.Clone();
-      clone->SetAbilities({});
-      (void)clone->PunchHole(0, 4096);
-      return clone;
-    };
-    FUZZ_MUST(SameBytes(*header_off(now), *header_off(*inode)), "rebase changed the bitmap");
-    MustChangeOnly(kAddCow, "");
-  }
-
-  // Names apart, everything else is as it was.
-  void MustChangeOnly(const std::string& add_cow, const std::string& image) {
-    for (const std::string& name : files_.List()) {
-      if (name == add_cow || name == image) continue;
-      const auto old_inode = before_->Find(name);
-      FUZZ_MUST(old_inode != nullptr, "create left {} behind", name);
-      FUZZ_MUST(SameBytes(*old_inode, *files_.Find(name)), "create changed {}", name);
-    }
-    for (const std::string& name : before_->List())
-      FUZZ_MUST(files_.Find(name) != nullptr, "create removed {}", name);
-  }
-
-  Scene& scene_;
-  FakeFileSystem& files_;
-  std::optional<DiskByTheRules> disk_;  // as it was before the verb
-  std::unique_ptr<FakeFileSystem> before_;
-  bool created_ = false;
-};
 
 }  // namespace
+
+void VerbsSession::Run(Input& input) {
+  for (int i = 0; i < kMaxVerbs && !input.empty(); i++) {
+    disk_ = DiskByTheRules::Read(files_, kAddCow);
+    before_ = files_.Clone();
+    if (i == 0 && disk_) accepted_inputs.Count(disk_->header().revision);
+    Verb(input);
+    if (disk_)
+      FUZZ_MUST(disk_->OthersAreSame(*before_, files_) || created_, "another file changed");
+  }
+}
+
+void VerbsSession::Verb(Input& input) {
+  created_ = false;
+  switch (input.Byte() % 8) {
+    case 0:
+      return Info();
+    case 1:
+      return Map();
+    case 2:
+      return Check();
+    case 3:
+      return Mend(Repair::kLeaks);
+    case 4:
+      return Mend(Repair::kAll);
+    case 5:
+      return Flatten();
+    case 7:
+      return Rebase(input);
+    default:
+      return Create(input);
+  }
+}
+
+void VerbsSession::MustBeUnchanged(const char* verb) {
+  FUZZ_MUST(SameFiles(*before_, files_), "{} changed a file", verb);
+}
+
+// What the disk reads now, in the places that matter, is what it was.
+void VerbsSession::MustReadTheSame(const char* verb, DiskByTheRules::Backing wanted) {
+  const auto now = DiskByTheRules::Read(files_, kAddCow, wanted);
+  FUZZ_MUST(now.has_value(), "{} made the files unsound", verb);
+  for (const uint64_t cluster : disk_->Sample()) {
+    const uint64_t start = disk_->Start(cluster);
+    const uint64_t length = disk_->EndOf(cluster) - start;
+    const auto wrong =
+        Difference(now->Bytes(start, length), disk_->Bytes(start, length), start);
+    FUZZ_MUST(wrong.empty(), "{} changed the disk: {}", verb, wrong);
+  }
+}
+
+void VerbsSession::Info() {
+  const auto info = GetInfo(files_, kAddCow);
+  const auto disk = DiskByTheRules::Read(files_, kAddCow, DiskByTheRules::Backing::kNotWanted);
+  FUZZ_MUST(!GetInfo(files_, kAddCow, "/vm/dir"), "info left its directory");
+  FUZZ_MUST(info || !GetInfo(files_, kAddCow, "/vm"), "confined info accepts more");
+  MustBeUnchanged("info");
+  if (!info) MustBeSound(info.error());
+  FUZZ_MUST(info.has_value() == disk.has_value(), "info: {}",
+            info ? "accepted" : info.error().Message());
+  if (!info) return;
+  FUZZ_MUST(info->virtual_size == disk->size(), "info's virtual size");
+  FUZZ_MUST(static_cast<uint64_t>(info->header.revision) == disk->header().revision,
+            "info's revision");
+  FUZZ_MUST(info->header.cluster_size == disk->cluster(), "info's cluster size");
+  FUZZ_MUST(info->total_clusters == disk->clusters(), "info's clusters");
+  FUZZ_MUST(info->header.image.name == disk->header().image_name, "info's image file");
+  FUZZ_MUST(info->header.backing.has_value() == disk->header().has_backing, "info's backing");
+  FUZZ_MUST(info->header.subclusters == disk->header().subclusters, "info's SUBCLUSTERS");
+  FUZZ_MUST(info->header.no_subclusters == disk->header().no_subclusters,
+            "info's NO_SUBCLUSTERS");
+  if (disk->size() > kMaxCounted) return;
+  const uint64_t set = disk->CountBits(0, disk->clusters());
+  FUZZ_MUST(info->allocated_clusters == (disk->header().all_allocated ? disk->clusters() : set),
+            "info's allocated clusters");
+  const auto partial = disk->CountPartial();
+  FUZZ_MUST(info->partial_clusters == partial.clusters, "info's partial clusters");
+  FUZZ_MUST(info->allocated_subclusters == partial.subclusters, "info's subclusters");
+}
+
+void VerbsSession::Map() {
+  if (!IsWalked()) return;
+  uint64_t at = 0;
+  const uint64_t cluster = disk_ ? disk_->cluster() : 1;
+  const std::vector<uint64_t> sample = disk_ ? disk_->Sample() : std::vector<uint64_t>();
+  const Status done = MapImage(files_, kAddCow, nullptr, [&](const MapEntry& entry) {
+    FUZZ_MUST(entry.start == at && entry.length > 0, "a gap in the map at {}", at);
+    FUZZ_MUST(entry.present == (entry.file != nullptr), "the file of what is there");
+    FUZZ_MUST(entry.zero != entry.data, "data is what is not zero");
+    FUZZ_MUST(entry.depth == 0 || (entry.depth == 1 && entry.present), "the depth");
+    at += entry.length;
+    for (auto look = std::ranges::lower_bound(sample, entry.start / cluster);
+         look != sample.end() && disk_->Start(*look) < at; ++look)
+      MustComeFromTheRightFile(entry, *look);
+    return true;
+  });
+  MustBeUnchanged("map");
+  if (!done) MustBeSound(done.error());
+  FUZZ_MUST(done.has_value() == disk_.has_value(), "map: {}",
+            done ? "accepted" : done.error().Message());
+  if (done) FUZZ_MUST(at == disk_->size(), "the map ends at {}", at);
+}
+
+// What the entry has of the cluster.
+void VerbsSession::MustComeFromTheRightFile(const MapEntry& entry, uint64_t cluster) const {
+  const uint64_t start = std::max(entry.start, disk_->Start(cluster));
+  const uint64_t end = std::min(entry.start + entry.length, disk_->EndOf(cluster));
+  for (uint64_t at = start; at < end; at = (at / kSubcluster + 1) * kSubcluster)
+    FUZZ_MUST((entry.present && entry.depth == 0) == disk_->IsInImage(at / kSubcluster),
+              "where map has subcluster {} from", at / kSubcluster);
+}
+
+void VerbsSession::Check() {
+  ReadWithoutBacking();
+  const auto report = CheckImage(files_, kAddCow, Repair::kNone);
+  MustBeUnchanged("check");
+  if (!disk_) return MustRefuse(report, "check");
+  FUZZ_MUST_SUCCEED(report, "check");
+  FUZZ_MUST(!report->error, "check: {}", report->error->Message());
+  FUZZ_MUST(report->check_errors == 0, "check has errors, but does not say which");
+  FUZZ_MUST(report->total_clusters == disk_->clusters(), "the number of clusters");
+  FUZZ_MUST(report->fixed_bits == 0 && report->fixed_leaks == 0, "nothing was to be fixed");
+  if (disk_->size() <= kMaxCounted) MustCountRight(*report);
+}
+
+void VerbsSession::MustCountRight(const CheckReport& report) {
+  const bool all = disk_->header().all_allocated;
+  const bool flagged = all && !disk_->header().flag_suffices();
+  const uint64_t set = disk_->CountBits(0, disk_->clusters());
+  const uint64_t clusters = disk_->clusters();
+  FUZZ_MUST(report.allocated_clusters == (all ? clusters : set), "{} are allocated, not {}",
+            all ? clusters : set, report.allocated_clusters);
+  FUZZ_MUST(report.missing_bits + report.grown_clusters == (flagged ? clusters - set : 0),
+            "the missing bits");
+  FUZZ_MUST(report.unpadded == disk_->IsUnpadded(), "whether it is padded");
+  FUZZ_MUST(report.stray_bits == disk_->StrayBits(), "{} stray bits, not {}",
+            disk_->StrayBits(), report.stray_bits);
+  FUZZ_MUST(report.subclusters == disk_->header().subclusters, "whether it has subclusters");
+  const uint64_t partial = disk_->CountPartial().clusters;
+  FUZZ_MUST(report.partial_clusters == partial, "{} clusters are partial, not {}", partial,
+            report.partial_clusters);
+  if (Has(kBlockDevice) || Has(kNoSeek)) return;  // holes cannot be told
+  const auto leaks = all ? DiskByTheRules::Parts() : disk_->CountLeaks();
+  FUZZ_MUST(report.leaked_clusters == leaks.clusters, "{} clusters leaked, not {}",
+            leaks.clusters, report.leaked_clusters);
+  if (report.subclusters)
+    FUZZ_MUST(report.leaked_subclusters == leaks.subclusters, "{} subclusters leaked, not {}",
+              leaks.subclusters, report.leaked_subclusters);
+}
+
+void VerbsSession::MustRefuse(const Result<CheckReport>& report, const char* verb) {
+  if (!report) return MustBeSound(report.error());
+  FUZZ_MUST(report->error.has_value(), "{} finds nothing wrong with what must be refused",
+            verb);
+  MustBeSound(*report->error);
+}
+
+void VerbsSession::Mend(Repair repair) {
+  ReadWithoutBacking();
+  if (!IsWalked()) return;
+  // What an empty bitmap has data under may be another disk's.
+  const bool empty = disk_ && !disk_->header().all_allocated &&
+                     disk_->CountBits(0, UINT64_MAX) == 0 &&
+                     disk_->CountSubclusterBits(0, UINT64_MAX) == 0;
+  const bool asks = empty && disk_->CountLeaks().clusters > 0 && !Has(kBlockDevice) &&
+                    !Has(kNoSeek) && !Has(kAddCowReadOnly);
+  if (asks) {
+    const auto refused = CheckImage(files_, kAddCow, repair);
+    FUZZ_MUST(!refused, "check -r does not ask");
+    MustBeSound(refused.error());
+    MustBeUnchanged("check -r");
+  }
+  const auto report = CheckImage(files_, kAddCow, repair, {}, true);
+  if (!disk_) {
+    MustBeUnchanged("check -r");
+    return MustRefuse(report, "check -r");
+  }
+  MustReadTheSame("check -r", DiskByTheRules::Backing::kOptional);
+  if (!report) {
+    MustBeSound(report.error());
+    FUZZ_MUST(Has(kAddCowReadOnly), "check -r: {}", report.error().Message());
+    return MustBeUnchanged("check -r");
+  }
+  if (report->error) {
+    MustBeSound(*report->error);
+    FUZZ_MUST(Has(kNoPunch | kBlockDevice), "check -r: {}", report->error->Message());
+    return;
+  }
+  FUZZ_MUST(report->leaked_clusters == 0, "{} leaks were left", report->leaked_clusters);
+  const auto again = CheckImage(files_, kAddCow, Repair::kNone);
+  FUZZ_MUST_SUCCEED(again, "check after check -r");
+  FUZZ_MUST(!again->error && again->leaked_clusters == 0, "not clean after check -r");
+  if (repair != Repair::kAll) return;
+  FUZZ_MUST(again->missing_bits == 0 && again->grown_clusters == 0 && again->stray_bits == 0 &&
+                !again->unpadded,
+            "not clean after check -r all");
+}
+
+void VerbsSession::Flatten() {
+  const uint64_t limit = Has(kNoPunch | kNoSeek | kCoarseZero) ? kMaxWritten : kMaxCounted;
+  if (disk_ && (disk_->size() > limit || disk_->clusters() > kMaxCopiedClusters)) return;
+  uint64_t last = 0;
+  uint64_t total = 0;
+  const auto flat = FlattenImage(files_, kAddCow, nullptr, [&](uint64_t done, uint64_t of) {
+    FUZZ_MUST(done >= last && done <= of, "progress goes back or too far");
+    last = done;
+    total = of;
+  });
+  if (!flat) {
+    MustBeSound(flat.error());
+    FUZZ_MUST(!disk_ || Has(kAddCowReadOnly), "flatten: {}", flat.error().Message());
+    return MustBeUnchanged("flatten");
+  }
+  FUZZ_MUST(disk_.has_value(), "flatten accepted what must be refused");
+  FUZZ_MUST(last == total && flat->copied == total, "flatten's progress ends at {} of {}", last,
+            total);
+  const auto now = DiskByTheRules::Read(files_, kAddCow);
+  FUZZ_MUST(now && now->header().all_allocated, "ALL_ALLOCATED is not set after flatten");
+  FUZZ_MUST(!now->header().subclusters || disk_->header().all_allocated,
+            "SUBCLUSTERS is left after flatten");
+  FUZZ_MUST(
+      disk_->header().all_allocated || now->CountBits(0, now->clusters()) == now->clusters(),
+      "a bit is 0 after flatten");
+  for (const uint64_t cluster : disk_->Sample()) {
+    const uint64_t start = disk_->Start(cluster);
+    const uint64_t length = disk_->EndOf(cluster) - start;
+    const auto wrong =
+        Difference(now->image().Bytes(start, length), disk_->Bytes(start, length), start);
+    FUZZ_MUST(wrong.empty(), "the image file after flatten: {}", wrong);
+  }
+}
+
 }  // namespace addcow::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   addcow::fuzz::Input input(data, size);
   const auto scene = addcow::fuzz::MakeScene(input);
-  addcow::fuzz::Verbs(*scene).Run(input);
+  addcow::fuzz::VerbsSession(*scene).Run(input);
   return 0;
 }
