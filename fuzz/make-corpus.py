@@ -105,17 +105,22 @@ def create(force, target, image, backing, new_size=0, more=0, cluster=None):
 
 
 def rebase(image, backing): return bytes([7, image, backing])
+def convert(cluster=None, off=0): return bytes([8, form(cluster) | off])
 
 
 VERBS = INFO + MAP + CHECK + ALL + FLATTEN + CHECK
 DISCARD, REUSE, FALLOC, FULL = 16, 32, 64, 128
 NEVER = 128  # with the image file: no subclusters
+OFF = 32  # with convert
 RECREATE = (
     create(1, 0, 0, 1) + create(1, 0, 0, 1, 0, DISCARD) + FLATTEN + create(1, 0, 0, 0)
     + create(1, 0, 0, 0, 0, DISCARD) + create(0, 1, 2 | NEVER, 1, 1 << 20)
 )
 # The same names, other ones of the same files, and what must be refused.
 REBASE = rebase(0, 1) + rebase(4, 2) + CHECK + rebase(5, 1) + rebase(7, 7) + rebase(1, 0)
+# To larger and smaller clusters, there and back, with and without subclusters.
+CONVERT = convert(KIB4) + convert(KIB8) + CHECK + convert(MIB2) + convert() + MAP
+CONVERT_OFF = convert(CLUSTER) + convert(KIB8, OFF) + INFO + convert(CLUSTER) + convert() + CHECK
 RECREATE_20 = (
     create(1, 0, 0, 1, 0, DISCARD, KIB4) + CHECK + create(1, 0, 0, 1, 0, DISCARD, MIB2)
     + create(1, 0, 0, 0, 0, DISCARD, KIB8) + FLATTEN + create(0, 1, 2 | NEVER, 1, 1 << 20, 0, CLUSTER)
@@ -264,12 +269,15 @@ def later_revision(half):
         put("image", f"revision20-{name}-small", start + small(c))
         put("verbs", f"revision20-{name}", start + VERBS)
         put("verbs", f"revision20-{name}-recreate", start + RECREATE_20)
+        put("verbs", f"revision20-{name}-convert", start + CONVERT)
         if c == KIB4:
             continue
         start = scene(disk, base, made=WITH_BACKING | SUBCLUSTERS, bitmap=b"\x04", cluster=c,
                       subclusters=b"\x05\x80\xff\x03\x40")
         put("image", f"revision20-{name}-subclusters", start + small(c))
         put("verbs", f"revision20-{name}-subclusters", start + VERBS)
+        put("verbs", f"revision20-{name}-subclusters-convert", start + CONVERT)
+        put("verbs", f"revision20-{name}-subclusters-convert-off", start + CONVERT_OFF)
     for name, flags in [
         ("no-punch", NO_PUNCH | NO_ZERO_RANGE), ("no-seek", NO_SEEK | BACKING_NO_SEEK),
         ("device", BLOCK_DEVICE), ("read-only", READ_ONLY), ("add-cow-read-only", ADD_COW_READ_ONLY),
@@ -278,6 +286,7 @@ def later_revision(half):
                       cluster=KIB8)
         put("image", f"revision20-{name}", start + tour(KIB8))
         put("verbs", f"revision20-{name}", start + VERBS)
+        put("verbs", f"revision20-{name}-convert", start + CONVERT_OFF)
     for name, made, bitmap, add_cow in [
         ("no-backing", ALL_ALLOCATED, b"", 0),  # as the published program makes it
         ("no-backing-no-flag", 0, b"\x01", 0), ("all-allocated", WITH_BACKING | ALL_ALLOCATED, b"\x01", 0),
@@ -289,6 +298,16 @@ def later_revision(half):
         start = scene(half, half - 3000, add_cow, made=made, bitmap=bitmap, cluster=KIB8)
         put("image", f"revision20-{name}", start + small(KIB8))
         put("verbs", f"revision20-{name}", start + VERBS)
+        put("verbs", f"revision20-{name}-convert", start + INFO + convert() + CHECK + convert(CLUSTER)
+            + rebase(0, 1) + CHECK)
+    # And what upgrade finds in version 1.
+    for name, made in [("", 0), ("-other-bits", OTHER_BITS), ("-identity", IDENTITY),
+                       ("-never", NO_SUBCLUSTERS), ("-all-allocated", ALL_ALLOCATED),
+                       ("-subclusters", SUBCLUSTERS)]:
+        start = scene(half + 9000, 5 * CLUSTER + 77, made=WITH_BACKING | made, bitmap=bits,
+                      subclusters=b"\x01\x80" * 4 if made == SUBCLUSTERS else b"")
+        put("verbs", f"convert{name}", start + CONVERT)
+        put("verbs", f"convert{name}-off", start + CONVERT_OFF)
     for name, c, image, made, add_cow in [
         ("4tib", KIB4, 1 << 42, 0, HEADER_SIZE + (1 << 27)), ("far", KIB8, 1 << 42, SUBCLUSTERS, 0),
         ("largest", MIB2, (1 << 63) - (1 << 31), SUBCLUSTERS, 0),
@@ -297,7 +316,7 @@ def later_revision(half):
                       subclusters=b"\x02", cluster=c)
         put("image", f"revision20-{name}", start + write(image - 70000, 65536) + FLUSH
             + map_range(0, 262144) + KILL + write(5 * c, 5000, FUA) + REOPEN)
-        put("verbs", f"revision20-{name}", start + INFO + CHECK + MAP)
+        put("verbs", f"revision20-{name}", start + INFO + CHECK + convert(CLUSTER) + MAP)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The verbs that write an add-cow file anew: create and rebase. See verbs_fuzzer.cc.
+// The verbs that write an add-cow file anew: create, rebase, upgrade and downgrade. See
+// verbs_fuzzer.cc.
 
 #include <algorithm>
 #include <array>
 #include <bit>
 
+#include "common/ops/convert.h"
 #include "common/ops/create.h"
 #include "common/ops/rebase.h"
 #include "fuzz/must.h"
@@ -17,6 +19,8 @@ namespace addcow::fuzz {
 namespace {
 
 constexpr uint64_t kIdentityBit = 1 << 16;
+constexpr uint64_t kMostBits = 8 * kMaxWalkedClusters;
+constexpr uint64_t kMostCopied = 64 * kMiB;
 
 // A revision and a cluster size, from one byte.
 struct Form {
@@ -46,6 +50,16 @@ struct Form {
 
 uint64_t NamesBytes(const HeaderFields& fields) {
   return fields.image_name.size() + fields.backing_name.size();
+}
+
+bool IdentityFits(const HeaderFields& fields, const Form& form) {
+  return form.names_start() + NamesBytes(fields) + 256 <= form.header_bytes();
+}
+
+// Whether these can be in such a header.
+bool Fits(const HeaderFields& fields, const Form& form) {
+  return form.is_there() && form.names_start() + NamesBytes(fields) < form.header_bytes() &&
+         (form.first() || fields.backing_format.size() < 16);
 }
 
 bool SameNoted(const HeaderFields& a, const HeaderFields& b) {
@@ -178,6 +192,108 @@ void VerbsSession::Rebase(Input& input) {
               "rebase left a bit that the flag had stood for");
   }
   MustChangeOnly(kAddCow, "");
+}
+
+void VerbsSession::Convert(Input& input) {
+  using Backing = DiskByTheRules::Backing;
+  const unsigned code = input.Byte();
+  const Form form(code);
+  const bool off = (code & 32) != 0;
+  const auto base_there = DiskByTheRules::Read(files_, kAddCow, Backing::kWanted);
+  const auto base_sound = DiskByTheRules::Read(files_, kAddCow, Backing::kOptional);
+  const Backing wanted = base_sound ? Backing::kOptional : Backing::kNotWanted;
+  ReadWithoutBacking(wanted);
+  const HeaderFields was = disk_ ? disk_->header() : HeaderFields();
+  const bool same = form.Has(was) && (was.no_subclusters || !off);
+  const bool never = off || was.no_subclusters;
+  const bool nothing_to_do = same && !(was.subclusters && was.no_subclusters);
+  // Whether a cluster may be there in part.
+  const bool may_copy = never && !was.all_allocated && form.cluster > kSubcluster &&
+                        (was.subclusters || form.cluster > was.cluster);
+  if (disk_ && form.is_there()) {
+    const uint64_t allocated =
+        was.all_allocated ? disk_->clusters() : disk_->CountBits(0, disk_->clusters());
+    if (allocated > kMostBits * form.cluster / was.cluster) return;
+    const uint64_t in_part = allocated + disk_->CountPartial().clusters;
+    if (may_copy && in_part > kMostCopied / std::max(was.cluster, form.cluster)) return;
+  }
+
+  ConvertOptions options{.source = {.add_cow_path = kAddCow},
+                         .revision = form.revision,
+                         .cluster_size = form.cluster,
+                         .subclusters = !off};
+  const auto result = ConvertImage(files_, options, nullptr);
+  if (!result) {
+    MustBeSound(result.error());
+    const bool no_base = may_copy && (!base_there || !base_there->IsSurelyOpened());
+    FUZZ_MUST(!disk_ || Has(kAddCowReadOnly) || no_base || (!nothing_to_do && !Fits(was, form)),
+              "convert: {}", result.error().Message());
+    return MustBeUnchanged("convert");
+  }
+  FUZZ_MUST(disk_.has_value(), "convert accepted what must be refused");
+  if (nothing_to_do) return MustBeUnchanged("convert");
+  FUZZ_MUST(Fits(was, form), "convert did what cannot be done");
+
+  MustReadTheSame("convert", wanted);
+  const auto now = DiskByTheRules::Read(files_, kAddCow, wanted);
+  const HeaderFields& is = now->header();
+  FUZZ_MUST(form.Has(is), "the revision or the cluster size after convert");
+  FUZZ_MUST(is.image_name == was.image_name, "the image file after convert");
+  FUZZ_MUST(is.has_backing == was.has_backing && is.backing_name == was.backing_name &&
+                is.backing_format == was.backing_format,
+            "the backing file after convert");
+  // What was copied up may have been the last that was missing.
+  FUZZ_MUST(is.all_allocated == was.all_allocated || (is.all_allocated && may_copy),
+            "ALL_ALLOCATED after convert");
+  FUZZ_MUST(!is.all_allocated || now->CountBits(0, now->clusters()) == now->clusters(),
+            "a bit is 0 under ALL_ALLOCATED after convert");
+  FUZZ_MUST(is.no_subclusters == never, "NO_SUBCLUSTERS after convert");
+  FUZZ_MUST(is.subclusters == now->AnyPartial() && !(is.subclusters && never),
+            "SUBCLUSTERS after convert");
+  FUZZ_MUST(IdentityFits(was, form) ? SameNoted(is, was) : !is.noted(),
+            "what is noted of the backing file after convert");
+  // What nobody knows means nothing in another revision.
+  const uint64_t kept = is.revision == was.revision ? was.optional_features & ~kIdentityBit : 0;
+  FUZZ_MUST(is.optional_features == (kept | (is.noted() ? kIdentityBit : 0)),
+            "the optional features after convert");
+  FUZZ_MUST(now->add_cow().size() == (is.subclusters ? is.SubclusterEnd(now->size())
+                                                     : is.SubclusterPlace(now->size())),
+            "the length of what convert made");
+  FUZZ_MUST(now->StrayBits() == 0, "convert left stray bits");
+  FUZZ_MUST(result->virtual_size == now->size() && result->after.subclusters == is.subclusters,
+            "what convert says that it made");
+  FUZZ_MUST(result->copied == 0 || may_copy, "convert copied up");
+  MustHaveTheSameInImage(*now, may_copy);
+  FUZZ_MUST(may_copy || SameBytes(disk_->image(), now->image()),
+            "convert changed the image file");
+  if (!base_sound || now->clusters() > kMaxWalkedClusters) return;
+  const auto report = CheckImage(files_, kAddCow, Repair::kNone);
+  FUZZ_MUST_SUCCEED(report, "check after convert");
+  FUZZ_MUST(report->corruptions() == 0 && report->check_errors == 0 &&
+                report->grown_clusters == 0 && report->stray_bits == 0,
+            "check finds something after convert");
+}
+
+// The same subclusters are in the image file; where some were copied up (`may_copy`), also
+// others of a cluster, before or now, that was there in part.
+void VerbsSession::MustHaveTheSameInImage(const DiskByTheRules& now, bool may_copy) const {
+  const uint64_t near = std::max(disk_->per_cluster(), now.per_cluster());
+  const auto any_near = [&](uint64_t subcluster) {
+    const uint64_t first = subcluster / near * near;
+    for (uint64_t i = first; i < std::min(first + near, disk_->subclusters()); i++)
+      if (disk_->IsInImage(i)) return true;
+    return false;
+  };
+  for (const DiskByTheRules* disk : {&*disk_, &now})
+    for (const uint64_t cluster : disk->Sample())
+      for (uint64_t at = disk->Start(cluster); at < disk->EndOf(cluster); at += kSubcluster) {
+        const uint64_t subcluster = at / kSubcluster;
+        const bool was = disk_->IsInImage(subcluster);
+        const bool is = now.IsInImage(subcluster);
+        FUZZ_MUST(is || !was, "convert lost subcluster {}", subcluster);
+        FUZZ_MUST(was || !is || (may_copy && any_near(subcluster)),
+                  "convert has subcluster {} in the image file", subcluster);
+      }
 }
 
 void VerbsSession::MustChangeOnly(const std::string& add_cow, const std::string& image) {

@@ -2,7 +2,8 @@
 //
 // Fuzzes what the tool does: the verbs of common/ops, one after the other, on
 // the files that the input describes (scene.h). A verb of the script is one
-// byte; create takes four more bytes and a size, rebase two more bytes.
+// byte; create takes four more bytes and a size, rebase two more bytes, convert (upgrade
+// and downgrade) one.
 //
 // Properties:
 //   - What docs/format.md, read independently, has a reader refuse is refused
@@ -18,6 +19,9 @@
 //     ALL_ALLOCATED is set.
 //   - What create made is sound and reads as promised; on failure nothing is
 //     changed and nothing is left behind.
+//   - What convert made has the revision and the clusters that were asked for, has the
+//     same in the image file, but for what it copied up, and check finds nothing in it;
+//     NO_SUBCLUSTERS is respected. On failure nothing is changed.
 //
 // Here are the verbs that work on the image as it is; those that write an add-cow file
 // anew are in verbs_anew.cc.
@@ -55,7 +59,7 @@ void VerbsSession::Run(Input& input) {
 
 void VerbsSession::Verb(Input& input) {
   created_ = false;
-  switch (input.Byte() % 8) {
+  switch (input.Byte() % 9) {
     case 0:
       return Info();
     case 1:
@@ -70,6 +74,8 @@ void VerbsSession::Verb(Input& input) {
       return Flatten();
     case 7:
       return Rebase(input);
+    case 8:
+      return Convert(input);
     default:
       return Create(input);
   }

@@ -48,16 +48,18 @@ class VerbsSession {
   // verbs_anew.cc
   void Create(Input& input);
   void Rebase(Input& input);
+  void Convert(Input& input);
 
   bool Has(unsigned flag) const { return (scene_.flags & flag) != 0; }
   bool IsWalked() const { return !disk_ || disk_->clusters() <= kMaxWalkedClusters; }
-  // check does without a backing file.
+  // check and convert do without a backing file.
   void ReadWithoutBacking(DiskByTheRules::Backing wanted = DiskByTheRules::Backing::kOptional) {
     disk_ = DiskByTheRules::Read(files_, kAddCow, wanted);
   }
   void MustBeUnchanged(const char* verb);
   // What the disk reads now, in the places that matter, is what it was.
   void MustReadTheSame(const char* verb, DiskByTheRules::Backing wanted);
+  void MustHaveTheSameInImage(const DiskByTheRules& now, bool may_copy) const;
   // These names apart, everything else is as it was.
   void MustChangeOnly(const std::string& add_cow, const std::string& image);
 
