@@ -59,10 +59,15 @@ Status BitmapStore::LoadRange(uint64_t start, uint64_t end) {
 
 void BitmapStore::Allocate(ClusterRange range) {
   MutexLock lock(mutex_);
-  for (uint64_t cluster = range.first; cluster < range.end(); cluster++) {
-    if (bitmap_.Test(cluster)) continue;  // durable or pending already
-    Page& page = pending_[cluster / kClustersPerPage];
-    page[cluster % kClustersPerPage / 64] |= uint64_t{1} << (cluster % 64);
+  if (bitmap_.all()) return;
+  for (uint64_t cluster = range.first; cluster < range.end();) {
+    const uint64_t word = cluster / 64;
+    const uint64_t stop = std::min(range.end(), 64 * (word + 1));
+    const uint64_t mask = ~uint64_t{0} >> (64 - (stop - cluster)) << (cluster % 64);
+    // Those that are set are durable, or pending already.
+    if (const uint64_t added = mask & ~bitmap_.word(word); added != 0)
+      pending_[word / kPageWords][word % kPageWords] |= added;
+    cluster = stop;
   }
   bitmap_.Set(range);
   pending_pages_.store(pending_.size(), std::memory_order_relaxed);
