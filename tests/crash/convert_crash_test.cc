@@ -96,9 +96,9 @@ std::vector<FromTo> Ways() {
 }
 
 INSTANTIATE_TEST_SUITE_P(, ConvertCrash, testing::ValuesIn(Ways()),
-                         [](const testing::TestParamInfo<FromTo>& info) {
-                           return std::string(std::get<0>(info.param).name) + "To" +
-                                  std::get<1>(info.param).name;
+                         [](const testing::TestParamInfo<FromTo>& row) {
+                           return std::string(std::get<0>(row.param).name) + "To" +
+                                  std::get<1>(row.param).name;
                          });
 
 TEST_P(ConvertCrash, LeavesTheOldFormOrTheNewAndTheSameDisk) { ExpectOldOrNew(Spec(), true); }
