@@ -21,6 +21,7 @@ namespace {
 constexpr uint64_t kIdentityBit = 1 << 16;
 constexpr uint64_t kMostBits = 8 * kMaxWalkedClusters;
 constexpr uint64_t kMostCopied = 64 * kMiB;
+constexpr uint64_t kMostServed = 1ull << 31;  // clusters: an engine takes seconds to close more
 
 // A revision and a cluster size, from one byte.
 struct Form {
@@ -216,6 +217,7 @@ void VerbsSession::Convert(Input& input) {
     if (allocated > kMostBits * form.cluster / was.cluster) return;
     const uint64_t in_part = allocated + disk_->CountPartial().clusters;
     if (may_copy && in_part > kMostCopied / std::max(was.cluster, form.cluster)) return;
+    if (may_copy && disk_->clusters() > kMostServed) return;
   }
 
   ConvertOptions options{.source = {.add_cow_path = kAddCow},
