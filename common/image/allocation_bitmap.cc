@@ -57,7 +57,8 @@ AllocationBitmap::~AllocationBitmap() {
   ::munmap(summary_, SummaryBytes(clusters_));
 }
 
-// The first cluster from `cluster` on whose page has bits; at most `end`.
+// The first cluster from `cluster` on whose page has bits; at most `end`. Never one before
+// it, also where its page gets its first bit between the two looks at the summary.
 uint64_t AllocationBitmap::SkipEmptyPages(uint64_t cluster, uint64_t end) const {
   uint64_t page = cluster / kPageBits;
   if (HasBits(page)) return cluster;
@@ -70,7 +71,7 @@ uint64_t AllocationBitmap::SkipEmptyPages(uint64_t cluster, uint64_t end) const 
     }
     page = RoundDown(page, 64) + 64;
   }
-  return std::min(page * kPageBits, end);
+  return std::min(std::max(page * kPageBits, cluster), end);
 }
 
 ClusterRun AllocationBitmap::RunAt(ClusterRange range) const {

@@ -6,6 +6,8 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <thread>
 #include <vector>
 
@@ -174,6 +176,35 @@ TEST(AllocationBitmap, RunIsNeverEmptyWhileBitsAreSet) {
   }
   setter.join();
   EXPECT_TRUE(bitmap->all());
+}
+
+// The first bit of a page is set while somebody is about to pass over the page.
+TEST(AllocationBitmap, RunNeverEndsBeforeItsBeginningWhileAPageGetsItsFirstBit) {
+  constexpr uint64_t kPageBits = 8 * 4096;
+  constexpr uint64_t kPages = 5000;
+  const auto bitmap = Make(kPages * kPageBits);
+  std::atomic<uint64_t> at = 0;
+  std::thread setter([&] {
+    for (uint64_t page = 0; page < kPages; page++) {
+      while (at < page) std::this_thread::yield();
+      bitmap->Set({page * kPageBits, 1});
+    }
+  });
+  // They spin for each other: where there are too few processors, not for all pages.
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(500);
+  uint64_t wrong = 0;
+  for (uint64_t page = 0; page < kPages && std::chrono::steady_clock::now() < end; page++) {
+    const uint64_t first = page * kPageBits + 100;
+    const ClusterRange range{first, kPages * kPageBits - first};
+    at = page;
+    while (!bitmap->Test(page * kPageBits)) {
+      const ClusterRun run = bitmap->RunAt(range);
+      if (run.allocated || run.range != range) wrong++;
+    }
+  }
+  at = kPages;
+  setter.join();
+  EXPECT_EQ(wrong, 0u);
 }
 
 TEST(AllocationBitmap, TooLargeForTheMemoryIsAnError) {
