@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "common/io/durable_create.h"
+
 namespace addcow {
 
 namespace {
@@ -37,6 +39,8 @@ Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageS
   ADDCOW_TRY_ASSIGN(ImageFiles files, OpenImageFiles(file_system, source));
   for (const std::string& note : files.notes)
     if (log) log(LogLevel::kNote, note);
+  // Bits are durable only in a file that has its name after a crash, too.
+  if (files.mode == OpenMode::kReadWrite) ADDCOW_TRY(SyncName(file_system, files.add_cow_path));
   std::unique_ptr<Image> image(
       new Image(file_system, std::move(files), std::move(log), source));
   ADDCOW_TRY(image->image_store_.Open());

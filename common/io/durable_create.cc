@@ -96,4 +96,10 @@ Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMod
   return synced;
 }
 
+Status SyncName(FileSystem& file_system, const std::string& path) {
+  Status done = file_system.SyncDirectory(DirectoryOf(path));
+  if (done || done.error().code() == EIO || done.error().IsNoRoom()) return done;
+  return {};
+}
+
 }  // namespace addcow

@@ -28,6 +28,11 @@ Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMod
                      const std::function<Status(File&)>& fill, bool* in_place = nullptr,
                      const NewRights& rights = {});
 
+// Makes the name of a file durable that is there: whoever gave it, or the file another
+// one's, may have been killed before it synced the directory. Left alone where the
+// directory cannot be synced, for want of rights, say.
+Status SyncName(FileSystem& file_system, const std::string& path);
+
 }  // namespace addcow
 
 #endif  // ADDCOW_COMMON_IO_DURABLE_CREATE_H

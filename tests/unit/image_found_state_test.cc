@@ -50,6 +50,33 @@ TEST_F(FoundState, FailedFirstSyncOfTheBitsIsFinal) {
   EXPECT_FALSE(image_->writable());
 }
 
+// So is the file's own name, from a verb that was killed: were it lost, the bits would
+// be too. Who only reads promises nothing.
+TEST_F(FoundState, OpeningForWritingMakesTheNameDurable) {
+  for (const OpenMode mode : {OpenMode::kReadWrite, OpenMode::kReadOnly}) {
+    Make({});
+    image_.reset();
+    log_.Clear();
+    ASSERT_OK_AND_ASSIGN(const auto image, OpenTestImage(seam_, kDirectory, mode));
+    EXPECT_EQ(log_.Lines([](const Operation& operation) { return IsSync(operation.kind); }),
+              mode == OpenMode::kReadWrite ? std::vector<std::string>{"sync directory /vm"}
+                                           : std::vector<std::string>());
+  }
+}
+
+TEST_F(FoundState, ADirectoryThatCannotBeSyncedIsLeftAlone) {
+  Make({});
+  image_.reset();
+  const auto with = [&](int error) {
+    faults_.Set({.at = 1, .error = error, .where = [](const Operation& operation) {
+                   return operation.kind == OpKind::kSyncDirectory;
+                 }});
+    return OpenTestImage(seam_);
+  };
+  for (const int error : {EACCES, EPERM, EINVAL, ENOENT, EROFS, ENOSYS}) EXPECT_OK(with(error));
+  for (const int error : {EIO, ENOSPC, EDQUOT}) EXPECT_TRUE(FailsWith(with(error), error));
+}
+
 // Clusters 0 and 2 are holes of the image file, one hole to lseek. While the
 // map is at cluster 0, cluster 3 becomes allocated: its data must not be
 // reported as the rest of the hole that was seen before.

@@ -189,6 +189,7 @@ TEST_P(ImageZero, FailedZeroAllocatesNothing) {
       faults_.Clear();
       ExpectAsReference();
     }
+    faults_.Clear();
     Make({});
   }
 }
