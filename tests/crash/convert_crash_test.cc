@@ -9,6 +9,7 @@
 #include "common/ops/check.h"
 #include "common/ops/convert.h"
 #include "tests/crash/ops_crash.h"
+#include "tests/support/fault_file.h"
 #include "tests/support/forms.h"
 
 namespace addcow {
@@ -96,9 +97,9 @@ std::vector<FromTo> Ways() {
 }
 
 INSTANTIATE_TEST_SUITE_P(, ConvertCrash, testing::ValuesIn(Ways()),
-                         [](const testing::TestParamInfo<FromTo>& row) {
-                           return std::string(std::get<0>(row.param).name) + "To" +
-                                  std::get<1>(row.param).name;
+                         [](const testing::TestParamInfo<FromTo>& one) {
+                           return std::string(std::get<0>(one.param).name) + "To" +
+                                  std::get<1>(one.param).name;
                          });
 
 TEST_P(ConvertCrash, LeavesTheOldFormOrTheNewAndTheSameDisk) { ExpectOldOrNew(Spec(), true); }
@@ -119,6 +120,27 @@ TEST_P(ConvertCrash, SoItDoesWithAllAllocated) {
   spec.subclusters.clear();
   spec.all_allocated = true;
   ExpectOldOrNew(spec, true);
+}
+
+// The new file has its name then, but not for sure. What the next process has flushed
+// must not go with it.
+TEST_F(OpsCrash, KilledBeforeTheNameOfTheNewFileWasDurable) {
+  MakeImage({.size = 2 * kC, .backing_size = 2 * kC, .subclusters = {3}});
+  CrashDisk disk(files_);
+  FaultPlan faults({.at = 1,
+                    .error = EIO,
+                    .lasting = FaultPlan::Lasting::kPersistent,
+                    .where = [](const Operation& operation) {
+                      return operation.kind == OpKind::kSyncDirectory;
+                    }});
+  ForwardingFileSystem killed(disk, faults);
+  EXPECT_FALSE(Convert(killed, k4kForm, true));
+  EXPECT_EQ(TestHeader(disk.live()).cluster_size, 4 * kKiB);
+  ASSERT_OK_AND_ASSIGN(const auto image, OpenTestImage(disk));
+  ASSERT_OK(image->Write(Repeat(1, 5000), 10000));
+  ASSERT_OK(image->Flush());
+  std::ranges::fill(std::span(contents_).subspan(10000, 5000), std::byte{1});
+  ExpectReads(*disk.CrashLosingAll(), contents_);
 }
 
 }  // namespace
