@@ -22,7 +22,6 @@ namespace addcow {
 
 class EngineRooms : public testing::Test {
  protected:
-
   struct Rooms {
     Rooms(FileSystem& file_system, ImageFiles opened, std::vector<std::string>& messages)
         : files(std::move(opened)),

@@ -12,7 +12,6 @@ namespace {
 
 class ImageRemoved : public ImageFixture {
  protected:
-
   void Replace(const char* path) {
     fake_.Put("/vm/other", 5 * kC);
     ASSERT_OK(fake_.Rename("/vm/other", path, RenameMode::kReplace));

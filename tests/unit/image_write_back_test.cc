@@ -12,7 +12,6 @@ namespace {
 
 class ImageWriteBack : public ImageFixture {
  protected:
-
   void MakeOnFuse(const ImageSpec& spec, OpenMode mode = OpenMode::kReadWrite) {
     Make(spec);
     image_.reset();

@@ -17,7 +17,6 @@
 namespace addcow {
 namespace {
 
-
 TEST(RawBitmap, RunsAreThoseOfTheBits) {
   Random random(TestSeed());
   for (int round = 0; round < 200; round++) {

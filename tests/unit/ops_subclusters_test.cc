@@ -21,7 +21,6 @@
 namespace addcow {
 namespace {
 
-
 void NoLog(LogLevel, const std::string&) {}
 void NoProgress(uint64_t, uint64_t) {}
 
