@@ -35,6 +35,7 @@ struct Setting {
   Until until;
   Grain grain;
   const char* name;
+  Form form = kVersion1Form;
 };
 
 constexpr Setting kSettings[] = {
@@ -42,6 +43,19 @@ constexpr Setting kSettings[] = {
     {Until::kScriptRan, Grain::kNewSubclusters, "ThenMore"},
     {Until::kClosed, Grain::kNewSubclusters, "UntilClosed"},
     {Until::kClosed, Grain::kFoundSubclusters, "UntilClosedWithSubclusters"},
+};
+
+// With clusters as small as subclusters, and with large ones. Those take longer, for
+// their disks do; so in some of the ways.
+constexpr Setting kOtherForms[] = {
+    {Until::kScriptRan, Grain::kClusters, "ThenMoreOf4k", k4kForm},
+    {Until::kClosed, Grain::kFoundSubclusters, "UntilClosedOf2M", k2MForm},
+};
+constexpr Sweep kOtherFormsSweeps[] = {
+    kSweeps[0],  // an error once
+    kSweeps[3],  // no room for ever
+    kSweeps[4],  // torn once
+    kSweeps[7],  // short once
 };
 
 using EngineCase = std::tuple<Sweep, Setting>;
@@ -65,10 +79,13 @@ class EngineFault : public testing::TestWithParam<EngineCase> {
 
 TEST_P(EngineFault, NothingAcknowledgedIsLost) {
   const auto& [sweep, setting] = GetParam();
-  const auto& [until, grain, name] = setting;
+  const auto& [until, grain, name, form] = setting;
   const bool subclusters = grain != Grain::kClusters;
-  ImageSpec spec = EngineScript::Spec();
-  if (grain == Grain::kFoundSubclusters) spec.subclusters = {1, 16, 130, 170, 223};
+  ImageSpec spec = EngineScript::Spec(form);
+  const uint64_t first = EngineScript::Start(form.cluster_size) / kSubclusterSize;
+  if (grain == Grain::kFoundSubclusters)
+    for (const uint64_t subcluster : {1u, 16u, 130u, 170u, 223u})
+      spec.subclusters.push_back(first + subcluster);
   FakeFileSystem made;
   made.MakeDirectory(kDirectory);
   ASSERT_OK_AND_ASSIGN(const std::vector<std::byte> contents,
@@ -130,13 +147,18 @@ TEST_P(EngineFault, NothingAcknowledgedIsLost) {
   }
 }
 
+std::string CaseName(const testing::TestParamInfo<EngineCase>& one) {
+  return std::string(std::get<0>(one.param).name) + std::get<1>(one.param).name;
+}
+
 INSTANTIATE_TEST_SUITE_P(Sweeps, EngineFault,
                          testing::Combine(testing::ValuesIn(kSweeps),
                                           testing::ValuesIn(kSettings)),
-                         [](const testing::TestParamInfo<EngineCase>& one) {
-                           return std::string(std::get<0>(one.param).name) +
-                                  std::get<1>(one.param).name;
-                         });
+                         CaseName);
+INSTANTIATE_TEST_SUITE_P(OtherForms, EngineFault,
+                         testing::Combine(testing::ValuesIn(kOtherFormsSweeps),
+                                          testing::ValuesIn(kOtherForms)),
+                         CaseName);
 
 }  // namespace
 }  // namespace addcow

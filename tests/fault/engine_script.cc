@@ -13,51 +13,58 @@ namespace addcow {
 
 namespace {
 
-constexpr uint64_t kClusters = 15;
-constexpr uint64_t kSize = 14 * kClusterSize + 345;
-constexpr uint64_t kBackingSize = 12 * kClusterSize + 65000;
+constexpr uint64_t kAreas = 15;
+constexpr uint64_t kSize = 14 * kC + 345;
+constexpr uint64_t kBackingSize = 12 * kC + 65000;
 
 }  // namespace
 
-// The backing file ends inside a cluster and has holes, one of them inside a
-// cluster.
-ImageSpec EngineScript::Spec() {
-  return {.size = kSize,
-          .backing_size = kBackingSize,
-          .backing_data = {{{0, 5 * kClusterSize},
-                            {5 * kClusterSize + 8192, 3 * kClusterSize},
-                            {9 * kClusterSize, kBackingSize - 9 * kClusterSize}}}};
+// Of larger clusters there are two, and the border is within the areas: before the
+// seventh.
+uint64_t EngineScript::Start(uint64_t cluster_size) {
+  return cluster_size > kC ? cluster_size - 7 * kC : 0;
+}
+
+// The backing file ends inside an area and has holes, one of them inside an area.
+ImageSpec EngineScript::Spec(const Form& form) {
+  const uint64_t start = Start(form.cluster_size);
+  return InForm({.size = start + kSize,
+                 .backing_size = start + kBackingSize,
+                 .backing_data = {{{start, 5 * kC},
+                                   {start + 5 * kC + 8192, 3 * kC},
+                                   {start + 9 * kC, kBackingSize - 9 * kC}}}},
+                form);
 }
 
 void EngineScript::Run() {
   Map();
   Prefetch();
-  Write(1000, 2000);                      // in a cluster of data
-  Write(10 * kClusterSize + 1024, 2048);  // whole sectors
-  Write(11 * kClusterSize + 4096, 8192);  // whole subclusters
+  Write(1000, 2000);            // in an area of data
+  Write(10 * kC + 1024, 2048);  // whole sectors
+  Write(11 * kC + 4096, 8192);  // whole subclusters
   Read();
   Map();
   Flush();
-  Write(1 * kClusterSize, 2 * kClusterSize);  // two whole clusters
-  Zero(3 * kClusterSize + 100, 30000, {.may_punch = true});
-  Zero(4 * kClusterSize, kClusterSize, {.may_punch = true, .fast_only = true});
-  Write(5 * kClusterSize + 77, 5000, Fua::kYes);  // over a hole of the backing file
-  Zero(6 * kClusterSize + 1, 60000, {.may_punch = false});
+  Write(1 * kC, 2 * kC);  // two whole areas
+  Zero(3 * kC + 100, 30000, {.may_punch = true});
+  Zero(4 * kC, kC, {.may_punch = true, .fast_only = true});
+  Write(5 * kC + 77, 5000, Fua::kYes);  // over a hole of the backing file
+  Zero(6 * kC + 1, 60000, {.may_punch = false});
   Read();
-  Write(7 * kClusterSize + 4096, 4096);
-  Write(8 * kClusterSize + 512, 512);
-  Zero(8 * kClusterSize + 8192, 4096, {.may_punch = true});  // in a partial cluster
-  CopyUp({7, 2});
+  Write(7 * kC + 4096, 4096);
+  Write(8 * kC + 512, 512);
+  Zero(8 * kC + 8192, 4096, {.may_punch = true});  // in a partial area
+  CopyUp(7 * kC, 2 * kC);
   Map();
-  Zero(9 * kClusterSize + 5, 100, {.may_punch = true}, Fua::kYes);
-  Write(12 * kClusterSize + 60000, 20000);              // over the backing file's end
-  Zero(kClusterSize + 500, 9000, {.may_punch = true});  // in a cluster that is allocated
+  Zero(9 * kC + 5, 100, {.may_punch = true}, Fua::kYes);
+  Write(12 * kC + 60000, 20000);              // over the backing file's end
+  Zero(kC + 500, 9000, {.may_punch = true});  // in an area that is allocated
   Flush();
   Write(4000, 1000);
-  CopyUp({0, kClusters});
+  CopyUp(0, kSize);
   Flush();  // sets ALL_ALLOCATED
-  Write(14 * kClusterSize + 1, 300, Fua::kYes);
-  Zero(2 * kClusterSize, 4096, {.may_punch = true});
+  Write(14 * kC + 1, 300, Fua::kYes);
+  Zero(2 * kC, 4096, {.may_punch = true});
   Map();
   Read();
   Prefetch();
@@ -71,19 +78,19 @@ void EngineScript::RunAfterFault(bool sync_failed) {
     Wrong(sync_failed ? "writable after a failed sync" : "not writable, but no sync failed");
   if (sync_failed) {
     ExpectRefused("write", image_.Write(Repeat(1, 10), 0));
-    ExpectRefused("FUA write", image_.Write(Repeat(1, 10), kClusterSize, Fua::kYes));
+    ExpectRefused("FUA write", image_.Write(Repeat(1, 10), kC, Fua::kYes));
     ExpectRefused("zero", image_.Zero(0, 10, {}));
-    ExpectRefused("copy up", image_.CopyUp({0, kClusters}));
+    ExpectRefused("copy up", image_.CopyUp(All()));
     ExpectRefused("flush", image_.Flush());
     Read();
     return;
   }
   const size_t failures = failures_;
-  for (uint64_t cluster = 0; cluster < kClusters; cluster++) {
-    Write(cluster * kClusterSize + 200, 50);
-    Zero(cluster * kClusterSize + 300, 20, {.may_punch = true});
+  for (uint64_t area = 0; area < kAreas; area++) {
+    Write(area * kC + 200, 50);
+    Zero(area * kC + 300, 20, {.may_punch = true});
   }
-  CopyUp({0, kClusters});
+  CopyUp(0, kSize);
   Flush();
   Read();
   if (failures_ > failures) Wrong("a request failed, though the fault was gone");
@@ -116,11 +123,13 @@ void EngineScript::ExpectRefused(const char* what, const Status& status) {
 
 void EngineScript::Write(uint64_t offset, uint64_t length, Fua fua) {
   const auto value = static_cast<std::byte>(0x40 + changes_.size());
+  offset += start_;
   const Status done = image_.Write(std::vector<std::byte>(length, value), offset, fua);
   Record("write", {offset, length, value, bool(done), false}, done, fua);
 }
 
 void EngineScript::Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fua) {
+  offset += start_;
   const Status done = image_.Zero(offset, length, options, fua);
   Record("zero", {offset, length, std::byte{0}, bool(done), false}, done, fua);
 }
@@ -159,7 +168,7 @@ void EngineScript::Map() {
     if (extent.offset != end || extent.length == 0) Wrong("extents with a gap");
     end = extent.offset + extent.length;
     if (extent.data) return true;
-    static const std::vector<std::byte> kZeroes(kSize);
+    static const std::vector<std::byte> kZeroes(2 * kMostClusterSize);
     const auto zeroes = std::span(kZeroes).first(extent.length);
     for (const Segment& segment : segments) {
       if (segment.start >= end || segment.end <= extent.offset) continue;
@@ -226,8 +235,8 @@ std::string EngineScript::Check(const std::vector<std::byte>& actual, bool reope
   for (const Segment& segment : Segments(reopened)) {
     const uint64_t wrong = FirstWrong(segment, actual, 0);
     if (wrong < segment.end)
-      return "byte " + std::to_string(wrong) + " of cluster " +
-             std::to_string(wrong / kClusterSize) + " is neither old nor new";
+      return "byte " + std::to_string(wrong) + " of area " +
+             std::to_string((wrong - start_) / kC) + " is neither old nor new";
   }
   return "";
 }

@@ -18,20 +18,26 @@
 #include <vector>
 
 #include "common/image/image.h"
+#include "tests/support/forms.h"
 #include "tests/support/test_image.h"
 
 namespace addcow {
 
 class EngineScript {
  public:
-  // The image that the script is for.
-  static ImageSpec Spec();
+  // The image that the script is for. It is about areas of 64 KiB: a cluster each, or
+  // many of them, or parts of two.
+  static ImageSpec Spec(const Form& form = kVersion1Form);
+  // Where the first area begins.
+  static uint64_t Start(uint64_t cluster_size);
 
   // `contents`: what the disk reads at first.
   EngineScript(Image& image, const std::vector<std::byte>& contents)
-      : image_(image), contents_(contents) {}
+      : image_(image),
+        contents_(contents),
+        start_(Start(image.files().layout().cluster_size())) {}
 
-  // All of it; at its end every cluster is allocated.
+  // All of it; at its end every area is allocated.
   void Run();
 
   // What the documents promise of requests that come after a failure, once
@@ -85,11 +91,16 @@ class EngineScript {
   void Read();
   void Map();
   void Prefetch() { Note("prefetch", image_.Prefetch(0, image_.virtual_size())); }
-  void CopyUp(ClusterRange range) { Note("copy up", image_.CopyUp(range)); }
+  void CopyUp(uint64_t offset, uint64_t length) {
+    const Layout layout = image_.files().layout();
+    Note("copy up", image_.CopyUp(layout.Touched(start_ + offset, length)));
+  }
+  ClusterRange All() const { return {0, image_.files().layout().clusters()}; }
   void MarkFlushed();
 
   Image& image_;
   const std::vector<std::byte>& contents_;
+  const uint64_t start_;
   std::vector<Change> changes_;
   size_t failures_ = 0;
   size_t ends_ = 0;

@@ -15,6 +15,7 @@
 #include <fmt/format.h>
 
 #include "common/ops/check.h"
+#include "common/ops/convert.h"
 #include "common/ops/flatten.h"
 #include "common/ops/info.h"
 #include "common/ops/map.h"
@@ -22,6 +23,7 @@
 #include "tests/fault/sweep.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
+#include "tests/support/forms.h"
 #include "tests/support/test_image.h"
 #include "tests/support/with_subclusters.h"
 
@@ -70,6 +72,18 @@ Result<std::string> Rebase(FileSystem& files, const char* backing, const char* i
   if (image != nullptr) options.image_name = image;
   ADDCOW_TRY_ASSIGN(const RebaseResult result, RebaseUnsafely(files, options));
   return fmt::format("{} {}", result.header.backing->name, result.header.image.name);
+}
+
+Result<std::string> Convert(FileSystem& files, const Form& form, bool subclusters) {
+  ADDCOW_TRY_ASSIGN(const ConvertResult result,
+                    ConvertImage(files,
+                                 {.source = {.add_cow_path = kAddCowPath},
+                                  .revision = form.revision,
+                                  .cluster_size = form.cluster_size,
+                                  .subclusters = subclusters},
+                                 NoLog));
+  return fmt::format("{} {} {} {}", result.after.cluster_size, result.after.subclusters,
+                     result.after.no_subclusters, result.virtual_size);
 }
 
 // An image with leaks: old bytes under most of its 0 bits.
@@ -126,6 +140,16 @@ const Verb kVerbs[] = {
      [](FileSystem& files) { return Rebase(files, "../vm/base.img", nullptr); }, kSubclusters},
     {"SubclustersRebaseImage", kLeaking, true,
      [](FileSystem& files) { return Rebase(files, nullptr, "../vm/disk.raw"); }, kSubclusters},
+    {"Upgrade4k", kLeaking, true,
+     [](FileSystem& files) { return Convert(files, k4kForm, true); }, kSubclusters},
+    {"Upgrade2M", kLeaking, true,
+     [](FileSystem& files) { return Convert(files, k2MForm, true); }, kSubclusters},
+    {"UpgradeCopyingUp", kLeaking, true,
+     [](FileSystem& files) { return Convert(files, k64kForm, false); }, kSubclusters},
+    {"Downgrade4k", InForm(kLeaking, k4kForm), true,
+     [](FileSystem& files) { return Convert(files, kVersion1Form, true); }},
+    {"DowngradeCopyingUp", InForm(kLeaking, k8kForm), true,
+     [](FileSystem& files) { return Convert(files, kVersion1Form, false); }, kSubclusters},
 };
 
 using VerbCase = std::tuple<Verb, Sweep>;
