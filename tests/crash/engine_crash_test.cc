@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// The engine when the power fails, one scenario at a time. For each, every
-// subset of the writes that were not synced is tried at every moment.
+// The engine when the power fails, one scenario at a time, with clusters of all sizes.
+// For each, every subset of the writes that were not synced is tried at every moment.
 
 #include <gtest/gtest.h>
 
@@ -9,17 +9,33 @@
 
 #include "tests/crash/crash_harness.h"
 #include "tests/support/expect.h"
+#include "tests/support/forms.h"
 
 namespace addcow {
 namespace {
 
-class EngineCrash : public testing::TestWithParam<bool> {
- protected:
-  static constexpr CrashDisk::Effort kEffort{.exhaustive = 12, .samples = 256};
+struct Setup {
+  const char* name;
+  Form form;
+  bool subclusters;  // whether the engine may use them
 
+  friend void PrintTo(const Setup& setup, std::ostream* out) { *out << setup.name; }
+};
+
+// Places are multiples of 64 KiB. A disk is a part of one cluster of 2 MiB.
+constexpr Setup kSubclusters{"Subclusters", kVersion1Form, true};
+constexpr Setup kClusters{"Clusters", kVersion1Form, false};
+constexpr Setup k4k{"Acow4k", k4kForm, true};
+constexpr Setup k2M{"Acow2M", k2MForm, true};
+
+class EngineCrash : public testing::TestWithParam<Setup> {
+ protected:
   void Make(const ImageSpec& spec) {
-    harness_.emplace(spec, FakeInode::Abilities{}, 1, kEffort, CrashHarness::Origin::kFound,
-                     GetParam());
+    const Form& form = GetParam().form;
+    const size_t most = form.cluster_size > kC ? 9 : 12;  // it has many subclusters
+    harness_.emplace(InForm(spec, form), FakeInode::Abilities{}, 1,
+                     CrashDisk::Effort{.exhaustive = most, .samples = 256},
+                     CrashHarness::Origin::kFound, GetParam().subclusters);
   }
 
   // Also the states after the last request.
@@ -31,8 +47,11 @@ class EngineCrash : public testing::TestWithParam<bool> {
   }
 
   CrashHarness& disk() { return *harness_; }
+  Status CopyUp(uint64_t offset, uint64_t length) {
+    return disk().CopyUp(disk().layout().Touched(offset, length));
+  }
 
-  // Of the cluster's first byte.
+  // Of the first byte of so many times 64 KiB.
   bool BitIsDurable(uint64_t cluster) { return harness_->IsDurable(cluster * kC); }
   // Whether this process reads the byte from the image file.
   bool InImage(uint64_t offset) {
@@ -47,9 +66,10 @@ class EngineCrash : public testing::TestWithParam<bool> {
   std::optional<CrashHarness> harness_;
 };
 
-INSTANTIATE_TEST_SUITE_P(, EngineCrash, testing::Bool(), [](const auto& parameter) {
-  return parameter.param ? "Subclusters" : "Clusters";
-});
+std::string SetupName(const testing::TestParamInfo<Setup>& one) { return one.param.name; }
+
+INSTANTIATE_TEST_SUITE_P(, EngineCrash, testing::Values(kSubclusters, kClusters, k4k, k2M),
+                         SetupName);
 
 TEST_P(EngineCrash, SmallWriteAndFlush) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
@@ -118,7 +138,7 @@ TEST_P(EngineCrash, ZeroWithoutPunching) {
 
 TEST_P(EngineCrash, CopyUpOfEverythingSetsTheFlagLast) {
   Make({.size = 3 * kC - 100, .backing_size = 2 * kC + 50});
-  ASSERT_OK(disk().CopyUp({0, 3}));
+  ASSERT_OK(CopyUp(0, 3 * kC - 100));
   ASSERT_OK(disk().Flush());
   EXPECT_TRUE(disk().image().bitmap().all());
   const auto files = disk().disk().CrashLosingAll();
@@ -220,7 +240,7 @@ TEST_P(EngineCrash, KilledBeforeTheLastBitsWereSynced) {
 
 TEST_P(EngineCrash, KilledBeforeTheFlagWasSynced) {
   Make({.size = 2 * kC, .backing_size = 2 * kC});
-  ASSERT_OK(disk().CopyUp({0, 2}));
+  ASSERT_OK(CopyUp(0, disk().size()));
   int writes = 0;
   disk().SetMeanwhile([&] {
     // The last sync of this flush is that of the flag.
@@ -246,9 +266,12 @@ TEST_P(EngineCrash, BitsThatCouldNotBeWrittenGoWithALaterFlush) {
 // then the bits.
 
 class SubclusterCrash : public EngineCrash {};
-INSTANTIATE_TEST_SUITE_P(, SubclusterCrash, testing::Values(true));
+INSTANTIATE_TEST_SUITE_P(, SubclusterCrash, testing::Values(kSubclusters), SetupName);
 
-TEST_P(SubclusterCrash, KilledBeforeAnyStepOfTheFirstFlush) {
+class FirstFlushCrash : public EngineCrash {};
+INSTANTIATE_TEST_SUITE_P(, FirstFlushCrash, testing::Values(kSubclusters, k2M), SetupName);
+
+TEST_P(FirstFlushCrash, KilledBeforeAnyOfItsSteps) {
   for (const auto& [kind, path, nth] : std::vector<std::tuple<OpKind, const char*, uint64_t>>{
            {OpKind::kSyncData, kImagePath, 1},
            {OpKind::kSyncData, kAddCowPath, 1},
@@ -281,7 +304,7 @@ TEST_P(SubclusterCrash, LastSubclusterMakesAClusterOfThem) {
 // What is found may be set by a process that was killed before it synced it.
 TEST_P(SubclusterCrash, CloseWithoutPartialClustersLeavesAFileOfVersion1) {
   Make({.size = 2 * kC, .backing_size = 2 * kC, .subclusters = {3, 4}});
-  ASSERT_OK(disk().CopyUp({0, 1}));
+  ASSERT_OK(CopyUp(0, kC));
   ASSERT_OK(disk().Close());
   EXPECT_FALSE(disk().HasSubclusters());
   EXPECT_TRUE(BitIsDurable(0));
@@ -292,7 +315,7 @@ TEST_P(SubclusterCrash, BitsOfBeforeDoNotComeBackWithTheFeature) {
   for (uint64_t i = 0; i < 2; i++) {
     ASSERT_OK(disk().Write(i * kC + 4096, 4096));
     ASSERT_OK(disk().Flush());
-    ASSERT_OK(disk().CopyUp({0, i + 1}));
+    ASSERT_OK(CopyUp(0, (i + 1) * kC));
     ASSERT_OK(disk().Close());
     EXPECT_FALSE(disk().HasSubclusters());
     disk().Kill();
@@ -307,13 +330,13 @@ TEST_P(SubclusterCrash, AllAllocatedEndsThem) {
   Make({.size = 2 * kC - 100, .backing_size = 2 * kC, .subclusters = {3, 20}});
   ASSERT_OK(disk().Write(12 * 4096, 2000));
   ASSERT_OK(disk().Flush());
-  ASSERT_OK(disk().CopyUp({0, 2}));
+  ASSERT_OK(CopyUp(0, disk().size()));
   ASSERT_OK(disk().Flush());
   EXPECT_FALSE(disk().HasSubclusters());
   EXPECT_TRUE(BitIsDurable(1));
 }
 
-TEST_P(SubclusterCrash, SubclustersWrittenDuringTheFirstFlush) {
+TEST_P(FirstFlushCrash, SubclustersWrittenMeanwhile) {
   Make({.size = 6 * kC, .backing_size = 6 * kC});
   uint64_t next = 2;
   disk().SetMeanwhile([&] {
