@@ -26,6 +26,7 @@
 #include "common/image/background_flush.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
+#include "tests/support/forms.h"
 #include "tests/support/random.h"
 #include "tests/support/reference_disk.h"
 #include "tests/support/temp_dir.h"
@@ -40,9 +41,16 @@ constexpr uint64_t kThreads = 8;
 constexpr uint64_t kOperationsInARound = 150;  // of each thread
 
 struct Setup {
+  const char* name;
   bool real_files;
   bool background_flush;
+  Form form = kVersion1Form;
 };
+
+// What requests are about, in bytes: clusters, or, where these are large, many in one.
+constexpr uint64_t UnitOf(uint64_t cluster_size) {
+  return std::min(cluster_size, kClusterSize);
+}
 
 // Of all tests together. AddressSanitizer looks for other things than races.
 #ifdef __SANITIZE_ADDRESS__
@@ -85,11 +93,14 @@ class StressTest : public testing::TestWithParam<Setup> {
     return Random(Random(TestSeed() + rounds_ * (kThreads + 1) + thread).Next());
   }
 
+  uint64_t cluster_size() const { return GetParam().form.cluster_size; }
+
   void OpenImage(const ImageSpec& spec) {
     image_.reset();
     for (const char* name : {"/x.add-cow", "/disk.raw", "/base.img"})
       (void)file_system().Remove(directory() + name);
-    ASSERT_OK_AND_ASSIGN(contents_, MakeTestImage(file_system(), directory(), spec));
+    ASSERT_OK_AND_ASSIGN(
+        contents_, MakeTestImage(file_system(), directory(), InForm(spec, GetParam().form)));
     OpenAgain();
   }
 
@@ -156,7 +167,9 @@ class StressTest : public testing::TestWithParam<Setup> {
         done = image_->Flush();
         break;
       case 1:
-        done = image_->CopyUp({first, count});
+        // A few of the large ones are all of the disk.
+        if (cluster_size() <= kClusterSize || random.OneIn(10))
+          done = image_->CopyUp({first, count});
         break;
       default:
         done = image_->Prefetch(0, image_->virtual_size());
@@ -235,7 +248,8 @@ class Stripes {
 TEST_P(StressTest, NeighboursDoNotDisturbEachOther) {
   while (NextRound()) {
     Random setup = RandomOf(kThreads);
-    const uint64_t size = setup.Between(30, 50) * kClusterSize + setup.Below(kClusterSize);
+    const uint64_t size = setup.Between(30, 50) * kClusterSize + setup.Below(kClusterSize) +
+                          (cluster_size() > kClusterSize ? cluster_size() : 0);
     const uint64_t backing_size = setup.Between(1, size + 3 * kClusterSize);
     // A third of the backing files has holes in it.
     std::optional<std::vector<ByteRange>> backing_data;
@@ -302,25 +316,30 @@ TEST_P(StressTest, NeighboursDoNotDisturbEachOther) {
 // All threads write and zero the same sectors, whole clusters among them.
 // Each sector must read as one of the writes that it may be.
 TEST_P(StressTest, OverlappingRequestsGiveOneOrTheOther) {
-  constexpr uint64_t kClusters = 30;
-  constexpr uint64_t kSectorsInACluster = kClusterSize / kSectorSize;
-  constexpr uint64_t kSectors = kClusters * kSectorsInACluster;
+  const uint64_t unit = UnitOf(cluster_size());
+  const uint64_t size =
+      30 * kClusterSize + (cluster_size() > kClusterSize ? 2 * cluster_size() : 0);
+  const uint64_t in_unit = unit / kSectorSize;
+  const uint64_t sectors_of_disk = size / kSectorSize;
   while (NextRound()) {
     Random setup = RandomOf(kThreads);
     // The backing file is one hole: every sector starts out as zeroes.
-    OpenImage({.size = kClusters * kClusterSize,
-               .backing_size = kClusters * kClusterSize,
+    OpenImage({.size = size,
+               .backing_size = size,
                .backing_data = std::vector<ByteRange>(),
                .garbage = setup.OneIn(2)});
-    SharedSectors sectors(kSectors, std::byte{0});
+    SharedSectors sectors(sectors_of_disk, std::byte{0});
 
     RunThreads([&](uint64_t, Random& random) -> std::string {
       if (random.OneIn(30)) return Disturb(random);
-      uint64_t first = PickNear(random, kClusters) * kSectorsInACluster;
-      uint64_t count = kSectorsInACluster;
-      if (!random.OneIn(3)) {  // not a whole cluster
-        first += random.Below(kSectorsInACluster);
-        count = random.Between(1, std::min<uint64_t>(kSectors - first, 20));
+      uint64_t first = PickNear(random, size / unit) * in_unit;
+      uint64_t count = in_unit;
+      if (!random.OneIn(3)) {  // not a whole one
+        first += random.Below(in_unit);
+        count = random.Between(1, std::min<uint64_t>(sectors_of_disk - first, 20));
+      } else if (random.OneIn(50)) {  // a whole cluster, however large
+        first = RoundDown(first, cluster_size() / kSectorSize);
+        count = std::min(cluster_size() / kSectorSize, sectors_of_disk - first);
       }
       const uint64_t offset = first * kSectorSize;
       if (random.OneIn(2)) {
@@ -356,16 +375,17 @@ TEST_P(StressTest, OverlappingRequestsGiveOneOrTheOther) {
   }
 }
 
-std::string SetupName(const testing::TestParamInfo<Setup>& setup) {
-  return std::string(setup.param.real_files ? "RealFiles" : "Memory") +
-         (setup.param.background_flush ? "WithBackgroundFlush" : "");
-}
+std::string SetupName(const testing::TestParamInfo<Setup>& setup) { return setup.param.name; }
 
 INSTANTIATE_TEST_SUITE_P(Files, StressTest,
-                         testing::Values(Setup{.real_files = false, .background_flush = false},
-                                         Setup{.real_files = false, .background_flush = true},
-                                         Setup{.real_files = true, .background_flush = false},
-                                         Setup{.real_files = true, .background_flush = true}),
+                         testing::Values(Setup{"Memory", false, false},
+                                         Setup{"MemoryWithBackgroundFlush", false, true},
+                                         Setup{"RealFiles", true, false},
+                                         Setup{"RealFilesWithBackgroundFlush", true, true},
+                                         Setup{"MemoryOf4k", false, true, k4kForm},
+                                         Setup{"RealFilesOf4k", true, false, k4kForm},
+                                         Setup{"MemoryOf2M", false, false, k2MForm},
+                                         Setup{"RealFilesOf2M", true, true, k2MForm}),
                          SetupName);
 
 }  // namespace
