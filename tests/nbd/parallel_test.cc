@@ -19,6 +19,7 @@
 
 #include "common/base/zero_bytes.h"
 #include "tests/nbd/server.h"
+#include "tests/support/forms.h"
 #include "tests/support/random.h"
 #include "tests/support/reference_disk.h"
 
@@ -212,8 +213,8 @@ TEST_P(ParallelNbdTest, EveryRequestSeesAndLeavesTheRightBytes) {
 }
 
 std::string SpecName(const testing::TestParamInfo<ImageSpec>& spec) {
-  constexpr const char* kNames[] = {"SameSize", "ShortBacking", "LongSparseBacking",
-                                    "FoundSubclusters"};
+  constexpr const char* kNames[] = {"SameSize",         "ShortBacking", "LongSparseBacking",
+                                    "FoundSubclusters", "Clusters4k",   "Clusters2M"};
   return kNames[spec.index];
 }
 
@@ -228,7 +229,16 @@ INSTANTIATE_TEST_SUITE_P(
                     ImageSpec{.size = 30 * kClusterSize + 5000,
                               .backing_size = 30 * kClusterSize,
                               .allocated = {3},
-                              .subclusters = {1, 2, 30, 50, 51, 200}}),
+                              .subclusters = {1, 2, 30, 50, 51, 200}},
+                    InForm({.size = 40 * kClusterSize + 777,
+                            .backing_size = 30 * kClusterSize,
+                            .allocated = {1, 2, 30, 50, 51, 200}},
+                           k4kForm),
+                    InForm({.size = 2 * kMostClusterSize + 5 * kClusterSize + 777,
+                            .backing_size = 2 * kMostClusterSize,
+                            .allocated = {2},
+                            .subclusters = {1, 2, 30, 50, 51, 200}},
+                           k2MForm)),
     SpecName);
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "tests/nbd/server.h"
+#include "tests/support/forms.h"
 
 namespace addcow {
 namespace {
@@ -30,6 +31,14 @@ Extents BlockStatus(nbd_handle* nbd, uint64_t offset, uint64_t count, uint32_t f
 constexpr uint32_t kData = 0;
 constexpr uint32_t kHoleZero = LIBNBD_STATE_HOLE | LIBNBD_STATE_ZERO;
 
+// What must be seen of an image in every form.
+class NbdForms : public NbdTest, public testing::WithParamInterface<Form> {};
+
+INSTANTIATE_TEST_SUITE_P(, NbdForms, testing::Values(kVersion1Form, k4kForm, k2MForm),
+                         [](const testing::TestParamInfo<Form>& one) {
+                           return one.param.name;
+                         });
+
 TEST_F(NbdTest, OffersAllThatThePluginCanDo) {
   MakeImage({.size = 300001});
   StartServer();
@@ -54,8 +63,8 @@ TEST_F(NbdTest, OffersAllThatThePluginCanDo) {
   free(description);
 }
 
-TEST_F(NbdTest, FuaWriteIsPublishedBeforeTheReply) {
-  MakeImage({.size = 8 * kClusterSize, .backing_size = 8 * kClusterSize});
+TEST_P(NbdForms, FuaWriteIsPublishedBeforeTheReply) {
+  MakeImage(InForm({.size = 8 * kClusterSize, .backing_size = 8 * kClusterSize}, GetParam()));
   StartServer({}, {"sync-interval=0"});
   const NbdHandle nbd = Connect();
   const std::vector<std::byte> data = Repeat(7, 1000);
@@ -70,8 +79,8 @@ TEST_F(NbdTest, FuaWriteIsPublishedBeforeTheReply) {
   EXPECT_EQ(AllocatedInFile(), 4 * kSubclusterSize);
 }
 
-TEST_F(NbdTest, FlushOnOneConnectionCoversTheWritesOfAnother) {
-  MakeImage({.size = 8 * kClusterSize, .backing_size = 8 * kClusterSize});
+TEST_P(NbdForms, FlushOnOneConnectionCoversTheWritesOfAnother) {
+  MakeImage(InForm({.size = 8 * kClusterSize, .backing_size = 8 * kClusterSize}, GetParam()));
   StartServer({}, {"sync-interval=0"});
   const NbdHandle writer = Connect();
   const NbdHandle flusher = Connect();
@@ -117,10 +126,11 @@ TEST_F(NbdTest, CacheAndFastZeroSucceed) {
   EXPECT_EQ(Difference(NbdRead(nbd.get(), 0, 100), std::span(contents_).first(100)), "");
 }
 
-TEST_F(NbdTest, ExtentsAreClippedAndReqOneGivesOne) {
-  MakeImage({.size = 4 * kClusterSize,
-             .backing_size = 4 * kClusterSize,
-             .backing_data = {{{kClusterSize, kClusterSize}}}});
+TEST_P(NbdForms, ExtentsAreClippedAndReqOneGivesOne) {
+  MakeImage(InForm({.size = 4 * kClusterSize,
+                    .backing_size = 4 * kClusterSize,
+                    .backing_data = {{{kClusterSize, kClusterSize}}}},
+                   GetParam()));
   StartServer();
   const NbdHandle nbd = Connect();
   EXPECT_EQ(BlockStatus(nbd.get(), 1000, 3 * kClusterSize),
@@ -176,8 +186,8 @@ TEST_F(NbdTest, LongZeroReadsAsZeroesToItsEnd) {
   EXPECT_EQ(Difference(bytes, contents_), "");
 }
 
-TEST_F(NbdTest, CleanStopWritesWhatNobodyFlushed) {
-  MakeImage({.size = 300001, .backing_size = 200000});
+TEST_P(NbdForms, CleanStopWritesWhatNobodyFlushed) {
+  MakeImage(InForm({.size = 300001, .backing_size = 200000}, GetParam()));
   StartServer({}, {"sync-interval=0"});
   {
     const NbdHandle nbd = Connect();
