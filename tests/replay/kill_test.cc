@@ -22,11 +22,13 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <iterator>
 #include <optional>
 #include <thread>
 
 #include "tests/replay/program.h"
 #include "tests/replay/random_client.h"
+#include "tests/support/forms.h"
 
 namespace addcow {
 namespace {
@@ -36,7 +38,12 @@ namespace fs = std::filesystem;
 constexpr uint64_t kC = kClusterSize;
 // fio's part ends here, in the middle of a cluster.
 constexpr uint64_t kBorder = 128 * kC + 36 * kSectorSize;
-constexpr uint64_t kRoundsOfAnImage = 5;
+constexpr uint64_t kRoundsOfAnImage = 3;
+
+// Of the images, one after the other: their form, and whether the server may use
+// subclusters.
+constexpr std::pair<Form, bool> kImages[] = {
+    {kVersion1Form, true}, {k4kForm, true}, {kVersion1Form, false}, {k2MForm, true}};
 
 std::string ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -54,14 +61,14 @@ uint64_t SectorsThatDiffer(std::span<const std::byte> a, std::span<const std::by
 
 class Kill : public NbdTest {
  protected:
-  void MakeFreshImage() {
+  void MakeFreshImage(const Form& form) {
     for (const char* name : {"x.add-cow", "disk.raw", "base.img"})
       fs::remove(directory_ + "/" + name);
     ImageSpec spec;
     spec.size = 256 * kC - random_.Below(kC);
     spec.backing_size = random_.OneIn(3) ? random_.Between(1, spec.size) : spec.size;
     spec.seed = random_.Next() >> 8;
-    MakeImage(spec);
+    MakeImage(InForm(spec, form));
     backing_ = ReadFile(directory_ + "/base.img");
   }
 
@@ -181,8 +188,9 @@ TEST_F(Kill, NothingFlushedIsLostWhenTheServerIsKilled) {
   if (!HaveFio()) GTEST_SKIP() << "fio with its nbd engine is not installed";
   const uint64_t rounds = EnvironmentNumber("ADDCOW_KILL_ROUNDS", 12);
   for (uint64_t round = 0; round < rounds; round++) {
-    if (round % kRoundsOfAnImage == 0) MakeFreshImage();
-    subclusters_ = round / kRoundsOfAnImage % 2 == 0;
+    const auto& [form, subclusters] = kImages[round / kRoundsOfAnImage % std::size(kImages)];
+    if (round % kRoundsOfAnImage == 0) MakeFreshImage(form);
+    subclusters_ = subclusters;
     const uint64_t seed = random_.Next();
     Round(seed);
     ASSERT_FALSE(HasFailure()) << "in round " << round;

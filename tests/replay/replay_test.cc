@@ -19,6 +19,7 @@
 #include "tests/replay/power_cut.h"
 #include "tests/replay/program.h"
 #include "tests/replay/random_client.h"
+#include "tests/support/forms.h"
 
 namespace addcow {
 namespace {
@@ -55,16 +56,19 @@ class Replay : public NbdTest {
     if (IsSkipped()) return;
     // Larger than the bytes that fio uses, and odd; the backing file ends in
     // the middle, and the image file is full of old bytes.
-    MakeImage({.size = 50 * kC + 1000,
-               .backing_size = 30 * kC + 333,
-               .backing_data = {{{0, 12 * kC + 5000}, {20 * kC, 10 * kC + 333}}},
-               .allocated = {3, 4, 17},
-               .seed = TestSeed() >> 8});
+    MakeImage(InForm({.size = 50 * kC + 1000,
+                      .backing_size = 30 * kC + 333,
+                      .backing_data = {{{0, 12 * kC + 5000}, {20 * kC, 10 * kC + 333}}},
+                      .allocated = {3, 4, 17},
+                      .seed = TestSeed() >> 8},
+                     form()));
     for (const std::string& path : Paths()) before_.push_back(ReadFile(path));
     backing_ = ReadFile(directory_ + "/base.img");
     fs::create_directory(directory_ + "/cut");
     fs::create_hard_link(directory_ + "/base.img", directory_ + "/cut/base.img");
   }
+
+  virtual Form form() const { return kVersion1Form; }
 
   // In the order of their numbers.
   std::vector<std::string> Paths() const {
@@ -222,6 +226,17 @@ TEST_F(Replay, NothingFlushedIsLostUnderRequestsOfAllKinds) {
 
 TEST_F(Replay, NothingFlushedIsLostWithoutSubclusters) {
   RecordServer([this] { RunClient(); }, {}, {"subclusters=off"});
+  ASSERT_FALSE(HasFailure());
+  EXPECT_EQ(PlayBack(), "");
+}
+
+class Replay4k : public Replay {
+ protected:
+  Form form() const override { return k4kForm; }
+};
+
+TEST_F(Replay4k, NothingFlushedIsLostUnderRequestsOfAllKinds) {
+  RecordServer([this] { RunClient(); });
   ASSERT_FALSE(HasFailure());
   EXPECT_EQ(PlayBack(), "");
 }
