@@ -75,6 +75,7 @@ unit_sources = \
 	tests/unit/ops_convert_refusals_test.cc \
 	tests/unit/ops_convert_test.cc \
 	tests/unit/ops_create_test.cc \
+	tests/unit/ops_forms_test.cc \
 	tests/unit/ops_interrupted_test.cc \
 	tests/unit/ops_rebase_test.cc \
 	tests/unit/ops_subclusters_test.cc \

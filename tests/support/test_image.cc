@@ -87,6 +87,13 @@ FlagsOnDisk ReadFlags(const FakeInode& add_cow) {
           .subclusters = bit(acow ? 24 : 28, 16)};
 }
 
+Geometry ReadGeometry(const FakeInode& add_cow) {
+  const auto bytes = add_cow.Bytes(0, 24);
+  if (bytes[1] != std::byte{'C'}) return {};
+  const uint64_t size = uint64_t{1} << (std::to_integer<unsigned>(bytes[20]) % 64);
+  return {size, std::max(kHeaderPageSize, size), size};
+}
+
 Result<std::vector<std::byte>> MakeTestImage(FileSystem& file_system,
                                              const std::string& directory,
                                              const ImageSpec& spec) {

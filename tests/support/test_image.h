@@ -57,6 +57,8 @@ struct FlagsOnDisk {
   bool subclusters = false;
 };
 FlagsOnDisk ReadFlags(const FakeInode& add_cow);
+// The same of what else counts for where things are.
+Geometry ReadGeometry(const FakeInode& add_cow);
 
 // Writes x.add-cow, disk.raw and base.img into `directory`, which must be
 // there, and returns what the disk reads.
