@@ -7,6 +7,7 @@ crash_harness_sources = \
 	tests/crash/crash_harness.cc tests/crash/crash_harness.h \
 	tests/crash/crash_race.cc \
 	tests/crash/crash_search.cc tests/crash/crash_search.h \
+	tests/crash/random_disk.cc tests/crash/random_disk.h \
 	tests/crash/random_run.cc tests/crash/random_run.h
 
 crash_sources = \
@@ -68,6 +69,7 @@ mutated_files = \
 	common/image/image_store.cc \
 	common/io/durable_create.cc \
 	common/io/zeroer.cc \
+	common/ops/convert.cc \
 	common/ops/create.cc \
 	common/ops/flatten.cc
 mutated_sources = \
@@ -80,6 +82,7 @@ mutated_sources = \
 	tests/crash/mutated/common/image/image_store.cpp \
 	tests/crash/mutated/common/io/durable_create.cpp \
 	tests/crash/mutated/common/io/zeroer.cpp \
+	tests/crash/mutated/common/ops/convert.cpp \
 	tests/crash/mutated/common/ops/create.cpp \
 	tests/crash/mutated/common/ops/flatten.cpp
 mutants = $(srcdir)/tests/crash/mutants.list

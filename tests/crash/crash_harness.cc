@@ -153,20 +153,22 @@ void CrashHarness::CheckStates() {
 }
 
 CrashHarness::Bits CrashHarness::BitsIn(const FakeFileSystem& files) const {
-  const BitmapPlace place = layout_.subcluster_bitmap();
-  Bits bits{std::vector<bool>(layout_.clusters()), std::vector<bool>(place.bits)};
   const auto inode = files.Find(kAddCowPath);
+  const Layout layout(size(), inode != nullptr ? ReadGeometry(*inode) : layout_.geometry());
+  const BitmapPlace place = layout.subcluster_bitmap();
+  Bits bits{layout.cluster_size(), std::vector<bool>(layout.clusters()),
+            std::vector<bool>(place.bits)};
   if (inode == nullptr) return bits;
   const auto is_set = [](const std::vector<std::byte>& bytes, uint64_t bit) {
     return (bytes[bit / 8] >> (bit % 8) & std::byte{1}) != std::byte{0};
   };
-  const auto clusters = inode->Bytes(layout_.bitmap().offset, layout_.bitmap().bytes());
+  const auto clusters = inode->Bytes(layout.bitmap().offset, layout.bitmap().bytes());
   std::vector<std::byte> subclusters(place.bytes());
   if (ReadFlags(*inode).subclusters) subclusters = inode->Bytes(place.offset, place.bytes());
   for (uint64_t i = 0; i < bits.clusters.size(); i++) bits.clusters[i] = is_set(clusters, i);
   for (uint64_t i = 0; i < bits.subclusters.size(); i++)
     bits.subclusters[i] =
-        bits.clusters[layout_.ClusterOf(i * kSubclusterSize)] || is_set(subclusters, i);
+        bits.clusters[layout.ClusterOf(i * kSubclusterSize)] || is_set(subclusters, i);
   return bits;
 }
 
@@ -182,7 +184,8 @@ std::string CrashHarness::CheckState(FakeFileSystem& files, const Bits& durable)
   if (files.Find(kAddCowPath) == nullptr)
     return created_ ? "the add-cow file is not there" : "";
   const Bits bits = BitsIn(files);
-  for (size_t i = 0; i < bits.clusters.size(); i++)
+  const bool same_clusters = bits.cluster_size == durable.cluster_size;
+  for (size_t i = 0; same_clusters && i < bits.clusters.size(); i++)
     if (durable.clusters[i] && !bits.clusters[i])
       return fmt::format("the durable bit of cluster {} is gone", i);
   for (size_t i = 0; i < bits.subclusters.size(); i++)
@@ -190,8 +193,11 @@ std::string CrashHarness::CheckState(FakeFileSystem& files, const Bits& durable)
       return fmt::format("the durable bit of subcluster {} is gone", i);
   const auto [all, subclusters] = ReadFlags(*files.Find(kAddCowPath));
   if (all && subclusters) return "SUBCLUSTERS is set beside ALL_ALLOCATED";
-  const BitmapPlace place = layout_.subcluster_bitmap();
-  if (!all && !subclusters &&
+  // Where all is allocated the flags change together, of which one may have failed.
+  const bool every = std::ranges::find(bits.clusters, false) == bits.clusters.end();
+  const BitmapPlace place =
+      Layout(size(), ReadGeometry(*files.Find(kAddCowPath))).subcluster_bitmap();
+  if (!every && !subclusters &&
       !IsZero(files.Find(kAddCowPath)->Bytes(place.offset, place.bytes())))
     return "a subcluster has a bit, and the file not SUBCLUSTERS";
   if (all) {
@@ -214,6 +220,13 @@ void CrashHarness::StopBefore(OpKind kind, const std::string& path, uint64_t n) 
                }});
 }
 
+void CrashHarness::KillBefore(uint64_t change) {
+  faults_.Set({.at = change,
+               .error = EIO,
+               .lasting = FaultPlan::Lasting::kPersistent,
+               .where = ChangesOrSyncs});
+}
+
 void CrashHarness::FailChange(uint64_t n, FaultPlan::Effect effect, const std::string& path) {
   Begin(fmt::format("to fail: change {} {}", n, path));
   faults_.Set(
@@ -229,6 +242,7 @@ void CrashHarness::Kill() {
   auto image = OpenTestImage(*seam_, kDirectory, OpenMode::kReadWrite, nullptr, subclusters_);
   if (!image) return Wrong(image.error().Message());
   image_ = std::move(*image);
+  layout_ = image_->files().layout();
   wrote_ = false;
   const auto contents = ReadAll(*image_);
   if (const std::string wrong = model_->Check(contents); !wrong.empty())
@@ -345,10 +359,7 @@ Status CrashHarness::Flatten(uint64_t killed_before) {
   image_.reset();
   Begin(killed_before == 0 ? "flatten"
                            : fmt::format("flatten, killed before operation {}", killed_before));
-  faults_.Set({.at = killed_before,
-               .error = EIO,
-               .lasting = FaultPlan::Lasting::kPersistent,
-               .where = ChangesOrSyncs});
+  KillBefore(killed_before);
   const CrashModel::Moment moment = model_->Latest();
   const auto done = FlattenImage(
       *seam_, kAddCowPath, [](LogLevel, const std::string&) {}, [](uint64_t, uint64_t) {});
@@ -363,6 +374,24 @@ Status CrashHarness::Flatten(uint64_t killed_before) {
   if (wrong_.empty()) Kill();
   if (!done) return Fail(done.error());
   return {};
+}
+
+Status CrashHarness::Convert(const ConvertOptions& options, uint64_t killed_before) {
+  Kill();
+  if (!wrong_.empty()) return {};
+  image_.reset();
+  Begin(
+      fmt::format("to revision {}, clusters of {}{}{}", static_cast<uint32_t>(options.revision),
+                  options.cluster_size, options.subclusters ? "" : " without subclusters",
+                  killed_before == 0 ? "" : fmt::format(", killed before {}", killed_before)));
+  KillBefore(killed_before);
+  const auto done = ConvertImage(*seam_, options, [](LogLevel, const std::string&) {});
+  if (done) CheckStates();
+  if (!done && killed_before == 0) Wrong(done.error().Message());
+  if (wrong_.empty()) Kill();
+  if (done && wrong_.empty() && layout_.cluster_size() != options.cluster_size)
+    Wrong("not converted");
+  return done ? Status() : Fail(done.error());
 }
 
 }  // namespace addcow

@@ -27,6 +27,7 @@
 #include <string>
 #include <vector>
 
+#include "common/ops/convert.h"
 #include "tests/support/crash_disk.h"
 #include "tests/support/crash_model.h"
 #include "tests/support/fault_file.h"
@@ -64,6 +65,7 @@ class CrashHarness {
   CrashDisk& disk() { return *disk_; }
   Random& random() { return random_; }
   uint64_t size() const { return model_->size(); }
+  // As the process that runs has it.
   const Layout& layout() const { return layout_; }
 
   // Requests, on the engine and the model. They may fail: what they left is
@@ -83,6 +85,9 @@ class CrashHarness {
 
   // The process is killed, and "addcow rebase -u" gives the files other names.
   void Rebase();
+
+  // "addcow upgrade" or "downgrade", killed as Flatten is.
+  Status Convert(const ConvertOptions& options, uint64_t killed_before = 0);
 
   // So many requests by several threads at once, which change places before
   // every operation on a file, as the seed has it. `next` gives the requests;
@@ -135,13 +140,16 @@ class CrashHarness {
   void Start(const FakeFileSystem& files);
   void Create(const ImageSpec& spec);
   int OnOperation(const Operation& operation);
-  // Which bits an add-cow file has: of the clusters, and whether the image file has each
+  // Which bits an add-cow file has: of its clusters, and whether the image file has each
   // subcluster, by either bitmap.
   struct Bits {
+    uint64_t cluster_size = 0;
     std::vector<bool> clusters;
     std::vector<bool> subclusters;
   };
   Bits BitsIn(const FakeFileSystem& files) const;
+  // Where a verb is killed, which runs in a process of its own.
+  void KillBefore(uint64_t change);
   std::string CheckState(FakeFileSystem& files, const Bits& durable) const;
   void Wrong(const std::string& what);
   void Begin(std::string request) { requests_.push_back(std::move(request)); }
@@ -158,7 +166,7 @@ class CrashHarness {
   Random random_;
   const CrashDisk::Effort effort_;
   const bool subclusters_;
-  const Layout layout_;
+  Layout layout_;
   std::optional<CrashModel> model_;
   FaultPlan faults_;
   GatedSchedule schedule_{3};

@@ -29,7 +29,7 @@ struct CrashSearchReport {
 };
 
 // So that one disk does not take most of the states.
-inline constexpr uint64_t kStatesOfADisk = 20000;
+inline constexpr uint64_t kStatesOfADisk = 4000;
 
 // `progress` is called after each run, by one thread at a time.
 CrashSearchReport SearchCrashes(

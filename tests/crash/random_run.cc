@@ -9,85 +9,14 @@
 
 #include <algorithm>
 
+#include "tests/crash/random_disk.h"
+
 namespace addcow {
 
 namespace {
 
-// Every subset of up to twelve changes that no sync has covered.
-constexpr CrashDisk::Effort kEffort{.exhaustive = 12, .samples = 24};
-
-// Half of the disks are of version 1.
-void SetGeometry(ImageSpec& spec, Random& random) {
-  if (random.OneIn(2)) return;
-  spec.revision = Revision::kAcow;
-  const uint64_t of_4k_in_64k[] = {kC, 4 * kKiB, 4 * kKiB, 8 * kKiB, 16 * kKiB};
-  spec.cluster_size = of_4k_in_64k[random.Below(std::size(of_4k_in_64k))];
-  // They take long.
-  if (random.OneIn(20)) spec.cluster_size = 2 * kMiB;
-}
-
-ImageSpec RandomSpec(Random& random, uint64_t seed) {
-  ImageSpec spec;
-  Random of_geometry(seed);
-  SetGeometry(spec, of_geometry);
-  spec.size = random.Between(1, 4) * kC;
-  if (random.OneIn(2)) spec.size -= random.Below(kC);
-  if (spec.cluster_size > kC) spec.size += spec.cluster_size - random.Below(4 * kC);
-  switch (random.Below(5)) {
-    case 0:
-      spec.backing_size.reset();
-      break;
-    case 1:
-      spec.backing_size = spec.size;
-      break;
-    case 2:
-      spec.backing_size = spec.size + random.Below(kC);
-      break;
-    default:
-      spec.backing_size = random.Between(1, spec.size);
-      break;  // shorter
-  }
-  if (spec.backing_size && random.OneIn(2)) {
-    spec.backing_data.emplace();
-    for (uint64_t at = 0; at < *spec.backing_size; at += 8192)
-      if (random.OneIn(3))
-        spec.backing_data->push_back({at, std::min<uint64_t>(8192, *spec.backing_size - at)});
-  }
-  spec.garbage = !random.OneIn(4);
-  for (uint64_t i = 0; i < DivideUp(spec.size, spec.cluster_size); i++)
-    if (random.OneIn(5)) spec.allocated.push_back(i);
-  if (random.OneIn(3) && spec.cluster_size > kSubclusterSize)
-    for (uint64_t i = 0; i < DivideUp(spec.size, kSubclusterSize); i++)
-      if (random.OneIn(8)) spec.subclusters.push_back(i);
-  spec.seed = random.Next() >> 8;
-  return spec;
-}
-
-FakeInode::Abilities RandomAbilities(Random& random) {
-  FakeInode::Abilities abilities;
-  abilities.punch_hole = !random.OneIn(4);
-  abilities.zero_range = !random.OneIn(4);
-  abilities.seek = !random.OneIn(4);
-  abilities.write_durably = !random.OneIn(4);
-  abilities.clone = random.OneIn(3);
-  abilities.reserve = random.OneIn(2);
-  abilities.storage_at = !random.OneIn(4);
-  abilities.writes_tell_losses = random.OneIn(3);
-  abilities.well_known = !random.OneIn(4);
-  abilities.seek_knows_unsynced = abilities.well_known || random.OneIn(2);
-  return abilities;
-}
-
-CrashHarness::Origin RandomOrigin(Random& random) {
-  switch (random.Below(6)) {
-    case 0:
-      return CrashHarness::Origin::kCreated;
-    case 1:
-      return CrashHarness::Origin::kCreatedForImage;
-    default:
-      return CrashHarness::Origin::kFound;
-  }
-}
+// Of a disk with a cluster of 2 MiB each takes as long as ten of another.
+constexpr uint64_t kStatesOfALargeDisk = 300;
 
 const char* NameOf(const CrashRequest& request, uint64_t cluster_size) {
   switch (request.kind) {
@@ -111,7 +40,7 @@ const char* NameOf(const CrashRequest& request, uint64_t cluster_size) {
 
 RandomRun::RandomRun(uint64_t seed)
     : random_(seed),
-      harness_(RandomSpec(random_, seed), RandomAbilities(random_), seed, kEffort,
+      harness_(RandomSpec(random_, seed), RandomAbilities(random_), seed, RandomEffort(random_),
                RandomOrigin(random_), !random_.OneIn(4)) {
   harness_.Count(
       fmt::format("disk with clusters of {} KiB", harness_.layout().cluster_size() / kKiB));
@@ -121,6 +50,7 @@ RandomRun::RandomRun(uint64_t seed)
 }
 
 void RandomRun::Run(uint64_t states) {
+  if (harness_.size() > kMiB) states = std::min(states, kStatesOfALargeDisk);
   const uint64_t steps = random_.Between(10, 40);
   // It leaves all clusters allocated, so not in most runs, and somewhere.
   const uint64_t flatten_at = random_.OneIn(3) ? random_.Below(steps) : steps;
@@ -132,22 +62,24 @@ void RandomRun::Run(uint64_t states) {
 }
 
 void RandomRun::StartNew() {
-  switch (random_.Below(5)) {
+  switch (random_.Below(7)) {
     case 0:
     case 1:
       return Race();
     case 2:
       return FuaBesideFlush();
     case 3:
+    case 4:
       return KillInFlush();
+    case 5:
+      return FailFua();
     default:
       return;
   }
 }
 
 void RandomRun::Step() {
-  bool had = false;
-  const uint64_t step = random_.Below(30);
+  const uint64_t step = random_.Below(31);
   if (step < 5) return Flush();
   if (step < 8) return Race();
   if (step < 10) return Change(Fua::kYes);
@@ -167,13 +99,11 @@ void RandomRun::Step() {
     case 17:
       harness_.Count("rebase");
       return harness_.Rebase();
+    case 18:
+      return Convert();
     case 15:
     case 16:
-      had = harness_.HasSubclusters();
-      if (!harness_.Close()) return;
-      harness_.Count("clean close");
-      if (had && !harness_.HasSubclusters()) harness_.Count("SUBCLUSTERS dropped");
-      return harness_.Kill();
+      return Close();
     default:
       return Change(Fua::kNo);
   }
@@ -185,6 +115,26 @@ CrashRequest RandomRun::FuaOverLast() const {
   request.kind = CrashRequest::Kind::kWrite;
   request.fua = Fua::kYes;
   return request;
+}
+
+// Which leaves a cluster that was not allocated in part.
+CrashRequest RandomRun::SmallWrite() {
+  const uint64_t offset = random_.Below(harness_.size());
+  last_ = {.kind = CrashRequest::Kind::kWrite,
+           .offset = offset,
+           .length = random_.Between(1, std::min<uint64_t>(harness_.size() - offset, 3000))};
+  return last_;
+}
+
+// Other sectors of the subcluster in which the last one began.
+CrashRequest RandomRun::WriteBesideLast() {
+  uint64_t offset = RoundDown(last_.offset, kSubclusterSize);
+  const uint64_t sectors =
+      DivideUp(std::min(harness_.size() - offset, kSubclusterSize), kSectorSize);
+  offset += kSectorSize * random_.Below(sectors);
+  return {.kind = CrashRequest::Kind::kWrite,
+          .offset = offset,
+          .length = random_.Between(1, std::min(harness_.size() - offset, kSectorSize))};
 }
 
 CrashRequest RandomRun::RandomChange(Fua fua) {
@@ -201,13 +151,18 @@ CrashRequest RandomRun::RandomChange(Fua fua) {
   } else if (random_.OneIn(6)) {
     request.length = random_.Between(1, size - request.offset);
   }
+  const uint64_t kind = random_.Below(9);
+  if (kind < 4 && random_.OneIn(4)) {  // longer than is zeroed by one write
+    request.offset = random_.Below(DivideUp(size, 2));
+    request.length = size - request.offset;
+  }
   if (!random_.OneIn(3)) {  // whole sectors, as most clients have, or subclusters
     const uint64_t grain = random_.OneIn(2) ? kSectorSize : kSubclusterSize;
     const uint64_t end = RoundUp(request.offset + request.length, grain);
     request.offset = RoundDown(request.offset, grain);
     request.length = std::min(end, size) - request.offset;
   }
-  switch (random_.Below(9)) {
+  switch (kind) {
     case 0:
     case 1:
       request.kind = CrashRequest::Kind::kTrim;
@@ -244,12 +199,37 @@ void RandomRun::Flush() {
   if (all && harness_.image().files().backing != nullptr) harness_.Count("ALL_ALLOCATED");
 }
 
+void RandomRun::Close() {
+  // Often without a partial cluster, but not all allocated.
+  const uint64_t clusters = harness_.layout().clusters();
+  if (clusters > 1 && random_.OneIn(3)) (void)harness_.CopyUp({0, clusters - 1});
+  const bool had = harness_.HasSubclusters();
+  if (!harness_.Close()) return;
+  harness_.Count("clean close");
+  if (had && !harness_.HasSubclusters()) harness_.Count("SUBCLUSTERS dropped");
+  harness_.Kill();
+}
+
 void RandomRun::Flatten() {
   if (random_.OneIn(3)) {
     (void)harness_.Flatten(random_.Between(1, 12));
     return harness_.Count("flatten killed");
   }
   if (harness_.Flatten()) harness_.Count("flatten");
+}
+
+void RandomRun::Convert() {
+  ConvertOptions options{.source = {.add_cow_path = kAddCowPath}};
+  if (!random_.OneIn(4)) {
+    options.revision = Revision::kAcow;
+    options.cluster_size = (4 * kKiB) << random_.Below(6);
+    if (random_.OneIn(8)) options.cluster_size = 2 * kMiB;
+  }
+  options.subclusters = !random_.OneIn(8);
+  const bool killed = random_.OneIn(2);
+  const bool done = harness_.Convert(options, killed ? random_.Between(1, 12) : 0).has_value();
+  if (killed) harness_.Count("conversion killed");
+  if (done) harness_.Count("conversion");
 }
 
 void RandomRun::Race() {
@@ -266,6 +246,7 @@ void RandomRun::Race() {
       request.kind = CrashRequest::Kind::kCopyUp;
       return request;
     }
+    if (last_.length > 0 && random_.OneIn(6)) return WriteBesideLast();
     return RandomChange(random_.OneIn(6) ? Fua::kYes : Fua::kNo);
   });
   harness_.FailNextSync("");
@@ -286,21 +267,26 @@ void RandomRun::FuaBesideFlush() {
 
 void RandomRun::KillInFlush() {
   harness_.Count("killed in a flush");
-  const OpKind kind = random_.OneIn(3) ? OpKind::kWrite : OpKind::kSyncData;
   if (random_.OneIn(2)) Flush();
   Change(Fua::kNo);
-  // The first flush with subclusters has up to three of a kind.
-  const char* const path = random_.OneIn(3) ? kImagePath : kAddCowPath;
-  const bool first = path == kAddCowPath && !harness_.HasSubclusters();
-  harness_.StopBefore(kind, path, random_.Between(1, first ? 3 : 1));
+  // The first flush with subclusters has up to three of a kind: the second is that of
+  // the feature.
+  const bool first = !harness_.HasSubclusters() && !random_.OneIn(3) &&
+                     harness_.layout().cluster_size() > kSubclusterSize;
+  if (first || random_.OneIn(2)) Do(SmallWrite());
+  const OpKind kind = random_.OneIn(3) ? OpKind::kWrite : OpKind::kSyncData;
+  const char* const path = random_.OneIn(first ? 6 : 3) ? kImagePath : kAddCowPath;
+  const bool feature = first && path == kAddCowPath && random_.OneIn(2);
+  harness_.StopBefore(kind, path,
+                      feature ? 2 : random_.Between(1, first && path == kAddCowPath ? 3 : 1));
   (void)harness_.Flush();
   harness_.Kill();
   if (!Fine()) return;
   // With nothing new to publish, only what the killed one left.
-  if (random_.OneIn(2))
-    Flush();
-  else if (random_.OneIn(2))
-    Change(Fua::kYes);
+  if (random_.OneIn(4)) return Flush();
+  if (random_.OneIn(2)) return Do(FuaOverLast());
+  Do(SmallWrite());
+  Flush();
 }
 
 // The process must not trust that file again; the power fails in the end.

@@ -31,11 +31,15 @@ class RandomRun {
   void StartNew();
   void Step();
   CrashRequest FuaOverLast() const;
+  CrashRequest SmallWrite();
+  CrashRequest WriteBesideLast();
   CrashRequest RandomChange(Fua fua);
   void Change(Fua fua);
   void Do(const CrashRequest& request);
   void Flush();
+  void Close();
   void Flatten();
+  void Convert();
   void Race();
   void FuaBesideFlush();
   void KillInFlush();
