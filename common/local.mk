@@ -37,6 +37,7 @@ engine_sources = \
 	common/image/allocation_bitmap.cc common/image/allocation_bitmap.h \
 	common/image/background_flush.cc common/image/background_flush.h \
 	common/image/backing.cc common/image/backing.h \
+	common/image/base.cc common/image/base.h \
 	common/image/bitmap_storage.cc common/image/bitmap_storage.h \
 	common/image/bitmap_store.cc common/image/bitmap_store.h \
 	common/image/range_locks.cc common/image/range_locks.h \

@@ -5,6 +5,7 @@
 #ifndef ADDCOW_COMMON_BASE_FILE_TIME_H
 #define ADDCOW_COMMON_BASE_FILE_TIME_H
 
+#include <compare>
 #include <cstdint>
 #include <string>
 
@@ -14,7 +15,7 @@ struct FileTime {
   int64_t seconds = 0;       // since 1970-01-01 00:00 UTC; before it: negative
   uint32_t nanoseconds = 0;  // 0 .. 999999999, added to the seconds
 
-  bool operator==(const FileTime&) const = default;
+  auto operator<=>(const FileTime&) const = default;
 };
 
 // "2026-11-27 23:15:04.123456789 UTC"; the seconds as a number where no

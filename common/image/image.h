@@ -54,9 +54,10 @@ struct Extent {
 class Image {
  public:
   // `log` may be empty: what it would be told is dropped. `file_system` must
-  // outlive the image.
+  // outlive the image. `opened`: see OpenAddCowFile.
   static Result<std::unique_ptr<Image>> Open(FileSystem& file_system, const ImageSource& source,
-                                             LogSink log);
+                                             LogSink log,
+                                             std::unique_ptr<File> opened = nullptr);
   // Does not write anything: what matters must have been flushed, or closed.
   ~Image() = default;
 

@@ -9,8 +9,8 @@
 
 #include "common/base/shell_word.h"
 #include "common/format/layout.h"
+#include "common/image/base.h"
 #include "common/image/raw_file.h"
-#include "common/source/file_source.h"
 
 namespace addcow {
 
@@ -100,15 +100,14 @@ Status LockIf(const ImageSource& source, File& file, OpenMode mode) {
 }
 
 // What a backing file that is not needed may lack.
-Result<std::unique_ptr<File>> OrWithout(const ImageSource& source,
-                                        Result<std::unique_ptr<File>> opened) {
+Result<Base> OrWithout(const ImageSource& source, Result<Base> opened) {
   if (opened || !source.backing_optional) return opened;
   // That it is also another of the files, or outside of where it may be, is
   // wrong all the same.
   const int code = opened.error().code();
   if (code == kErrCorrupt || (source.access.confine && (code == EXDEV || code == ELOOP)))
     return opened;
-  return std::unique_ptr<File>();
+  return Base();
 }
 
 // How the backing file that is open is accepted as it is, from any directory.
@@ -122,42 +121,41 @@ std::string HowToAccept(FileSystem& file_system, const ImageSource& source,
                      ShellWord(files.header.backing->format), ShellWord(files.add_cow_path));
 }
 
-// That the backing file is what it was, and what is to be said of it.
-Status CheckIdentity(FileSystem& file_system, const ImageSource& source, File& backing,
-                     uint64_t size, ImageFiles& files) {
-  ADDCOW_TRY(CheckBacking(backing, size));
-  const auto add = [&](Note note) {
-    if (note) files.notes.push_back(std::move(*note));
-  };
+// That the base is what it was, and what is to be said of it.
+Status CheckIdentity(FileSystem& file_system, const ImageSource& source, const Base& base,
+                     ImageFiles& files) {
   if (files.header.backing_identity) {
-    ADDCOW_TRY_ASSIGN(Note changed, CompareIdentity(backing, *files.header.backing_identity,
-                                                    files.add_cow_path,
-                                                    HowToAccept(file_system, source, files)));
-    add(std::move(changed));
+    ADDCOW_TRY_ASSIGN(
+        const Note changed,
+        CompareIdentity(files.backing_path, base.identity, *files.header.backing_identity,
+                        files.add_cow_path, HowToAccept(file_system, source, files)));
+    if (changed) files.notes.push_back(*changed);
   }
-  add(NoteOtherFormat(backing, "backing file"));
-  add(NoteSmallerDisk(files.image_path, files.virtual_size, size));
+  files.notes.insert(files.notes.end(), base.notes.begin(), base.notes.end());
+  if (const Note note =
+          NoteSmallerDisk(files.image_path, files.virtual_size, base.source->size()))
+    files.notes.push_back(*note);
   return {};
 }
 
-// Null where it is not to be opened.
-Result<std::unique_ptr<File>> OpenBacking(FileSystem& file_system, const ImageSource& source,
-                                          ImageFiles& files) {
+// Without a source where it is not to be opened.
+Result<Base> OpenBacking(FileSystem& file_system, const ImageSource& source,
+                         ImageFiles& files) {
   if (!files.header.backing && source.backing_path)
     return Fail(Error::Because(EINVAL, files.add_cow_path,
                                fmt::format("has no backing file, so {} cannot say where it is",
                                            Option(source, "backing="))));
-  if (!files.header.backing) return std::unique_ptr<File>();
+  if (!files.header.backing) return Base();
   const NamedFile& named = *files.header.backing;
   files.backing_path =
       source.backing_path.value_or(ResolveName(DirectoryOf(files.add_cow_path), named.name));
-  if (files.header.all_allocated || !source.want_backing) return std::unique_ptr<File>();
-  if (named.format != kRawFormat)
+  if (files.header.all_allocated || !source.want_backing) return Base();
+  if (!IsBaseFormat(named.format))
     return Fail(Error::Because(
         kErrUnsupported, files.add_cow_path,
-        fmt::format("backing file format is '{}', must be '{}' (convert it: qemu-img convert "
-                    "-O raw, or serve it as raw with nbdfuse)",
-                    named.format, kRawFormat)));
+        fmt::format("backing file format is '{}', must be '{}' or '{}' (convert it: qemu-img "
+                    "convert -O raw, or serve it as raw with nbdfuse)",
+                    named.format, kRawFormat, kAddCowFormat)));
   auto backing = OpenNamed(file_system, source, files, source.backing_path, named.name,
                            OpenMode::kReadOnly);
   if (!backing)
@@ -166,8 +164,13 @@ Result<std::unique_ptr<File>> OpenBacking(FileSystem& file_system, const ImageSo
   // Before it is locked: that it is in use here is the better message.
   ADDCOW_TRY(CheckDifferent(**backing, "backing file", *files.add_cow, "add-cow file"));
   ADDCOW_TRY(CheckDifferent(**backing, "backing file", *files.image, "image file"));
-  ADDCOW_TRY(LockIf(source, **backing, OpenMode::kReadOnly));
-  return backing;
+  BaseRequest request{.file = std::move(*backing),
+                      .path = files.backing_path,
+                      .format = named.format,
+                      .access = source.access,
+                      .above = source.above};
+  request.above.insert(request.above.end(), files.chain.begin(), files.chain.end());
+  return OpenBase(file_system, std::move(request));
 }
 
 // The same file once more. Where the system cannot do that, `open` opens it by
@@ -200,6 +203,11 @@ Status OpenImage(FileSystem& file_system, const ImageSource& source, ImageFiles&
                                "image file", Option(source, "image=")));
   files.image = std::move(*image);
   ADDCOW_TRY(CheckDifferent(*files.image, "image file", *files.add_cow, "add-cow file"));
+  ADDCOW_TRY(CheckNotAbove(*files.image, files.image_path, source.above));
+  ADDCOW_TRY_ASSIGN(const FileInfo add_cow_info, files.add_cow->Info());
+  ADDCOW_TRY_ASSIGN(const FileInfo image_info, files.image->Info());
+  files.chain = {{.info = add_cow_info, .path = files.add_cow_path, .add_cow = true},
+                 {.info = image_info, .path = files.image_path}};
   // Only now it is known whether the add-cow file will be written to.
   if (files.mode == OpenMode::kReadWrite)
     ADDCOW_TRY(LockIf(source, *files.add_cow, OpenMode::kReadWrite));
@@ -323,13 +331,19 @@ Status CheckImageContents(const ImageFiles& files) {
 
 }  // namespace
 
-Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& source) {
+Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& source,
+                                  std::unique_ptr<File> opened) {
   ImageFiles files;
-  ADDCOW_TRY_ASSIGN(files.add_cow_path, file_system.RealPath(source.add_cow_path));
-  const auto open = [&](OpenMode mode) { return file_system.Open(files.add_cow_path, mode); };
-  ADDCOW_TRY_ASSIGN(files.add_cow, source.mode == OpenMode::kReadOnly
-                                       ? open(OpenMode::kReadOnly)
-                                       : OpenWritableOrReadOnly(open, files.not_writable));
+  if (opened != nullptr) {
+    files.add_cow_path = source.add_cow_path;
+    files.add_cow = std::move(opened);
+  } else {
+    ADDCOW_TRY_ASSIGN(files.add_cow_path, file_system.RealPath(source.add_cow_path));
+    const auto open = [&](OpenMode mode) { return file_system.Open(files.add_cow_path, mode); };
+    ADDCOW_TRY_ASSIGN(files.add_cow, source.mode == OpenMode::kReadOnly
+                                         ? open(OpenMode::kReadOnly)
+                                         : OpenWritableOrReadOnly(open, files.not_writable));
+  }
   files.mode = files.not_writable ? OpenMode::kReadOnly : source.mode;
   // Before it is read: who has it open for writing may be changing it. Were it
   // one that "create --force" has just replaced, its bits would be lost.
@@ -341,16 +355,17 @@ Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& so
   return files;
 }
 
-Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& source) {
-  ADDCOW_TRY_ASSIGN(ImageFiles files, OpenAddCowFile(file_system, source));
+Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& source,
+                                  std::unique_ptr<File> opened) {
+  ADDCOW_TRY_ASSIGN(ImageFiles files, OpenAddCowFile(file_system, source, std::move(opened)));
   ADDCOW_TRY(OpenImage(file_system, source, files));
-  ADDCOW_TRY_ASSIGN(std::unique_ptr<File> backing,
-                    OrWithout(source, OpenBacking(file_system, source, files)));
-  if (backing != nullptr) {
-    ADDCOW_TRY_ASSIGN(const uint64_t size, backing->Size());
+  ADDCOW_TRY_ASSIGN(Base base, OrWithout(source, OpenBacking(file_system, source, files)));
+  if (base.source != nullptr) {
     // Also where it is not needed: what it lacks would make the disk another one.
-    ADDCOW_TRY(CheckIdentity(file_system, source, *backing, size, files));
-    files.backing = std::make_unique<FileSource>(std::move(backing), size);
+    ADDCOW_TRY(CheckIdentity(file_system, source, base, files));
+    files.backing = std::move(base.source);
+    files.base_image = base.image;
+    files.chain.insert(files.chain.end(), base.files.begin(), base.files.end());
   }
   ADDCOW_TRY(CheckBitmapSize(files));
   ADDCOW_TRY(CheckImageContents(files));

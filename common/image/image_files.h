@@ -33,6 +33,18 @@ struct AccessOptions {
   const char* option_prefix = "";
 };
 
+class Image;
+
+// A file of an image, or of what it stands on, that is open.
+struct ChainFile {
+  FileInfo info;
+  std::string path;
+  bool add_cow = false;
+};
+
+// kErrCorrupt where the file is one of `above`: an image would stand on itself.
+Status CheckNotAbove(File& file, const std::string& path, const std::vector<ChainFile>& above);
+
 struct ImageSource {
   std::string add_cow_path;
   // Used instead of the names in the header, for images that were moved;
@@ -52,6 +64,8 @@ struct ImageSource {
   bool reflink = true;
   // Whether a file that has no subclusters may get them.
   bool subclusters = true;
+  // The files of the images that stand on this one, which is opened for them.
+  std::vector<ChainFile> above = {};
 };
 
 struct ImageFiles {
@@ -66,6 +80,8 @@ struct ImageFiles {
   std::unique_ptr<File> image_durable;
   std::unique_ptr<File> image_sync;
   std::unique_ptr<Source> backing;  // none: no backing file, or not to be opened
+  Image* base_image = nullptr;      // what `backing` reads, where that is an add-cow file
+  std::vector<ChainFile> chain;     // its own files, and those of what it stands on
   std::string add_cow_path;         // absolute, without symbolic links
   std::string image_path;
   std::string backing_path;   // empty without a backing file
@@ -76,8 +92,10 @@ struct ImageFiles {
 };
 
 // Opens the add-cow file at `source.add_cow_path`, locks it for reading and
-// reads its header; the other members of the result are empty.
-Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& source);
+// reads its header; the other members of the result are empty. `opened`: that file, at
+// its real path, for who has opened it.
+Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& source,
+                                  std::unique_ptr<File> opened = nullptr);
 
 // Opens all files, locks them, and checks them: that they are three different
 // ones, that the disk has a byte at least, that the bitmaps are as long as the
@@ -85,7 +103,9 @@ Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& so
 // empty, nor shorter than it was when it was named, and that none of the raw files
 // is an add-cow file. The locks are held as long as the files are open. With
 // ALL_ALLOCATED set the backing file is left alone: it may be gone.
-Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& source);
+// What the image stands on is opened in the same way, to any depth.
+Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& source,
+                                  std::unique_ptr<File> opened = nullptr);
 
 }  // namespace addcow
 

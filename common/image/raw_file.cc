@@ -65,25 +65,25 @@ Status CheckBacking(File& backing, uint64_t size) {
   return RefuseAddCowFile(backing, "backing file");
 }
 
-Result<Note> CompareIdentity(File& backing, const BackingIdentity& noted,
-                             const std::string& add_cow, const std::string& remedy) {
-  ADDCOW_TRY_ASSIGN(const BackingIdentity now, IdentityOf(backing));
+Result<Note> CompareIdentity(const std::string& backing, const BackingIdentity& now,
+                             const BackingIdentity& noted, const std::string& add_cow,
+                             const std::string& remedy) {
   const uint64_t size = now.size.value_or(0);
   if (noted.size && size < *noted.size)
     return Fail(Error::Because(
-        EINVAL, backing.name(),
+        EINVAL, backing,
         fmt::format("the backing file has {} bytes, but had {} when {} noted it: what is "
                     "missing would read as zeroes (to accept it as it is: {})",
                     size, *noted.size, add_cow, remedy)));
   if (noted.size && size > *noted.size)
     return Note(NoteAbout(
-        backing.name(),
+        backing,
         fmt::format("the backing file has {} bytes, but had {} when {} noted it (to note what "
                     "it is now: {})",
                     size, *noted.size, add_cow, remedy)));
   if (noted.modified && now.modified && *noted.modified != *now.modified)
     return Note(NoteAbout(
-        backing.name(),
+        backing,
         fmt::format("the backing file was modified at {}, but at {} when {} noted it (to note "
                     "what it is now: {})",
                     TimeText(*now.modified), TimeText(*noted.modified), add_cow, remedy)));

@@ -27,11 +27,12 @@ Result<BackingIdentity> IdentityOf(File& backing);
 // Refuses a backing file without a byte, and one that is an add-cow file. EINVAL.
 Status CheckBacking(File& backing, uint64_t size);
 
-// What has become of the backing file since `noted`. Refuses one that is
+// What has become of the backing file since `noted`: it is `now`. Refuses one that is
 // shorter (EINVAL), since what is missing would read as zeroes; `remedy` is how
 // to accept it. A longer one, or another time, is a note.
-Result<Note> CompareIdentity(File& backing, const BackingIdentity& noted,
-                             const std::string& add_cow, const std::string& remedy);
+Result<Note> CompareIdentity(const std::string& backing, const BackingIdentity& now,
+                             const BackingIdentity& noted, const std::string& add_cow,
+                             const std::string& remedy);
 
 // Refuses an add-cow file where a raw one is wanted. EINVAL. `role`: "backing
 // file", for example. A file whose beginning cannot be read is let pass: those

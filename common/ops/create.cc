@@ -123,7 +123,7 @@ Result<uint64_t> SizeOf(File& image, std::optional<uint64_t> wanted) {
 // The size of an image file that is not there.
 Result<uint64_t> NewSize(FileSystem& file_system, const CreateOptions& options,
                          const std::string& image_path, const std::string& directory,
-                         File* backing) {
+                         Source* backing) {
   if (options.size) return *options.size;
   if (backing == nullptr)
     return Fail(Error::Because(
@@ -131,7 +131,7 @@ Result<uint64_t> NewSize(FileSystem& file_system, const CreateOptions& options,
         "does not exist, so its size must be given with -s SIZE (names start from the add-cow "
         "file's directory" +
             Remedy(file_system, options.image_name, "-i", directory) + ")"));
-  return backing->Size();
+  return backing->size();
 }
 
 // Whether `path`, which is not there, is where the add-cow file is to be.
@@ -198,13 +198,12 @@ Result<std::unique_ptr<File>> MakeImage(FileSystem& file_system, const CreateOpt
 }
 
 // An image file that is there: whether it may be taken, and what that means.
-Status TakeImage(File& image, const CreateOptions& options, const Target& target, File* backing,
-                 CreateResult& result) {
+Status TakeImage(File& image, const CreateOptions& options, const Target& target,
+                 const Base& backing, CreateResult& result) {
   result.image_was_there = true;
   if (target.existing != nullptr)
     ADDCOW_TRY(CheckDifferent(image, "image file", *target.existing, "add-cow file"));
-  if (backing != nullptr)
-    ADDCOW_TRY(CheckDifferent(image, "image file", *backing, "backing file"));
+  ADDCOW_TRY(CheckNotOfBase(image, backing));
   if (options.lock) ADDCOW_TRY(WithLockRemedy(image.Lock(LockKind::kWrite), "--"));
   ADDCOW_TRY_ASSIGN(result.virtual_size, SizeOf(image, options.size));
   if (options.preallocation != Preallocation::kOff)
@@ -214,7 +213,7 @@ Status TakeImage(File& image, const CreateOptions& options, const Target& target
   ADDCOW_TRY(RefuseAddCowFile(image, "image file"));
   ADDCOW_TRY_ASSIGN(const Contents contents, ContentsOf(image, result.virtual_size));
   const bool may_hold_data = contents != Contents::kZeroes;
-  if (backing == nullptr) {
+  if (backing.source == nullptr) {
     result.old_data_shown = may_hold_data;
     if (Note note = NoteOtherFormat(image, "image file")) result.notes.push_back(*note);
     return {};
@@ -235,18 +234,17 @@ Status TakeImage(File& image, const CreateOptions& options, const Target& target
 }
 
 // The backing file, and what the header and the notes are to say of it.
-Result<std::unique_ptr<File>> TakeBacking(FileSystem& file_system, const CreateOptions& options,
-                                          const Target& target, Header& header,
-                                          CreateResult& result) {
-  ADDCOW_TRY_ASSIGN(auto backing,
+Result<Base> TakeBacking(FileSystem& file_system, const CreateOptions& options,
+                         const Target& target, Header& header, CreateResult& result) {
+  ADDCOW_TRY_ASSIGN(Base backing,
                     OpenNamedBacking(file_system, *options.backing, DirectoryOf(target.path),
                                      target.existing.get(), nullptr, options.lock));
-  ADDCOW_TRY_ASSIGN(header.backing_identity, IdentityOf(*backing));
+  header.backing_identity = backing.identity;
   if (!IdentityFits(header)) {
     header.backing_identity.reset();
     result.notes.emplace_back(kNoRoomForIdentity);
   }
-  if (Note note = NoteOtherFormat(*backing, "backing file")) result.notes.push_back(*note);
+  result.notes.insert(result.notes.end(), backing.notes.begin(), backing.notes.end());
   return backing;
 }
 
@@ -281,12 +279,12 @@ Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& o
   // Before anything is made: names that do not fit are the user's business.
   ADDCOW_TRY(SerializeHeader(header, options.add_cow_path));
   CreateResult result;
-  std::unique_ptr<File> backing;
+  Base backing;
   NewRights rights;
   if (options.backing) {
     ADDCOW_TRY_ASSIGN(backing, TakeBacking(file_system, options, target, header, result));
     rights.kind = NewRights::Kind::kWithin;
-    ADDCOW_TRY_ASSIGN(rights.model, backing->Info());
+    rights.model = backing.Rights();
   }
   ADDCOW_TRY_ASSIGN(const HeaderBytes header_bytes,
                     SerializeHeader(header, options.add_cow_path));
@@ -300,20 +298,19 @@ Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& o
   if (image) {
     if (not_writable)
       result.notes.push_back(not_writable->WithNote("the disk will be read only").Message());
-    ADDCOW_TRY(TakeImage(**image, options, target, backing.get(), result));
+    ADDCOW_TRY(TakeImage(**image, options, target, backing, result));
   } else {
     if (!IsNotThere(image.error())) return Fail(std::move(image).error());
     ADDCOW_TRY_ASSIGN(result.virtual_size, NewSize(file_system, options, result.image_path,
-                                                   directory, backing.get()));
+                                                   directory, backing.source.get()));
     image = MakeImage(file_system, options, result.image_path, target, rights,
                       result.virtual_size, made);
     if (!image) return Fail(std::move(image).error());
   }
-  if (backing != nullptr) {
-    ADDCOW_TRY_ASSIGN(const uint64_t backing_size, backing->Size());
-    if (Note note = NoteSmallerDisk(result.image_path, result.virtual_size, backing_size))
+  if (backing.source != nullptr)
+    if (Note note =
+            NoteSmallerDisk(result.image_path, result.virtual_size, backing.source->size()))
       result.notes.push_back(*note);
-  }
   ADDCOW_TRY((*image)->Sync());
   if (made.made()) ADDCOW_TRY(file_system.SyncDirectory(DirectoryOf(result.image_path)));
 

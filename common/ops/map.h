@@ -20,7 +20,8 @@ namespace addcow {
 struct MapEntry {
   uint64_t start = 0;   // bytes
   uint64_t length = 0;  // bytes
-  // 0: the image file, also where it has a hole. 1: the backing file. What
+  // 0: the image file, also where it has a hole. 1: the backing file, or, where that is
+  // an add-cow file, its image file; 2: what that stands on, and so on. What
   // neither supplies has depth 0 and is not present, as in qemu-img.
   int depth = 0;
   bool present = false;

@@ -54,28 +54,47 @@ Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b) 
   return {};
 }
 
-Result<std::unique_ptr<File>> OpenNamedBacking(FileSystem& file_system, const NamedFile& named,
-                                               const std::string& directory, File* add_cow,
-                                               File* image, bool lock) {
-  if (named.format != kRawFormat)
+Result<Base> OpenNamedBacking(FileSystem& file_system, const NamedFile& named,
+                              const std::string& directory, File* add_cow, File* image,
+                              bool lock) {
+  if (!IsBaseFormat(named.format))
     return Fail(Error::Because(
         kErrUnsupported, named.name,
-        fmt::format("backing format '{}' cannot be served, only '{}' (convert it: qemu-img "
-                    "convert -O raw)",
-                    named.format, kRawFormat)));
-  auto file = file_system.Open(ResolveName(directory, named.name), OpenMode::kReadOnly);
+        fmt::format("backing format '{}' cannot be served, only '{}' and '{}' (convert it: "
+                    "qemu-img convert -O raw)",
+                    named.format, kRawFormat, kAddCowFormat)));
+  const std::string path = ResolveName(directory, named.name);
+  auto file = file_system.Open(path, OpenMode::kReadOnly);
   if (!file && IsNotThere(file.error()))
     return Fail(NotFound(file_system, file.error(), named.name, "-b", directory));
-  if (!file) return file;
+  if (!file) return Fail(std::move(file).error());
   // Before it is locked: that it is in use here is the better message.
   if (add_cow != nullptr)
     ADDCOW_TRY(CheckDifferent(**file, "backing file", *add_cow, "add-cow file"));
   if (image != nullptr)
     ADDCOW_TRY(CheckDifferent(**file, "backing file", *image, "image file"));
-  if (lock) ADDCOW_TRY(WithLockRemedy((*file)->Lock(LockKind::kRead), "--"));
-  ADDCOW_TRY_ASSIGN(const uint64_t size, (*file)->Size());
-  ADDCOW_TRY(CheckBacking(**file, size));
-  return file;
+  BaseRequest request{.file = std::move(*file),
+                      .path = path,
+                      .format = named.format,
+                      .access = {.lock = lock, .option_prefix = "--"}};
+  for (File* const other : {add_cow, image}) {
+    if (other == nullptr) continue;
+    ADDCOW_TRY_ASSIGN(const FileInfo info, other->Info());
+    request.above.push_back({.info = info, .path = other->name(), .add_cow = other == add_cow});
+  }
+  return OpenBase(file_system, std::move(request));
+}
+
+Status CheckNotOfBase(File& image, const Base& base) {
+  ADDCOW_TRY_ASSIGN(const FileInfo info, image.Info());
+  for (const ChainFile& file : base.files)
+    if (file.info.SameFile(info))
+      return Fail(Error::Because(
+          EINVAL, image.name(),
+          fmt::format("would be both the image file and {}the backing file, they must be "
+                      "different files",
+                      &file == &base.files.front() ? "" : "a part of ")));
+  return {};
 }
 
 Result<Contents> ContentsOf(File& file, uint64_t size) {

@@ -14,6 +14,7 @@
 
 #include "common/base/error.h"
 #include "common/format/header.h"
+#include "common/image/base.h"
 #include "common/io/file_system.h"
 
 namespace addcow {
@@ -40,11 +41,14 @@ Error NotFound(FileSystem& file_system, const Error& error, const std::string& n
 Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b);
 
 // Opens the backing file that -b and -F named, and says whether it can be one.
-// `directory` is the add-cow file's. Locked for reading if `lock`. `others`, null
-// or not, are the add-cow file and the image file, which it must not be.
-Result<std::unique_ptr<File>> OpenNamedBacking(FileSystem& file_system, const NamedFile& named,
-                                               const std::string& directory, File* add_cow,
-                                               File* image, bool lock);
+// `directory` is the add-cow file's. Locked for reading if `lock`, as long as the result
+// lives. `add_cow` and `image`, null or not, are files that it must not be, nor be made of.
+Result<Base> OpenNamedBacking(FileSystem& file_system, const NamedFile& named,
+                              const std::string& directory, File* add_cow, File* image,
+                              bool lock);
+
+// EINVAL where the image file is one of those that the base is made of.
+Status CheckNotOfBase(File& image, const Base& base);
 
 // Whether a file holds anything but zeroes. kUnknown: only zeroes as far as it was
 // looked at, and the rest would take long.

@@ -86,9 +86,8 @@ Status CheckNewImage(FileSystem& file_system, const RebaseOptions& options,
 
 // Where more may read the image file than the new backing file: flatten would show
 // it to them.
-Result<Note> NoteWiderRights(File& image, File& backing) {
+Result<Note> NoteWiderRights(File& image, const FileInfo& base) {
   ADDCOW_TRY_ASSIGN(const FileInfo own, image.Info());
-  ADDCOW_TRY_ASSIGN(const FileInfo base, backing.Info());
   const uint32_t more =
       own.permissions & ~RightsWithin(base, own.group == base.group) & uint32_t{044};
   if (base.is_block_device || more == 0) return Note();
@@ -100,27 +99,27 @@ Result<Note> NoteWiderRights(File& image, File& backing) {
 
 // The new backing file, locked for as long as the result lives, and what is to
 // be said of it.
-Result<std::unique_ptr<File>> TakeBacking(FileSystem& file_system, const RebaseOptions& options,
-                                          const ImageFiles& files, RebaseResult& result) {
+Result<Base> TakeBacking(FileSystem& file_system, const RebaseOptions& options,
+                         const ImageFiles& files, RebaseResult& result) {
   ADDCOW_TRY_ASSIGN(
-      auto backing,
+      Base backing,
       OpenNamedBacking(file_system, *options.backing, DirectoryOf(files.add_cow_path),
                        files.add_cow.get(), files.image.get(), options.access.lock));
-  ADDCOW_TRY_ASSIGN(const BackingIdentity now, IdentityOf(*backing));
+  const uint64_t size = backing.source->size();
   const auto& noted = files.header.backing_identity;
-  if (noted && noted->size && *now.size < *noted->size)
+  if (noted && noted->size && size < *noted->size)
     result.notes.push_back(
-        Error::Because(0, backing->name(),
+        Error::Because(0, backing.files.front().path,
                        fmt::format("has {} bytes, and the backing file so far had {}: what is "
                                    "missing reads as zeroes",
-                                   *now.size, *noted->size))
+                                   size, *noted->size))
             .Message());
-  ADDCOW_TRY_ASSIGN(const Note wider, NoteWiderRights(*files.image, *backing));
-  for (const Note& note : {NoteOtherFormat(*backing, "backing file"), wider,
-                           NoteSmallerDisk(files.image_path, files.virtual_size, *now.size)})
+  ADDCOW_TRY_ASSIGN(const Note wider, NoteWiderRights(*files.image, backing.Rights()));
+  result.notes.insert(result.notes.end(), backing.notes.begin(), backing.notes.end());
+  for (const Note& note : {wider, NoteSmallerDisk(files.image_path, files.virtual_size, size)})
     if (note) result.notes.push_back(*note);
   result.header.backing = options.backing;
-  result.header.backing_identity = now;
+  result.header.backing_identity = backing.identity;
   return backing;
 }
 
@@ -166,7 +165,7 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
     ADDCOW_TRY(CheckNewImage(file_system, options, files, result));
     result.header.image.name = *options.image_name;
   }
-  std::unique_ptr<File> backing;
+  Base backing;
   if (options.backing) {
     ADDCOW_TRY_ASSIGN(backing, TakeBacking(file_system, options, files, result));
   }

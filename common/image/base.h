@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What an image stands on: the file that its header names as the backing file, opened
+// by the format that is said of it, and never by what it looks like.
+
+#ifndef ADDCOW_COMMON_IMAGE_BASE_H
+#define ADDCOW_COMMON_IMAGE_BASE_H
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/format/backing_identity.h"
+#include "common/image/image_files.h"
+#include "common/io/file_system.h"
+#include "common/source/source.h"
+
+namespace addcow {
+
+// The formats that a backing file can have.
+inline constexpr std::string_view kAddCowFormat = "add-cow";
+bool IsBaseFormat(std::string_view format);
+
+struct BaseRequest {
+  std::unique_ptr<File> file;  // opened for reading
+  std::string path;            // where it was found; names in it start from there
+  std::string format;          // one that IsBaseFormat knows
+  AccessOptions access = {};
+  // What is open already, of the images that stand on it.
+  std::vector<ChainFile> above = {};
+};
+
+struct Base {
+  std::unique_ptr<Source> source;
+  Image* image = nullptr;          // of an add-cow file: what `source` reads
+  BackingIdentity identity;        // what it is now
+  std::vector<ChainFile> files;    // all that it is made of
+  std::vector<std::string> notes;  // what somebody should know, a line each
+
+  // Those of the file that was named, no wider than of any other that it is made of.
+  FileInfo Rights() const;
+};
+
+// Locks the file, if so asked for, and says whether it can be a base. kErrCorrupt where
+// one of its files is one of `above`.
+Result<Base> OpenBase(FileSystem& file_system, BaseRequest request);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_IMAGE_BASE_H
