@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// common/image/base: images that stand on other images. What they read, what of them
+// is a hole, what is refused, and what the tool makes of them.
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "common/image/base.h"
+#include "common/image/image.h"
+#include "common/ops/check.h"
+#include "common/ops/create.h"
+#include "common/ops/flatten.h"
+#include "common/ops/info.h"
+#include "common/ops/map.h"
+#include "common/ops/rebase.h"
+#include "tests/support/expect.h"
+#include "tests/support/fake_file_system.h"
+#include "tests/support/random.h"
+#include "tests/support/test_image.h"
+
+namespace addcow {
+namespace {
+
+constexpr uint64_t kSize = 4 * kC + 5000;
+
+class ChainTest : public testing::Test {
+ protected:
+  ChainTest() {
+    fake_.MakeDirectory("/vm");
+    base_ = random_.Bytes(kSize);
+    fake_.Put("/vm/base.img", base_);
+  }
+
+  static std::string Path(const std::string& name) { return "/vm/" + name + ".add-cow"; }
+
+  Result<CreateResult> Create(const std::string& name, const std::string& backing,
+                              const std::string& format, uint64_t cluster_size = kC,
+                              std::optional<uint64_t> size = {}) {
+    CreateOptions options{.add_cow_path = Path(name),
+                          .image_name = name + ".raw",
+                          .backing = NamedFile{backing, format},
+                          .size = size};
+    options.cluster_size = cluster_size;
+    if (cluster_size != kC) options.revision = Revision::kAcow;
+    return CreateImage(fake_, options);
+  }
+  // base.img <- a <- b <- c, with clusters of three sizes.
+  void MakeThree() {
+    ASSERT_OK(Create("a", "base.img", "raw"));
+    ASSERT_OK(Create("b", "a.add-cow", "add-cow", 4 * kKiB));
+    ASSERT_OK(Create("c", "b.add-cow", "add-cow", 2 * kMiB));
+  }
+  Result<std::unique_ptr<Image>> Open(const std::string& name,
+                                      OpenMode mode = OpenMode::kReadOnly,
+                                      const AccessOptions& access = {}) {
+    return Image::Open(
+        fake_, {.add_cow_path = Path(name), .mode = mode, .access = access},
+        [this](LogLevel, const std::string& text) { messages_.push_back(text); });
+  }
+  void Write(const std::string& name, uint64_t offset, std::span<const std::byte> data) {
+    auto image = Open(name, OpenMode::kReadWrite);
+    ASSERT_OK(image);
+    ASSERT_OK((*image)->Write(data, offset));
+    ASSERT_OK((*image)->Close());
+  }
+  std::vector<std::byte> Read(const std::string& name) {
+    auto image = Open(name);
+    EXPECT_OK(image);
+    return image ? ReadAll(**image) : std::vector<std::byte>();
+  }
+
+  Random random_{TestSeed()};
+  FakeFileSystem fake_;
+  std::vector<std::byte> base_;
+  std::vector<std::string> messages_;
+};
+
+TEST_F(ChainTest, EachLayerHidesWhatIsBelow) {
+  MakeThree();
+  auto wanted = base_;
+  for (const char* const name : {"a", "b", "c"}) {
+    for (int i = 0; i < 6; i++) {
+      const uint64_t offset = random_.Below(kSize - 1);
+      const auto data =
+          random_.Bytes(random_.Between(1, std::min<uint64_t>(kSize - offset, 9000)));
+      // Each is written to before anything stands on it.
+      std::ranges::copy(data, wanted.begin() + static_cast<std::ptrdiff_t>(offset));
+      Write(name, offset, data);
+    }
+    EXPECT_EQ(Difference(Read(name), wanted), "") << name;
+  }
+  EXPECT_EQ(Difference(Read("c"), wanted), "");
+}
+
+TEST_F(ChainTest, ALongerLayerReadsZeroesPastAShorterOne) {
+  ASSERT_OK(Create("a", "base.img", "raw"));
+  ASSERT_OK(Create("b", "a.add-cow", "add-cow", kC, 6 * kC));
+  auto wanted = base_;
+  wanted.resize(6 * kC);
+  EXPECT_EQ(Difference(Read("b"), wanted), "");
+  ASSERT_OK(Create("c", "b.add-cow", "add-cow", kC, 2 * kC));
+  wanted.resize(2 * kC);
+  EXPECT_EQ(Difference(Read("c"), wanted), "");
+}
+
+TEST_F(ChainTest, AFlattenedOneStandsAlone) {
+  MakeThree();
+  Write("a", 100, Repeat(1, 5000));
+  Write("b", 3000, Repeat(2, 5000));
+  const auto wanted = Read("c");
+  ASSERT_OK(FlattenImage(
+      fake_, Path("c"), [](LogLevel, const std::string&) {}, [](uint64_t, uint64_t) {}));
+  for (const char* const name : {"a.add-cow", "a.raw", "b.add-cow", "b.raw", "base.img"})
+    ASSERT_OK(fake_.Remove(std::string("/vm/") + name));
+  EXPECT_EQ(Difference(Read("c"), wanted), "");
+}
+
+TEST_F(ChainTest, HolesOfEveryLayerAreHoles) {
+  ASSERT_TRUE(fake_.Find("/vm/base.img")->PunchHole(kC, kC));
+  std::fill_n(base_.begin() + kC, kC, std::byte{0});
+  MakeThree();
+  {
+    ASSERT_OK_AND_ASSIGN(auto image, Open("b", OpenMode::kReadWrite));
+    ASSERT_OK(image->Zero(3 * kC, kC, {}));
+    ASSERT_OK(image->Close());
+  }
+  std::vector<std::string> lines;
+  ASSERT_OK(MapImage(fake_, Path("c"), {}, [&](const MapEntry& entry) {
+    lines.push_back(fmt::format("{}+{} depth {}{} {}", entry.start, entry.length, entry.depth,
+                                entry.data ? " data" : "",
+                                entry.file != nullptr ? *entry.file : "nowhere"));
+    return true;
+  }));
+  EXPECT_EQ(lines, (std::vector<std::string>{
+                       fmt::format("0+{} depth 3 data /vm/base.img", kC),
+                       fmt::format("{}+{} depth 3 /vm/base.img", kC, kC),
+                       fmt::format("{}+{} depth 3 data /vm/base.img", 2 * kC, kC),
+                       fmt::format("{}+{} depth 1 /vm/b.raw", 3 * kC, kC),
+                       fmt::format("{}+{} depth 3 data /vm/base.img", 4 * kC, 5000)}));
+}
+
+TEST_F(ChainTest, WhatStandsOnItselfIsRefusedWithTheChain) {
+  MakeThree();
+  const RebaseOptions options{.add_cow_path = Path("a"),
+                              .backing = NamedFile{"c.add-cow", "add-cow"},
+                              .image_name = {}};
+  EXPECT_TRUE(FailsSaying(RebaseUnsafely(fake_, options), "stands on itself"));
+  // As another program could make it.
+  auto header = ParseHeader(fake_.Find(Path("a"))->Bytes(0, kHeaderSize), "x");
+  ASSERT_OK(header);
+  header->backing = NamedFile{"c.add-cow", "add-cow"};
+  ASSERT_OK_AND_ASSIGN(const HeaderBytes bytes, SerializeHeader(*header, "x"));
+  ASSERT_TRUE(fake_.Find(Path("a"))->Write(bytes, 0));
+  for (const bool lock : {true, false})
+    EXPECT_TRUE(
+        FailsSaying(Open("c", OpenMode::kReadOnly, {.lock = lock}),
+                    "/vm/c.add-cow: stands on itself: /vm/c.add-cow -> /vm/b.add-cow -> "
+                    "/vm/a.add-cow -> /vm/c.add-cow"));
+  EXPECT_EQ(fake_.open_files(), 0);
+}
+
+TEST_F(ChainTest, AnImageFileThatItStandsOnIsRefused) {
+  MakeThree();
+  fake_.PutName("/vm/link.raw", fake_.Find("/vm/c.raw"));
+  const RebaseOptions options{
+      .add_cow_path = Path("a"), .backing = NamedFile{"link.raw", "raw"}, .image_name = {}};
+  ASSERT_OK(RebaseUnsafely(fake_, options));
+  for (const bool lock : {true, false})
+    EXPECT_TRUE(FailsWith(Open("c", OpenMode::kReadWrite, {.lock = lock}), kErrCorrupt));
+  CreateOptions create{.add_cow_path = Path("d"),
+                       .image_name = "b.raw",
+                       .backing = NamedFile{"c.add-cow", "add-cow"},
+                       .size = {}};
+  EXPECT_FALSE(CreateImage(fake_, create));
+}
+
+TEST_F(ChainTest, CreateRefusesAnImageFileOfItsBase) {
+  MakeThree();
+  const CreateOptions options{.add_cow_path = Path("d"),
+                              .image_name = "a.raw",
+                              .backing = NamedFile{"c.add-cow", "add-cow"},
+                              .size = {}};
+  EXPECT_TRUE(FailsSaying(CreateImage(fake_, options),
+                          "would be both the image file and a part of the backing file"));
+}
+
+TEST_F(ChainTest, ABaseIsLockedWithAllThatItStandsOn) {
+  MakeThree();
+  ASSERT_OK_AND_ASSIGN(const auto image, Open("c", OpenMode::kReadWrite));
+  for (const char* const name : {"a", "b", "c"})
+    EXPECT_TRUE(FailsWith(Open(name, OpenMode::kReadWrite), EBUSY)) << name;
+  EXPECT_OK(Open("a"));
+}
+
+TEST_F(ChainTest, ABaseThatIsWrittenToIsRefused) {
+  MakeThree();
+  ASSERT_OK_AND_ASSIGN(const auto image, Open("b", OpenMode::kReadWrite));
+  EXPECT_TRUE(FailsWith(Open("c"), EBUSY));
+}
+
+TEST_F(ChainTest, AChangeOfTheBaseIsNoted) {
+  ASSERT_OK(Create("a", "base.img", "raw"));
+  ASSERT_OK(Create("b", "a.add-cow", "add-cow"));
+  ASSERT_OK(Open("b"));
+  EXPECT_TRUE(messages_.empty());
+  fake_.Find("/vm/a.raw")->SetModified({4000000000, 5});
+  ASSERT_OK(Open("b"));
+  ASSERT_EQ(messages_.size(), 1u);
+  EXPECT_NE(messages_[0].find("/vm/a.add-cow: the backing file was modified at"),
+            std::string::npos);
+}
+
+TEST_F(ChainTest, ABaseThatHasShrunkIsRefused) {
+  ASSERT_OK(Create("a", "base.img", "raw"));
+  ASSERT_OK(Create("b", "a.add-cow", "add-cow"));
+  ASSERT_TRUE(fake_.Find("/vm/a.raw")->Truncate(3 * kC));
+  EXPECT_TRUE(FailsSaying(Open("b"), "what is missing would read as zeroes"));
+}
+
+TEST_F(ChainTest, WhatIsWrongFurtherDownIsSaidOfThatFile) {
+  MakeThree();
+  ASSERT_TRUE(fake_.Find(Path("a"))->Write(Repeat(0xff, 4), 8));
+  EXPECT_TRUE(FailsSaying(Open("c"), "/vm/a.add-cow: version is"));
+  ASSERT_OK(fake_.Remove("/vm/a.raw"));
+}
+
+TEST_F(ChainTest, EveryFileMustBeBeneathTheFolder) {
+  fake_.MakeDirectory("/vm/sub");
+  MakeThree();
+  CreateOptions options{.add_cow_path = "/vm/sub/d.add-cow",
+                        .image_name = "d.raw",
+                        .backing = NamedFile{"../c.add-cow", "add-cow"},
+                        .size = {}};
+  ASSERT_OK(CreateImage(fake_, options));
+  const auto open = [&](const char* folder) {
+    return Image::Open(fake_,
+                       {.add_cow_path = "/vm/sub/d.add-cow",
+                        .mode = OpenMode::kReadOnly,
+                        .access = {.confine = folder}},
+                       {});
+  };
+  EXPECT_OK(open("/vm"));
+  EXPECT_TRUE(FailsSaying(open("/vm/sub"), "not beneath /vm/sub"));
+  // The base is beneath it, and what that stands on is not.
+  fake_.Put("/outside.img", base_);
+  const RebaseOptions rebase{.add_cow_path = Path("a"),
+                             .backing = NamedFile{"../outside.img", "raw"},
+                             .image_name = {}};
+  ASSERT_OK(RebaseUnsafely(fake_, rebase));
+  EXPECT_TRUE(FailsSaying(open("/vm"), "not beneath /vm"));
+}
+
+TEST_F(ChainTest, NamesStartFromTheDirectoryOfTheFileItself) {
+  fake_.MakeDirectory("/other");
+  ASSERT_OK(Create("a", "base.img", "raw"));
+  fake_.PutSymbolicLink("/other/link.add-cow", "/vm/a.add-cow");
+  CreateOptions options{.add_cow_path = "/other/b.add-cow",
+                        .image_name = "b.raw",
+                        .backing = NamedFile{"link.add-cow", "add-cow"},
+                        .size = {}};
+  ASSERT_OK(CreateImage(fake_, options));
+  ASSERT_OK_AND_ASSIGN(
+      const auto image,
+      Image::Open(fake_, {.add_cow_path = "/other/b.add-cow", .mode = OpenMode::kReadOnly},
+                  {}));
+  EXPECT_EQ(Difference(ReadAll(*image), base_), "");
+}
+
+TEST_F(ChainTest, ANewImageFileIsReadByNoMoreThanAllOfItsBase) {
+  ASSERT_OK(Create("a", "base.img", "raw"));
+  fake_.Find("/vm/base.img")->SetRights(0600, 0, 0);
+  fake_.Find("/vm/a.raw")->SetRights(0644, 0, 0);
+  fake_.Find(Path("a"))->SetRights(0644, 0, 0);
+  ASSERT_OK(Create("b", "a.add-cow", "add-cow"));
+  EXPECT_EQ(fake_.Find("/vm/b.raw")->Info()->permissions & 077u, 0u);
+}
+
+TEST_F(ChainTest, AsManyAsFiveHundredAndNoMore) {
+  ASSERT_OK(Create("0", "base.img", "raw"));
+  uint64_t depth = 1;
+  for (; depth <= 510; depth++) {
+    const auto made =
+        Create(std::to_string(depth), fmt::format("{}.add-cow", depth - 1), "add-cow");
+    if (made) continue;
+    EXPECT_TRUE(FailsSaying(made, "more than 500 images stand on each other"));
+    break;
+  }
+  EXPECT_EQ(depth, 501u);
+  EXPECT_EQ(Difference(Read("499"), base_), "");
+}
+
+// Each read that fails anywhere is an error, and nothing stays open.
+TEST_F(ChainTest, InfoNeedsNothingThatItStandsOn) {
+  MakeThree();
+  for (const char* const name : {"a.add-cow", "a.raw", "b.add-cow", "b.raw", "base.img"})
+    ASSERT_OK(fake_.Remove(std::string("/vm/") + name));
+  ASSERT_OK_AND_ASSIGN(const ImageInfo info, GetInfo(fake_, Path("c")));
+  EXPECT_EQ(info.header.backing->format, "add-cow");
+  ASSERT_OK_AND_ASSIGN(const CheckReport report, CheckImage(fake_, Path("c"), Repair::kNone));
+  EXPECT_EQ(report.corruptions(), 0u);
+}
+
+}  // namespace
+}  // namespace addcow
