@@ -102,7 +102,7 @@ void addcow_dump_plugin() {
   size("addcow_cluster_size_min", kLeastClusterSize);
   size("addcow_cluster_size_max", kMostClusterSize);
   size("addcow_subcluster_size", kSubclusterSize);
-  printf("addcow_backing_formats=raw\n");
+  printf("addcow_backing_formats=raw add-cow\n");
   printf(
       "addcow_parameters=file image backing layer readonly lock confine reflink "
       "subclusters sync-interval\n");

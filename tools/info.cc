@@ -22,6 +22,7 @@ namespace {
 struct Arguments {
   ImageSource source;
   bool json = false;
+  bool chain = false;
 };
 
 constexpr const char* kFooter =
@@ -33,8 +34,8 @@ constexpr const char* kFooter =
     "  addcow info --output=json x.add-cow | jq '.\"virtual-size\"'";
 
 constexpr const char* kUsage =
-    "[--output=human|json] [-U] [--image=FILE] [--backing=FILE]\n"
-    "           [--confine=DIR] X.add-cow";
+    "[--backing-chain] [--output=human|json] [-U] [--image=FILE]\n"
+    "           [--backing=FILE] [--confine=DIR] X.add-cow";
 
 // How other programs use the image: the word for JSON, and for people.
 struct UseWords {
@@ -77,7 +78,7 @@ std::vector<std::string> OptionalFeatureNames(const Header& header) {
   return names;
 }
 
-void PrintInfoJson(const std::string& file, const ImageInfo& info) {
+Json InfoJson(const std::string& file, const ImageInfo& info) {
   const Header& header = info.header;
   Json json;
   AddName(json, "filename", file);
@@ -112,7 +113,7 @@ void PrintInfoJson(const std::string& file, const ImageInfo& info) {
   json["all-allocated"] = header.all_allocated;
   json["features"] = FeatureNames(header);
   json["optional-features"] = OptionalFeatureNames(header);
-  PrintJson(json);
+  return json;
 }
 
 std::string NameAndPath(const std::string& name, const std::string& path) {
@@ -159,12 +160,51 @@ void PrintInfo(const std::string& file, const ImageInfo& info) {
     Print("    optional features: {}\n", fmt::join(names, " "));
 }
 
+Json LinkJson(const ChainLink& link) {
+  if (link.image) return InfoJson(link.path, *link.image);
+  Json json;
+  AddName(json, "filename", link.path);
+  json["format"] = link.format;
+  if (link.virtual_size > 0) json["virtual-size"] = link.virtual_size;
+  json["actual-size"] = link.actual_size;
+  return json;
+}
+
+void PrintLink(const ChainLink& link) {
+  if (link.image) return PrintInfo(link.path, *link.image);
+  Print("image: {}\n", Printable(link.path));
+  Print("file format: {}\n", link.format);
+  if (link.virtual_size > 0)
+    Print("virtual size: {} ({} bytes)\n", HumanSize(link.virtual_size), link.virtual_size);
+  Print("disk size: {}\n", HumanSize(link.actual_size));
+}
+
+int RunChain(const Arguments& arguments) {
+  const auto chain = GetChain(PosixFileSystem(), arguments.source);
+  if (!chain) return Failed(chain.error());
+  Json json = Json::array();
+  for (const ChainLink& link : *chain) {
+    if (arguments.json) {
+      json.push_back(LinkJson(link));
+    } else {
+      if (&link != &chain->front()) PrintText("\n");
+      PrintLink(link);
+    }
+  }
+  if (arguments.json) PrintJson(json);
+  for (const ChainLink& link : *chain)
+    if (link.image)
+      for (const std::string& note : link.image->notes) PrintNote(note);
+  return kExitOk;
+}
+
 int RunInfo(const Arguments& arguments) {
+  if (arguments.chain) return RunChain(arguments);
   const auto info = GetInfo(PosixFileSystem(), arguments.source);
   if (!info) return Failed(info.error());
   const std::string& file = arguments.source.add_cow_path;
   if (arguments.json)
-    PrintInfoJson(file, *info);
+    PrintJson(InfoJson(file, *info));
   else
     PrintInfo(file, *info);
   for (const std::string& note : info->notes) PrintNote(note);
@@ -178,6 +218,8 @@ Verb AddInfo(CLI::App& tool) {
   auto arguments = std::make_shared<Arguments>();
   AddFileArgument(*app, arguments->source.add_cow_path);
   AddOutputOption(*app, arguments->json);
+  app->add_flag("--backing-chain", arguments->chain,
+                "And what it stands on, down to the last file; JSON is\nan array then");
   app->add_flag_callback(
       "-U,--force-share", [] {}, "As in qemu-img; nothing is ever locked here");
   AddPlaceOptions(*app, arguments->source);

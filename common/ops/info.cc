@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "common/image/base.h"
 #include "common/ops/raw_bitmap.h"
 
 namespace addcow {
@@ -68,6 +69,41 @@ Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source) {
   if (!info && (info.error().code() == kErrCorrupt || info.error().code() == EIO))
     return GetInfoNow(file_system, source);
   return info;
+}
+
+Result<std::vector<ChainLink>> GetChain(FileSystem& file_system, ImageSource source) {
+  if (source.access.confine) {
+    // That every file is where it may be.
+    ImageSource whole = source;
+    whole.mode = OpenMode::kReadOnly;
+    whole.access.lock = false;
+    ADDCOW_TRY(OpenImageFiles(file_system, whole));
+  }
+  std::vector<ChainLink> chain;
+  std::vector<ChainFile> above;
+  std::string path = source.add_cow_path;
+  std::string format(kAddCowFormat);
+  while (!path.empty()) {
+    ADDCOW_TRY_ASSIGN(auto file, file_system.Open(path, OpenMode::kReadOnly));
+    ADDCOW_TRY(CheckNotAbove(*file, path, above));
+    ADDCOW_TRY_ASSIGN(const FileInfo info, file->Info());
+    above.push_back({.info = info, .path = path, .add_cow = true});
+    ChainLink link{.path = path, .format = format, .actual_size = info.allocated_bytes};
+    if (format == kRawFormat) {
+      ADDCOW_TRY_ASSIGN(link.virtual_size, file->Size());
+    }
+    path.clear();
+    if (format == kAddCowFormat) {
+      ADDCOW_TRY_ASSIGN(link.image, GetInfo(file_system, source));
+      link.virtual_size = link.image->virtual_size;
+      link.actual_size = link.image->actual_size;
+      path = link.image->backing_path;
+      if (!path.empty()) format = link.image->header.backing->format;
+      source = ImageSource{.add_cow_path = path, .access = source.access};
+    }
+    chain.push_back(std::move(link));
+  }
+  return chain;
 }
 
 }  // namespace addcow

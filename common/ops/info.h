@@ -48,6 +48,19 @@ std::optional<FileUse> UseByOthers(const ImageFiles& files);
 // files open, and bits only go from 0 to 1.
 Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source);
 
+// A link of a chain: an add-cow image, or the file at its end.
+struct ChainLink {
+  std::string path;
+  std::string format;
+  std::optional<ImageInfo> image = std::nullopt;  // of an add-cow image
+  uint64_t virtual_size = 0;       // bytes; of a raw file its size, of another format 0
+  uint64_t actual_size = 0;        // bytes of storage
+};
+
+// The image and all that it stands on, as far as headers say; each file must be there.
+// kErrCorrupt where it stands on itself.
+Result<std::vector<ChainLink>> GetChain(FileSystem& file_system, ImageSource source);
+
 // With the files where the header says.
 inline Result<ImageInfo> GetInfo(FileSystem& file_system, const std::string& add_cow_path,
                                  const std::optional<std::string>& confine = std::nullopt) {

@@ -290,7 +290,29 @@ TEST_F(ChainTest, AsManyAsFiveHundredAndNoMore) {
   EXPECT_EQ(Difference(Read("499"), base_), "");
 }
 
-// Each read that fails anywhere is an error, and nothing stays open.
+TEST_F(ChainTest, InfoTellsOfEveryLink) {
+  MakeThree();
+  ASSERT_OK_AND_ASSIGN(const auto chain, GetChain(fake_, {.add_cow_path = Path("c")}));
+  std::vector<std::string> lines;
+  for (const ChainLink& link : chain)
+    lines.push_back(fmt::format("{} {} {}", link.path, link.format, link.virtual_size));
+  EXPECT_EQ(lines, (std::vector<std::string>{fmt::format("/vm/c.add-cow add-cow {}", kSize),
+                                             fmt::format("/vm/b.add-cow add-cow {}", kSize),
+                                             fmt::format("/vm/a.add-cow add-cow {}", kSize),
+                                             fmt::format("/vm/base.img raw {}", kSize)}));
+  EXPECT_TRUE(
+      FailsSaying(GetChain(fake_, {.add_cow_path = Path("c"), .access = {.confine = "/none"}}),
+                  "the directory of confine="));
+  ASSERT_OK(RebaseUnsafely(
+      fake_, {.add_cow_path = Path("a"), .backing = {}, .image_name = "./a.raw"}));
+  auto header = ParseHeader(fake_.Find(Path("a"))->Bytes(0, kHeaderSize), "x");
+  ASSERT_OK(header);
+  header->backing = NamedFile{"b.add-cow", "add-cow"};
+  ASSERT_OK_AND_ASSIGN(const HeaderBytes bytes, SerializeHeader(*header, "x"));
+  ASSERT_TRUE(fake_.Find(Path("a"))->Write(bytes, 0));
+  EXPECT_TRUE(FailsSaying(GetChain(fake_, {.add_cow_path = Path("c")}), "stands on itself"));
+}
+
 TEST_F(ChainTest, InfoNeedsNothingThatItStandsOn) {
   MakeThree();
   for (const char* const name : {"a.add-cow", "a.raw", "b.add-cow", "b.raw", "base.img"})
