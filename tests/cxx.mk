@@ -7,6 +7,7 @@ LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver
 # Test doubles, and the main() of all test programs.
 check_LTLIBRARIES =
 support_sources = \
+	tests/support/chain_fixture.h \
 	tests/support/convert_fixture.h \
 	tests/support/crash_disk.cc tests/support/crash_disk.h \
 	tests/support/crash_model.cc tests/support/crash_model.h \

@@ -6,75 +6,17 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "common/image/base.h"
-#include "common/image/image.h"
 #include "common/ops/check.h"
-#include "common/ops/create.h"
 #include "common/ops/flatten.h"
 #include "common/ops/info.h"
 #include "common/ops/map.h"
 #include "common/ops/rebase.h"
-#include "tests/support/expect.h"
-#include "tests/support/fake_file_system.h"
-#include "tests/support/random.h"
-#include "tests/support/test_image.h"
+#include "tests/support/chain_fixture.h"
 
 namespace addcow {
 namespace {
 
-constexpr uint64_t kSize = 4 * kC + 5000;
-
-class ChainTest : public testing::Test {
- protected:
-  ChainTest() {
-    fake_.MakeDirectory("/vm");
-    base_ = random_.Bytes(kSize);
-    fake_.Put("/vm/base.img", base_);
-  }
-
-  static std::string Path(const std::string& name) { return "/vm/" + name + ".add-cow"; }
-
-  Result<CreateResult> Create(const std::string& name, const std::string& backing,
-                              const std::string& format, uint64_t cluster_size = kC,
-                              std::optional<uint64_t> size = {}) {
-    CreateOptions options{.add_cow_path = Path(name),
-                          .image_name = name + ".raw",
-                          .backing = NamedFile{backing, format},
-                          .size = size};
-    options.cluster_size = cluster_size;
-    if (cluster_size != kC) options.revision = Revision::kAcow;
-    return CreateImage(fake_, options);
-  }
-  // base.img <- a <- b <- c, with clusters of three sizes.
-  void MakeThree() {
-    ASSERT_OK(Create("a", "base.img", "raw"));
-    ASSERT_OK(Create("b", "a.add-cow", "add-cow", 4 * kKiB));
-    ASSERT_OK(Create("c", "b.add-cow", "add-cow", 2 * kMiB));
-  }
-  Result<std::unique_ptr<Image>> Open(const std::string& name,
-                                      OpenMode mode = OpenMode::kReadOnly,
-                                      const AccessOptions& access = {}) {
-    return Image::Open(
-        fake_, {.add_cow_path = Path(name), .mode = mode, .access = access},
-        [this](LogLevel, const std::string& text) { messages_.push_back(text); });
-  }
-  void Write(const std::string& name, uint64_t offset, std::span<const std::byte> data) {
-    auto image = Open(name, OpenMode::kReadWrite);
-    ASSERT_OK(image);
-    ASSERT_OK((*image)->Write(data, offset));
-    ASSERT_OK((*image)->Close());
-  }
-  std::vector<std::byte> Read(const std::string& name) {
-    auto image = Open(name);
-    EXPECT_OK(image);
-    return image ? ReadAll(**image) : std::vector<std::byte>();
-  }
-
-  Random random_{TestSeed()};
-  FakeFileSystem fake_;
-  std::vector<std::byte> base_;
-  std::vector<std::string> messages_;
-};
+using ChainTest = ChainFixture;
 
 TEST_F(ChainTest, EachLayerHidesWhatIsBelow) {
   MakeThree();
@@ -147,11 +89,7 @@ TEST_F(ChainTest, WhatStandsOnItselfIsRefusedWithTheChain) {
                               .image_name = {}};
   EXPECT_TRUE(FailsSaying(RebaseUnsafely(fake_, options), "stands on itself"));
   // As another program could make it.
-  auto header = ParseHeader(fake_.Find(Path("a"))->Bytes(0, kHeaderSize), "x");
-  ASSERT_OK(header);
-  header->backing = NamedFile{"c.add-cow", "add-cow"};
-  ASSERT_OK_AND_ASSIGN(const HeaderBytes bytes, SerializeHeader(*header, "x"));
-  ASSERT_TRUE(fake_.Find(Path("a"))->Write(bytes, 0));
+  SetBacking("a", {"c.add-cow", "add-cow"});
   for (const bool lock : {true, false})
     EXPECT_TRUE(
         FailsSaying(Open("c", OpenMode::kReadOnly, {.lock = lock}),
@@ -305,11 +243,7 @@ TEST_F(ChainTest, InfoTellsOfEveryLink) {
                   "the directory of confine="));
   ASSERT_OK(RebaseUnsafely(
       fake_, {.add_cow_path = Path("a"), .backing = {}, .image_name = "./a.raw"}));
-  auto header = ParseHeader(fake_.Find(Path("a"))->Bytes(0, kHeaderSize), "x");
-  ASSERT_OK(header);
-  header->backing = NamedFile{"b.add-cow", "add-cow"};
-  ASSERT_OK_AND_ASSIGN(const HeaderBytes bytes, SerializeHeader(*header, "x"));
-  ASSERT_TRUE(fake_.Find(Path("a"))->Write(bytes, 0));
+  SetBacking("a", {"b.add-cow", "add-cow"});
   EXPECT_TRUE(FailsSaying(GetChain(fake_, {.add_cow_path = Path("c")}), "stands on itself"));
 }
 
