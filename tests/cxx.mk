@@ -44,6 +44,7 @@ unit_sources = \
 	tests/unit/bitmap_storage_test.cc \
 	tests/unit/bitmap_store_test.cc \
 	tests/unit/boundary_test.cc \
+	tests/unit/chain_extents_test.cc \
 	tests/unit/chain_test.cc \
 	tests/unit/cloner_test.cc \
 	tests/unit/durable_create_test.cc \

@@ -32,12 +32,7 @@ class ImageBase final : public Source {
     return image_->Read(buffer, offset);
   }
   Result<DataRun> RunAt(uint64_t offset, uint64_t limit) override {
-    DataRun run{false, limit};
-    ADDCOW_TRY(image_->Map(offset, limit - offset, [&](const Extent& extent) {
-      run = {extent.data, extent.offset + extent.length};
-      return false;
-    }));
-    return run;
+    return image_->RunAt(offset, limit);
   }
   Status Prefetch(uint64_t offset, uint64_t length) override {
     return image_->Prefetch(offset, length);

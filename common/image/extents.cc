@@ -4,6 +4,11 @@
 // taken word by word from the bitmaps; then the file that a run comes from is
 // asked for its holes. The backing file, which does not change, is asked once
 // for each of them, however many runs it spans.
+//
+// RunAt is what an image on top asks this one: it looks at one run only, and asks what is
+// below about no more than that. Were it to join runs that are alike, it would have to
+// look past them, and what is below it past those: with each layer the work would
+// multiply.
 
 #include <algorithm>
 #include <utility>
@@ -15,6 +20,9 @@ namespace addcow {
 namespace {
 
 constexpr uint64_t kMostOfRun = kTiB;
+
+// Ones are looked at word by word, and again for each hole among them.
+constexpr uint64_t kMostOfOnes = kGiB;
 
 // Walks through the data and holes of one file towards its end.
 class HoleCursor {
@@ -111,6 +119,27 @@ Status Image::Map(uint64_t offset, uint64_t length,
   }
   (void)joiner.Finish();
   return {};
+}
+
+Image::Place Image::PlaceAt(uint64_t offset, uint64_t limit) const {
+  Allocation::Run run = allocation_.RunAt(offset, std::min(limit, offset + kMostOfOnes));
+  if (run.in_image) return {Extent::Source::kImage, run.end};
+  if (run.end == offset + kMostOfOnes)
+    run = allocation_.RunAt(offset, std::min(limit, offset + kMostOfRun));
+  const uint64_t backing_end = RoundUp(backing_.size(), kSectorSize);
+  if (offset >= backing_end) return {Extent::Source::kNone, run.end};
+  return {Extent::Source::kBacking, std::min(run.end, backing_end)};
+}
+
+Result<DataRun> Image::RunAt(uint64_t offset, uint64_t limit) {
+  const Place place = PlaceAt(offset, limit);
+  if (place.source == Extent::Source::kImage)
+    return image_store_.holes().RunAt(offset, place.end);
+  ADDCOW_TRY_ASSIGN(DataRun run, backing_.RunAt(offset, place.end));
+  // Data is rounded outwards.
+  if (run.data && run.end == backing_.size())
+    run.end = std::min(RoundUp(run.end, kSectorSize), place.end);
+  return run;
 }
 
 }  // namespace addcow

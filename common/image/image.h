@@ -92,6 +92,16 @@ class Image {
   // neighbours different, until it returns false.
   Status Map(uint64_t offset, uint64_t length, const std::function<bool(const Extent&)>& visit);
 
+  // The same one by one, for who stands on this image: where the bytes at `offset` come
+  // from, and what they are. `offset` lies before `limit`, that not past the end. They
+  // end at `limit` at the latest, or where others like them begin.
+  struct Place {
+    Extent::Source source = Extent::Source::kNone;
+    uint64_t end = 0;
+  };
+  Place PlaceAt(uint64_t offset, uint64_t limit) const;
+  Result<DataRun> RunAt(uint64_t offset, uint64_t limit);
+
   // Asks the system to have the range in its cache.
   Status Prefetch(uint64_t offset, uint64_t length);
 
