@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// See map.h.
+// See map.h. Each stretch is looked for from the top down, image by image, and the file
+// that has it is asked whether it is data.
 
 #include "common/ops/map.h"
 
@@ -12,53 +13,56 @@ namespace {
 
 using Visit = std::function<bool(const MapEntry&)>;
 
-// A part of the disk as `image` has it, on which `depth` others stand. False: the
-// visitor wants no more.
-Result<bool> MapPart(Image& image, ByteRange range, int depth, const Visit& visit) {
-  const ImageFiles& files = image.files();
-  bool more = true;
-  Status below;
-  ADDCOW_TRY(image.Map(range.offset, range.length, [&](const Extent& extent) {
-    const bool backing = extent.source == Extent::Source::kBacking;
-    MapEntry entry{.start = extent.offset,
-                   .length = extent.length,
-                   .depth = depth + (backing ? 1 : 0),
-                   .present = extent.source != Extent::Source::kNone,
-                   .zero = !extent.data,
-                   .data = extent.data,
-                   .file = backing ? &files.backing_path : &files.image_path};
-    if (backing && files.base_image != nullptr) {
-      // The last sector is whole here, and may end after the base does.
-      const uint64_t size = files.base_image->virtual_size();
-      const uint64_t end = std::min(extent.offset + extent.length, size);
-      const auto mapped =
-          MapPart(*files.base_image, {extent.offset, end - extent.offset}, depth + 1, visit);
-      if (!mapped) below = Fail(mapped.error());
-      more = mapped && *mapped;
-      entry.start = end;
-      entry.length = extent.offset + extent.length - end;
-      entry.present = false;
-      if (entry.length == 0) return more;
-    }
-    if (!entry.present) {
-      entry.depth = 0;
-      entry.file = nullptr;
-      entry.zero = true;
-      entry.data = false;
-    }
-    more = more && visit(entry);
-    return more;
-  }));
-  ADDCOW_TRY(below);
-  return more;
+// What has the bytes of `top` at `offset`, up to `limit` at most.
+Result<MapEntry> EntryAt(Image& top, uint64_t offset, uint64_t limit) {
+  MapEntry entry{.start = offset, .zero = true};
+  Image* image = &top;
+  int depth = 0;
+  Image::Place place = image->PlaceAt(offset, limit);
+  // An image's last sector is whole for what stands on it, and may end after it does.
+  while (place.source == Extent::Source::kBacking && image->files().base_image != nullptr &&
+         offset < image->files().base_image->virtual_size()) {
+    image = image->files().base_image;
+    depth++;
+    place = image->PlaceAt(offset, std::min(place.end, image->virtual_size()));
+  }
+  const bool backing = place.source == Extent::Source::kBacking;
+  entry.length = place.end - offset;
+  if (place.source == Extent::Source::kNone ||
+      (backing && image->files().base_image != nullptr))
+    return entry;
+  ADDCOW_TRY_ASSIGN(const DataRun run, image->RunAt(offset, place.end));
+  entry.length = run.end - offset;
+  entry.depth = depth + (backing ? 1 : 0);
+  entry.present = true;
+  entry.zero = !run.data;
+  entry.data = run.data;
+  entry.file = backing ? &image->files().backing_path : &image->files().image_path;
+  return entry;
+}
+
+bool Alike(const MapEntry& a, const MapEntry& b) {
+  return a.depth == b.depth && a.present == b.present && a.data == b.data;
 }
 
 }  // namespace
 
 Status MapImage(FileSystem& file_system, ImageSource source, LogSink log, const Visit& visit) {
   source.mode = OpenMode::kReadOnly;
-  ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system, source, std::move(log)));
-  ADDCOW_TRY(MapPart(*image, {0, image->virtual_size()}, 0, visit));
+  ADDCOW_TRY_ASSIGN(const auto image, Image::Open(file_system, source, std::move(log)));
+  const uint64_t size = image->virtual_size();
+  ADDCOW_TRY_ASSIGN(MapEntry last, EntryAt(*image, 0, size));
+  for (uint64_t offset = last.length; offset < size;) {
+    ADDCOW_TRY_ASSIGN(const MapEntry entry, EntryAt(*image, offset, size));
+    offset += entry.length;
+    if (Alike(last, entry)) {
+      last.length += entry.length;
+    } else {
+      if (!visit(last)) return {};
+      last = entry;
+    }
+  }
+  (void)visit(last);
   return {};
 }
 
