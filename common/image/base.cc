@@ -18,9 +18,6 @@ namespace addcow {
 
 namespace {
 
-// Each is one more call for a read to go through, and two files more that are open.
-constexpr size_t kMostImages = 500;
-
 // Another add-cow image, which nobody writes to.
 class ImageBase final : public Source {
  public:
@@ -42,33 +39,6 @@ class ImageBase final : public Source {
   const std::unique_ptr<Image> image_;
 };
 
-Result<Base> OpenRaw(BaseRequest request) {
-  File& file = *request.file;
-  if (request.access.lock)
-    ADDCOW_TRY(WithLockRemedy(file.Lock(LockKind::kRead), request.access.option_prefix));
-  ADDCOW_TRY_ASSIGN(const uint64_t size, file.Size());
-  ADDCOW_TRY(CheckBacking(file, size));
-  Base base;
-  ADDCOW_TRY_ASSIGN(base.identity, IdentityOf(file));
-  ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
-  base.files.push_back({.info = info, .path = request.path});
-  if (Note note = NoteOtherFormat(file, "backing file")) base.notes.push_back(*note);
-  base.source = std::make_unique<FileSource>(std::move(request.file), size);
-  return base;
-}
-
-// That the path still leads to the file, and where it is: names in it start from the
-// directory of the file itself.
-Result<std::string> RealPathOf(FileSystem& file_system, const BaseRequest& request) {
-  ADDCOW_TRY_ASSIGN(std::string path, file_system.RealPath(request.path));
-  ADDCOW_TRY_ASSIGN(const FileInfo there, file_system.Identify(path));
-  ADDCOW_TRY_ASSIGN(const FileInfo info, request.file->Info());
-  if (info.SameFile(there)) return path;
-  return Fail(
-      Error::Because(EAGAIN, request.path,
-                     "was replaced by another program while it was being opened (try again)"));
-}
-
 // What a record can say of it: its disk's size, and when one of its files was changed
 // last.
 Result<BackingIdentity> IdentityOf(const ImageFiles& files) {
@@ -81,28 +51,6 @@ Result<BackingIdentity> IdentityOf(const ImageFiles& files) {
       identity.modified = info.modified;
   }
   return identity;
-}
-
-Result<Base> OpenImageBase(FileSystem& file_system, BaseRequest request) {
-  if (request.above.size() / 2 >= kMostImages)
-    return Fail(Error::Because(
-        ELOOP, request.path,
-        fmt::format("more than {} images stand on each other (flatten some)", kMostImages)));
-  Base base;
-  ADDCOW_TRY_ASSIGN(const std::string path, RealPathOf(file_system, request));
-  const ImageSource source{.add_cow_path = path,
-                           .mode = OpenMode::kReadOnly,
-                           .access = request.access,
-                           .above = std::move(request.above)};
-  // Its log is that of the image that stands on it.
-  ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system, source, {}, std::move(request.file)));
-  const ImageFiles& files = image->files();
-  base.notes = files.notes;
-  ADDCOW_TRY_ASSIGN(base.identity, IdentityOf(files));
-  base.files = files.chain;
-  base.image = image.get();
-  base.source = std::make_unique<ImageBase>(std::move(image));
-  return base;
 }
 
 }  // namespace
@@ -118,19 +66,69 @@ FileInfo Base::Rights() const {
   return rights;
 }
 
-Result<Base> OpenBase(FileSystem& file_system, BaseRequest request) {
-  ADDCOW_TRY(CheckNotAbove(*request.file, request.path, request.above));
-  return request.format == kAddCowFormat ? OpenImageBase(file_system, std::move(request))
-                                         : OpenRaw(std::move(request));
+Result<Base> OpenRawBase(BaseRequest request) {
+  File& file = *request.file;
+  if (request.access.lock)
+    ADDCOW_TRY(WithLockRemedy(file.Lock(LockKind::kRead), request.access.option_prefix));
+  ADDCOW_TRY_ASSIGN(const uint64_t size, file.Size());
+  ADDCOW_TRY(CheckBacking(file, size));
+  Base base;
+  ADDCOW_TRY_ASSIGN(base.identity, IdentityOf(file));
+  if (Note note = NoteOtherFormat(file, "backing file")) base.notes.push_back(*note);
+  base.source = std::make_unique<FileSource>(std::move(request.file), size);
+  return base;
 }
 
-Status CheckNotAbove(File& file, const std::string& path, const std::vector<ChainFile>& above) {
+Result<Base> BaseOfImage(FileSystem& file_system, ImageFiles files) {
+  Base base;
+  base.notes = files.notes;
+  ADDCOW_TRY_ASSIGN(base.identity, IdentityOf(files));
+  // Its log is that of the image that stands on it.
+  ADDCOW_TRY_ASSIGN(auto image, Image::Of(file_system, std::move(files), {}, {}));
+  base.image = image.get();
+  base.source = std::make_unique<ImageBase>(std::move(image));
+  return base;
+}
+
+Result<Base> OpenBase(FileSystem& file_system, BaseRequest request) {
+  ADDCOW_TRY(CheckNotAbove(*request.file, request.path, request.above));
+  Base base;
+  if (request.format == kAddCowFormat) {
+    ADDCOW_TRY_ASSIGN(const std::string path,
+                      RealPathOf(file_system, *request.file, request.path));
+    const ImageSource source{
+        .add_cow_path = path, .mode = OpenMode::kReadOnly, .access = request.access};
+    ADDCOW_TRY_ASSIGN(
+        ImageFiles files,
+        OpenImageFiles(file_system, source, std::move(request.file), std::move(request.above)));
+    std::vector<ChainFile> chain = std::move(files.chain);
+    ADDCOW_TRY_ASSIGN(base, BaseOfImage(file_system, std::move(files)));
+    base.files = std::move(chain);
+  } else {
+    ADDCOW_TRY_ASSIGN(const FileInfo info, request.file->Info());
+    const std::string path = request.path;
+    ADDCOW_TRY_ASSIGN(base, OpenRawBase(std::move(request)));
+    base.files.push_back({.info = info, .path = path});
+  }
+  return base;
+}
+
+Result<std::string> RealPathOf(FileSystem& file_system, File& file, const std::string& path) {
+  ADDCOW_TRY_ASSIGN(std::string real, file_system.RealPath(path));
+  ADDCOW_TRY_ASSIGN(const FileInfo there, file_system.Identify(real));
+  ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
+  if (info.SameFile(there)) return real;
+  return Fail(Error::Because(
+      EAGAIN, path, "was replaced by another program while it was being opened (try again)"));
+}
+
+Status CheckNotAbove(File& file, const std::string& path, const Above& above) {
   ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
   const auto same = std::ranges::find_if(
-      above, [&](const ChainFile& other) { return other.info.SameFile(info); });
-  if (same == above.end()) return {};
+      above.files, [&](const ChainFile& other) { return other.info.SameFile(info); });
+  if (same == above.files.end()) return {};
   std::vector<std::string> names;
-  for (auto at = same; at != above.end(); ++at)
+  for (auto at = same; at != above.files.end(); ++at)
     if (at == same || at->add_cow) names.push_back(at->path);
   names.push_back(path);
   return Fail(Error::Because(kErrCorrupt, same->path,

@@ -28,24 +28,36 @@ struct BaseRequest {
   std::string path;            // where it was found; names in it start from there
   std::string format;          // one that IsBaseFormat knows
   AccessOptions access = {};
-  // What is open already, of the images that stand on it.
-  std::vector<ChainFile> above = {};
+  Above above = {};
 };
 
 struct Base {
   std::unique_ptr<Source> source;
   Image* image = nullptr;          // of an add-cow file: what `source` reads
   BackingIdentity identity;        // what it is now
-  std::vector<ChainFile> files;    // all that it is made of
+  std::vector<ChainFile> files;    // all that it is made of, if OpenBase has opened it
   std::vector<std::string> notes;  // what somebody should know, a line each
 
   // Those of the file that was named, no wider than of any other that it is made of.
   FileInfo Rights() const;
 };
 
+// More would be more calls for a read to go through, and more open files, than should be.
+inline constexpr size_t kMostImages = 500;
+
 // Locks the file, if so asked for, and says whether it can be a base. kErrCorrupt where
-// one of its files is one of `above`.
+// one of its files is one of `above`, ELOOP where more than kMostImages stand on each
+// other.
 Result<Base> OpenBase(FileSystem& file_system, BaseRequest request);
+
+// What it is made of, for OpenImageFiles, which knows what else is open. Of a raw file;
+// of an image that is opened for reading only.
+Result<Base> OpenRawBase(BaseRequest request);
+Result<Base> BaseOfImage(FileSystem& file_system, ImageFiles files);
+
+// The path of the open file, without symbolic links, from whose directory the names in it
+// start. EAGAIN where `path`, by which it was opened, leads elsewhere by now.
+Result<std::string> RealPathOf(FileSystem& file_system, File& file, const std::string& path);
 
 }  // namespace addcow
 

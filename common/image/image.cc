@@ -35,8 +35,13 @@ Image::Image(FileSystem& file_system, ImageFiles files, LogSink log, const Image
       durability_(file_system, files_, log_, allocation_, image_store_) {}
 
 Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageSource& source,
-                                           LogSink log, std::unique_ptr<File> opened) {
-  ADDCOW_TRY_ASSIGN(ImageFiles files, OpenImageFiles(file_system, source, std::move(opened)));
+                                           LogSink log) {
+  ADDCOW_TRY_ASSIGN(ImageFiles files, OpenImageFiles(file_system, source));
+  return Of(file_system, std::move(files), source, std::move(log));
+}
+
+Result<std::unique_ptr<Image>> Image::Of(FileSystem& file_system, ImageFiles files,
+                                         const ImageSource& source, LogSink log) {
   for (const std::string& note : files.notes)
     if (log) log(LogLevel::kNote, note);
   // Bits are durable only in a file that has its name after a crash, too.

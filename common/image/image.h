@@ -54,10 +54,12 @@ struct Extent {
 class Image {
  public:
   // `log` may be empty: what it would be told is dropped. `file_system` must
-  // outlive the image. `opened`: see OpenAddCowFile.
+  // outlive the image.
   static Result<std::unique_ptr<Image>> Open(FileSystem& file_system, const ImageSource& source,
-                                             LogSink log,
-                                             std::unique_ptr<File> opened = nullptr);
+                                             LogSink log);
+  // The same of files that OpenImageFiles has opened.
+  static Result<std::unique_ptr<Image>> Of(FileSystem& file_system, ImageFiles files,
+                                           const ImageSource& source, LogSink log);
   // Does not write anything: what matters must have been flushed, or closed.
   ~Image() = default;
 

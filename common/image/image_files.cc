@@ -138,18 +138,18 @@ Status CheckIdentity(FileSystem& file_system, const ImageSource& source, const B
   return {};
 }
 
-// Without a source where it is not to be opened.
-Result<Base> OpenBacking(FileSystem& file_system, const ImageSource& source,
-                         ImageFiles& files) {
+// The backing file, opened; none where it is not to be.
+Result<BaseRequest> OpenBacking(FileSystem& file_system, const ImageSource& source,
+                                ImageFiles& files) {
   if (!files.header.backing && source.backing_path)
     return Fail(Error::Because(EINVAL, files.add_cow_path,
                                fmt::format("has no backing file, so {} cannot say where it is",
                                            Option(source, "backing="))));
-  if (!files.header.backing) return Base();
+  if (!files.header.backing) return BaseRequest();
   const NamedFile& named = *files.header.backing;
   files.backing_path =
       source.backing_path.value_or(ResolveName(DirectoryOf(files.add_cow_path), named.name));
-  if (files.header.all_allocated || !source.want_backing) return Base();
+  if (files.header.all_allocated || !source.want_backing) return BaseRequest();
   if (!IsBaseFormat(named.format))
     return Fail(Error::Because(
         kErrUnsupported, files.add_cow_path,
@@ -164,13 +164,10 @@ Result<Base> OpenBacking(FileSystem& file_system, const ImageSource& source,
   // Before it is locked: that it is in use here is the better message.
   ADDCOW_TRY(CheckDifferent(**backing, "backing file", *files.add_cow, "add-cow file"));
   ADDCOW_TRY(CheckDifferent(**backing, "backing file", *files.image, "image file"));
-  BaseRequest request{.file = std::move(*backing),
-                      .path = files.backing_path,
-                      .format = named.format,
-                      .access = source.access,
-                      .above = source.above};
-  request.above.insert(request.above.end(), files.chain.begin(), files.chain.end());
-  return OpenBase(file_system, std::move(request));
+  return BaseRequest{.file = std::move(*backing),
+                     .path = files.backing_path,
+                     .format = named.format,
+                     .access = source.access};
 }
 
 // The same file once more. Where the system cannot do that, `open` opens it by
@@ -187,7 +184,8 @@ Result<std::unique_ptr<File>> OpenAgain(File& file, Open open) {
                      "was replaced by another program while it was being opened (try again)"));
 }
 
-Status OpenImage(FileSystem& file_system, const ImageSource& source, ImageFiles& files) {
+Status OpenImage(FileSystem& file_system, const ImageSource& source, Above& above,
+                 ImageFiles& files) {
   files.image_path = source.image_path.value_or(
       ResolveName(DirectoryOf(files.add_cow_path), files.header.image.name));
   const auto open = [&](OpenMode mode) {
@@ -203,11 +201,11 @@ Status OpenImage(FileSystem& file_system, const ImageSource& source, ImageFiles&
                                "image file", Option(source, "image=")));
   files.image = std::move(*image);
   ADDCOW_TRY(CheckDifferent(*files.image, "image file", *files.add_cow, "add-cow file"));
-  ADDCOW_TRY(CheckNotAbove(*files.image, files.image_path, source.above));
+  ADDCOW_TRY(CheckNotAbove(*files.image, files.image_path, above));
   ADDCOW_TRY_ASSIGN(const FileInfo add_cow_info, files.add_cow->Info());
   ADDCOW_TRY_ASSIGN(const FileInfo image_info, files.image->Info());
-  files.chain = {{.info = add_cow_info, .path = files.add_cow_path, .add_cow = true},
-                 {.info = image_info, .path = files.image_path}};
+  above.files.push_back({.info = add_cow_info, .path = files.add_cow_path, .add_cow = true});
+  above.files.push_back({.info = image_info, .path = files.image_path});
   // Only now it is known whether the add-cow file will be written to.
   if (files.mode == OpenMode::kReadWrite)
     ADDCOW_TRY(LockIf(source, *files.add_cow, OpenMode::kReadWrite));
@@ -329,6 +327,71 @@ Status CheckImageContents(const ImageFiles& files) {
   return RefuseAddCowFile(*files.image, "image file");
 }
 
+// The add-cow file and the image file, which are noted in `above`.
+Result<ImageFiles> OpenOwn(FileSystem& file_system, const ImageSource& source,
+                           std::unique_ptr<File> opened, Above& above) {
+  if (++above.images > kMostImages)
+    return Fail(Error::Because(
+        ELOOP, source.add_cow_path,
+        fmt::format("more than {} images stand on each other (flatten some)", kMostImages)));
+  ADDCOW_TRY_ASSIGN(ImageFiles files, OpenAddCowFile(file_system, source, std::move(opened)));
+  ADDCOW_TRY(OpenImage(file_system, source, above, files));
+  return files;
+}
+
+// Checks the image with what it stands on, which becomes its own.
+Status Complete(FileSystem& file_system, const ImageSource& source, Base base,
+                ImageFiles& files) {
+  if (base.source != nullptr) {
+    // Also where it is not needed: what it lacks would make the disk another one.
+    ADDCOW_TRY(CheckIdentity(file_system, source, base, files));
+    files.backing = std::move(base.source);
+    files.base_image = base.image;
+  }
+  ADDCOW_TRY(CheckBitmapSize(files));
+  return CheckImageContents(files);
+}
+
+// An image that another one stands on.
+struct Link {
+  ImageSource source;
+  ImageFiles files;
+};
+
+// What the image stands on; without a source where that is nothing. There may be
+// hundreds of images: they are not opened by calls within each other, for which a stack
+// may have no room.
+Result<Base> OpenBelow(FileSystem& file_system, const ImageSource& source, Above& above,
+                       ImageFiles& files) {
+  std::vector<std::unique_ptr<Link>> links;
+  ADDCOW_TRY_ASSIGN(BaseRequest request, OpenBacking(file_system, source, files));
+  while (request.file != nullptr) {
+    ADDCOW_TRY(CheckNotAbove(*request.file, request.path, above));
+    if (request.format != kAddCowFormat) break;
+    auto link = std::make_unique<Link>();
+    link->source.mode = OpenMode::kReadOnly;
+    link->source.access = source.access;
+    ADDCOW_TRY_ASSIGN(link->source.add_cow_path,
+                      RealPathOf(file_system, *request.file, request.path));
+    ADDCOW_TRY_ASSIGN(link->files,
+                      OpenOwn(file_system, link->source, std::move(request.file), above));
+    ADDCOW_TRY_ASSIGN(request, OpenBacking(file_system, link->source, link->files));
+    links.push_back(std::move(link));
+  }
+  Base base;
+  if (request.file != nullptr) {
+    ADDCOW_TRY_ASSIGN(const FileInfo info, request.file->Info());
+    above.files.push_back({.info = info, .path = request.path});
+    ADDCOW_TRY_ASSIGN(base, OpenRawBase(std::move(request)));
+  }
+  for (; !links.empty(); links.pop_back()) {
+    Link& link = *links.back();
+    ADDCOW_TRY(Complete(file_system, link.source, std::move(base), link.files));
+    ADDCOW_TRY_ASSIGN(base, BaseOfImage(file_system, std::move(link.files)));
+  }
+  return base;
+}
+
 }  // namespace
 
 Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& source,
@@ -356,19 +419,14 @@ Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& so
 }
 
 Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& source,
-                                  std::unique_ptr<File> opened) {
-  ADDCOW_TRY_ASSIGN(ImageFiles files, OpenAddCowFile(file_system, source, std::move(opened)));
-  ADDCOW_TRY(OpenImage(file_system, source, files));
-  ADDCOW_TRY_ASSIGN(Base base, OrWithout(source, OpenBacking(file_system, source, files)));
-  if (base.source != nullptr) {
-    // Also where it is not needed: what it lacks would make the disk another one.
-    ADDCOW_TRY(CheckIdentity(file_system, source, base, files));
-    files.backing = std::move(base.source);
-    files.base_image = base.image;
-    files.chain.insert(files.chain.end(), base.files.begin(), base.files.end());
-  }
-  ADDCOW_TRY(CheckBitmapSize(files));
-  ADDCOW_TRY(CheckImageContents(files));
+                                  std::unique_ptr<File> opened, Above above) {
+  const size_t first = above.files.size();
+  ADDCOW_TRY_ASSIGN(ImageFiles files, OpenOwn(file_system, source, std::move(opened), above));
+  ADDCOW_TRY_ASSIGN(Base base, OrWithout(source, OpenBelow(file_system, source, above, files)));
+  ADDCOW_TRY(Complete(file_system, source, std::move(base), files));
+  above.files.erase(above.files.begin(),
+                    above.files.begin() + static_cast<std::ptrdiff_t>(first));
+  files.chain = std::move(above.files);
   return files;
 }
 

@@ -42,8 +42,14 @@ struct ChainFile {
   bool add_cow = false;
 };
 
-// kErrCorrupt where the file is one of `above`: an image would stand on itself.
-Status CheckNotAbove(File& file, const std::string& path, const std::vector<ChainFile>& above);
+// Images that stand on one which is opened for them.
+struct Above {
+  size_t images = 0;                  // also one that is only to be made
+  std::vector<ChainFile> files = {};  // theirs, from the top down
+};
+
+// kErrCorrupt where the file is one of them: an image would stand on itself.
+Status CheckNotAbove(File& file, const std::string& path, const Above& above);
 
 struct ImageSource {
   std::string add_cow_path;
@@ -64,8 +70,6 @@ struct ImageSource {
   bool reflink = true;
   // Whether a file that has no subclusters may get them.
   bool subclusters = true;
-  // The files of the images that stand on this one, which is opened for them.
-  std::vector<ChainFile> above = {};
 };
 
 struct ImageFiles {
@@ -81,8 +85,9 @@ struct ImageFiles {
   std::unique_ptr<File> image_sync;
   std::unique_ptr<Source> backing;  // none: no backing file, or not to be opened
   Image* base_image = nullptr;      // what `backing` reads, where that is an add-cow file
-  std::vector<ChainFile> chain;     // its own files, and those of what it stands on
-  std::string add_cow_path;         // absolute, without symbolic links
+  // Its own files, and those of what it stands on; empty in one that is stood on.
+  std::vector<ChainFile> chain;
+  std::string add_cow_path;  // absolute, without symbolic links
   std::string image_path;
   std::string backing_path;   // empty without a backing file
   uint64_t virtual_size = 0;  // the image file's size
@@ -103,9 +108,10 @@ Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& so
 // empty, nor shorter than it was when it was named, and that none of the raw files
 // is an add-cow file. The locks are held as long as the files are open. With
 // ALL_ALLOCATED set the backing file is left alone: it may be gone.
-// What the image stands on is opened in the same way, to any depth.
+// What the image stands on is opened in the same way, to any depth: all of it from the
+// top down, and then checked from the bottom up. `above`: what stands on it already.
 Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& source,
-                                  std::unique_ptr<File> opened = nullptr);
+                                  std::unique_ptr<File> opened = nullptr, Above above = {});
 
 }  // namespace addcow
 

@@ -80,14 +80,14 @@ Result<std::vector<ChainLink>> GetChain(FileSystem& file_system, ImageSource sou
     ADDCOW_TRY(OpenImageFiles(file_system, whole));
   }
   std::vector<ChainLink> chain;
-  std::vector<ChainFile> above;
+  Above above;
   std::string path = source.add_cow_path;
   std::string format(kAddCowFormat);
   while (!path.empty()) {
     ADDCOW_TRY_ASSIGN(auto file, file_system.Open(path, OpenMode::kReadOnly));
     ADDCOW_TRY(CheckNotAbove(*file, path, above));
     ADDCOW_TRY_ASSIGN(const FileInfo info, file->Info());
-    above.push_back({.info = info, .path = path, .add_cow = true});
+    above.files.push_back({.info = info, .path = path, .add_cow = true});
     ChainLink link{.path = path, .format = format, .actual_size = info.allocated_bytes};
     if (format == kRawFormat) {
       ADDCOW_TRY_ASSIGN(link.virtual_size, file->Size());

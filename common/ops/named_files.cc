@@ -77,10 +77,12 @@ Result<Base> OpenNamedBacking(FileSystem& file_system, const NamedFile& named,
                       .path = path,
                       .format = named.format,
                       .access = {.lock = lock, .option_prefix = "--"}};
+  request.above.images = 1;
   for (File* const other : {add_cow, image}) {
     if (other == nullptr) continue;
     ADDCOW_TRY_ASSIGN(const FileInfo info, other->Info());
-    request.above.push_back({.info = info, .path = other->name(), .add_cow = other == add_cow});
+    request.above.files.push_back(
+        {.info = info, .path = other->name(), .add_cow = other == add_cow});
   }
   return OpenBase(file_system, std::move(request));
 }

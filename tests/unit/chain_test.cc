@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include "common/image/base.h"
 #include "common/ops/check.h"
 #include "common/ops/flatten.h"
 #include "common/ops/info.h"
@@ -215,17 +216,33 @@ TEST_F(ChainTest, ANewImageFileIsReadByNoMoreThanAllOfItsBase) {
 }
 
 TEST_F(ChainTest, AsManyAsFiveHundredAndNoMore) {
-  ASSERT_OK(Create("0", "base.img", "raw"));
-  uint64_t depth = 1;
-  for (; depth <= 510; depth++) {
-    const auto made =
-        Create(std::to_string(depth), fmt::format("{}.add-cow", depth - 1), "add-cow");
-    if (made) continue;
-    EXPECT_TRUE(FailsSaying(made, "more than 500 images stand on each other"));
-    break;
+  // Made one after the other each would have to open all others.
+  ASSERT_OK(Create("1", "base.img", "raw"));
+  for (size_t i = 2; i <= kMostImages; i++) {
+    ASSERT_OK(Create(std::to_string(i), "base.img", "raw"));
+    SetBacking(std::to_string(i), {fmt::format("{}.add-cow", i - 1), "add-cow"});
   }
-  EXPECT_EQ(depth, 501u);
-  EXPECT_EQ(Difference(Read("499"), base_), "");
+  const std::string top = std::to_string(kMostImages);
+  {
+    ASSERT_OK_AND_ASSIGN(const auto image, Open(top, OpenMode::kReadWrite));
+    EXPECT_EQ(Difference(ReadAll(*image), base_), "");
+    ASSERT_OK(image->Write(Repeat(7, 100), 2 * kC));
+    ASSERT_OK(image->Map(0, kSize, [](const Extent&) { return true; }));
+    ASSERT_OK(image->Prefetch(0, kSize));
+  }
+  // What could not be opened is not made.
+  EXPECT_TRUE(FailsSaying(Create("more", top + ".add-cow", "add-cow"),
+                          "more than 500 images stand on each other"));
+  EXPECT_EQ(fake_.open_files(), 0);
+  ASSERT_OK(Create("more", "base.img", "raw"));
+  SetBacking("more", {top + ".add-cow", "add-cow"});
+  EXPECT_TRUE(FailsSaying(Open("more"), "/vm/1.add-cow: more than 500 images stand"));
+  EXPECT_TRUE(
+      FailsSaying(RebaseUnsafely(fake_, {.add_cow_path = Path("more"),
+                                         .backing = NamedFile{top + ".add-cow", "add-cow"},
+                                         .image_name = {}}),
+                  "more than 500 images stand on each other"));
+  EXPECT_EQ(fake_.open_files(), 0);
 }
 
 TEST_F(ChainTest, InfoTellsOfEveryLink) {
