@@ -96,8 +96,10 @@ Result<Base> OpenBase(FileSystem& file_system, BaseRequest request) {
   if (request.format == kAddCowFormat) {
     ADDCOW_TRY_ASSIGN(const std::string path,
                       RealPathOf(file_system, *request.file, request.path));
-    const ImageSource source{
-        .add_cow_path = path, .mode = OpenMode::kReadOnly, .access = request.access};
+    const ImageSource source{.add_cow_path = path,
+                             .mode = OpenMode::kReadOnly,
+                             .access = request.access,
+                             .is_base = true};
     ADDCOW_TRY_ASSIGN(
         ImageFiles files,
         OpenImageFiles(file_system, source, std::move(request.file), std::move(request.above)));

@@ -16,20 +16,24 @@ namespace addcow {
 
 namespace {
 
-// An open failed: says whose file it is and what can be done.
-// `given`: by the user, not by the header.
-Error NamedFileError(const Error& error, bool given, const std::string& add_cow,
-                     const char* role, const std::string& option) {
-  if (given || (error.code() != ENOENT && error.code() != ENOTDIR)) return error;
-  return Error::Because(
-      error.code(), error.file(),
-      fmt::format("not found, but it is the {} of {} (if it was moved, say {}FILE)", role,
-                  add_cow, option));
-}
-
 // How the user says `name`, which ends in "=", to this program.
 std::string Option(const ImageSource& source, const char* name) {
   return std::string(source.access.option_prefix) + name;
+}
+
+// An open failed: says whose file it is and what can be done. `given`: by the user, not by
+// the header. `option` and, for a base, `rebase` say another file.
+Error NamedFileError(const Error& error, const ImageSource& source, const ImageFiles& files,
+                     bool given, const char* role, const char* option,
+                     const std::string& rebase) {
+  if (given || (error.code() != ENOENT && error.code() != ENOTDIR)) return error;
+  const std::string remedy = source.is_base ? fmt::format("addcow rebase -u {} {}", rebase,
+                                                          ShellWord(files.add_cow_path))
+                                            : Option(source, option) + "FILE";
+  return Error::Because(
+      error.code(), error.file(),
+      fmt::format("not found, but it is the {} of {} (if it was moved, say {})", role,
+                  files.add_cow_path, remedy));
 }
 
 Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b) {
@@ -159,8 +163,8 @@ Result<BaseRequest> OpenBacking(FileSystem& file_system, const ImageSource& sour
   auto backing = OpenNamed(file_system, source, files, source.backing_path, named.name,
                            OpenMode::kReadOnly);
   if (!backing)
-    return Fail(NamedFileError(backing.error(), source.backing_path.has_value(),
-                               files.add_cow_path, "backing file", Option(source, "backing=")));
+    return Fail(NamedFileError(backing.error(), source, files, source.backing_path.has_value(),
+                               "backing file", "backing=", "-b FILE -F " + named.format));
   // Before it is locked: that it is in use here is the better message.
   ADDCOW_TRY(CheckDifferent(**backing, "backing file", *files.add_cow, "add-cow file"));
   ADDCOW_TRY(CheckDifferent(**backing, "backing file", *files.image, "image file"));
@@ -197,8 +201,8 @@ Status OpenImage(FileSystem& file_system, const ImageSource& source, Above& abov
                    : OpenWritableOrReadOnly(open, files.not_writable);
   if (files.not_writable) files.mode = OpenMode::kReadOnly;
   if (!image)
-    return Fail(NamedFileError(image.error(), source.image_path.has_value(), files.add_cow_path,
-                               "image file", Option(source, "image=")));
+    return Fail(NamedFileError(image.error(), source, files, source.image_path.has_value(),
+                               "image file", "image=", "-i FILE"));
   files.image = std::move(*image);
   ADDCOW_TRY(CheckDifferent(*files.image, "image file", *files.add_cow, "add-cow file"));
   ADDCOW_TRY(CheckNotAbove(*files.image, files.image_path, above));
@@ -371,6 +375,7 @@ Result<Base> OpenBelow(FileSystem& file_system, const ImageSource& source, Above
     auto link = std::make_unique<Link>();
     link->source.mode = OpenMode::kReadOnly;
     link->source.access = source.access;
+    link->source.is_base = true;
     ADDCOW_TRY_ASSIGN(link->source.add_cow_path,
                       RealPathOf(file_system, *request.file, request.path));
     ADDCOW_TRY_ASSIGN(link->files,

@@ -70,6 +70,8 @@ struct ImageSource {
   bool reflink = true;
   // Whether a file that has no subclusters may get them.
   bool subclusters = true;
+  // Another image stands on it: the user's options are not about its files.
+  bool is_base = false;
 };
 
 struct ImageFiles {

@@ -164,6 +164,24 @@ TEST_F(ChainTest, WhatIsWrongFurtherDownIsSaidOfThatFile) {
   ASSERT_OK(fake_.Remove("/vm/a.raw"));
 }
 
+// The options image= and backing= are about the topmost image only: the image file of
+// another one would be written to.
+TEST_F(ChainTest, WhatIsMissingFurtherDownIsMendedThere) {
+  MakeThree();
+  const auto image = fake_.Find("/vm/a.raw");
+  ASSERT_OK(fake_.Remove("/vm/a.raw"));
+  EXPECT_TRUE(FailsSaying(
+      Open("c"),
+      "/vm/a.raw: not found, but it is the image file of /vm/a.add-cow (if it was moved, say "
+      "addcow rebase -u -i FILE /vm/a.add-cow)"));
+  EXPECT_TRUE(FailsSaying(Create("d", "a.add-cow", "add-cow"), "addcow rebase -u -i FILE"));
+  fake_.PutName("/vm/a.raw", image);
+  ASSERT_OK(fake_.Remove(kBackingPath));
+  EXPECT_TRUE(FailsSaying(Open("c"), "say addcow rebase -u -b FILE -F raw /vm/a.add-cow)"));
+  ASSERT_OK(fake_.Remove("/vm/b.raw"));
+  EXPECT_TRUE(FailsSaying(Open("b"), "say image=FILE"));
+}
+
 TEST_F(ChainTest, EveryFileMustBeBeneathTheFolder) {
   fake_.MakeDirectory("/vm/sub");
   MakeThree();
