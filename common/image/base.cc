@@ -62,7 +62,7 @@ bool IsBaseFormat(std::string_view format) {
 FileInfo Base::Rights() const {
   FileInfo rights = files.front().info;
   for (const ChainFile& file : files)
-    if (!file.info.is_block_device) rights.permissions &= file.info.permissions;
+    rights.permissions &= RightsWithin(file.info, file.info.group == rights.group);
   return rights;
 }
 

@@ -226,11 +226,22 @@ TEST_F(ChainTest, NamesStartFromTheDirectoryOfTheFileItself) {
 
 TEST_F(ChainTest, ANewImageFileIsReadByNoMoreThanAllOfItsBase) {
   ASSERT_OK(Create("a", "base.img", "raw"));
-  fake_.Find("/vm/base.img")->SetRights(0600, 0, 0);
-  fake_.Find("/vm/a.raw")->SetRights(0644, 0, 0);
-  fake_.Find(Path("a"))->SetRights(0644, 0, 0);
-  ASSERT_OK(Create("b", "a.add-cow", "add-cow"));
-  EXPECT_EQ(fake_.Find("/vm/b.raw")->Info()->permissions & 077u, 0u);
+  const auto rights_above = [&](uint32_t permissions, uint32_t group) {
+    fake_.Find(kBackingPath)->SetRights(permissions, 0, group);
+    fake_.Find("/vm/a.raw")->SetRights(0666, 0, 0);
+    fake_.Find(Path("a"))->SetRights(0666, 0, 0);
+    EXPECT_OK(Create("b", "a.add-cow", "add-cow"));
+    const auto info = fake_.Find("/vm/b.raw")->Info();
+    EXPECT_OK(fake_.Remove("/vm/b.raw"));
+    EXPECT_OK(fake_.Remove(Path("b")));
+    return info->permissions & 077;
+  };
+  EXPECT_EQ(rights_above(0666, 0), 044u);
+  EXPECT_EQ(rights_above(0640, 0), 040u);
+  EXPECT_EQ(rights_above(0600, 0), 0u);
+  // A group's right is that of another group's members only where all have it.
+  EXPECT_EQ(rights_above(0640, 7), 0u);
+  EXPECT_EQ(rights_above(0644, 7), 044u);
 }
 
 TEST_F(ChainTest, AsManyAsFiveHundredAndNoMore) {
