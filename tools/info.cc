@@ -192,9 +192,7 @@ int RunChain(const Arguments& arguments) {
     }
   }
   if (arguments.json) PrintJson(json);
-  for (const ChainLink& link : *chain)
-    if (link.image)
-      for (const std::string& note : link.image->notes) PrintNote(note);
+  for (const std::string& note : chain->front().image->notes) PrintNote(note);
   return kExitOk;
 }
 

@@ -160,15 +160,8 @@ Result<BaseRequest> OpenBacking(FileSystem& file_system, const ImageSource& sour
         fmt::format("backing file format is '{}', must be '{}' or '{}' (convert it: qemu-img "
                     "convert -O raw, or serve it as raw with nbdfuse)",
                     named.format, kRawFormat, kAddCowFormat)));
-  auto backing = OpenNamed(file_system, source, files, source.backing_path, named.name,
-                           OpenMode::kReadOnly);
-  if (!backing)
-    return Fail(NamedFileError(backing.error(), source, files, source.backing_path.has_value(),
-                               "backing file", "backing=", "-b FILE -F " + named.format));
-  // Before it is locked: that it is in use here is the better message.
-  ADDCOW_TRY(CheckDifferent(**backing, "backing file", *files.add_cow, "add-cow file"));
-  ADDCOW_TRY(CheckDifferent(**backing, "backing file", *files.image, "image file"));
-  return BaseRequest{.file = std::move(*backing),
+  ADDCOW_TRY_ASSIGN(auto file, OpenBackingFile(file_system, source, files));
+  return BaseRequest{.file = std::move(file),
                      .path = files.backing_path,
                      .format = named.format,
                      .access = source.access};
@@ -398,6 +391,22 @@ Result<Base> OpenBelow(FileSystem& file_system, const ImageSource& source, Above
 }
 
 }  // namespace
+
+Result<std::unique_ptr<File>> OpenBackingFile(FileSystem& file_system,
+                                              const ImageSource& source,
+                                              const ImageFiles& files) {
+  const NamedFile& named = *files.header.backing;
+  auto backing = OpenNamed(file_system, source, files, source.backing_path, named.name,
+                           OpenMode::kReadOnly);
+  if (!backing)
+    return Fail(NamedFileError(backing.error(), source, files, source.backing_path.has_value(),
+                               "backing file",
+                               "backing=", "-b FILE -F " + ShellWord(named.format)));
+  // Before it is locked: that it is in use here is the better message.
+  ADDCOW_TRY(CheckDifferent(**backing, "backing file", *files.add_cow, "add-cow file"));
+  ADDCOW_TRY(CheckDifferent(**backing, "backing file", *files.image, "image file"));
+  return backing;
+}
 
 Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& source,
                                   std::unique_ptr<File> opened) {

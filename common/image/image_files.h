@@ -104,6 +104,13 @@ struct ImageFiles {
 Result<ImageFiles> OpenAddCowFile(FileSystem& file_system, const ImageSource& source,
                                   std::unique_ptr<File> opened = nullptr);
 
+// Opens the backing file that the header of `files` names, or `source` instead, for
+// reading, whatever its format. It is neither locked nor looked at, but for being
+// another one than the two files.
+Result<std::unique_ptr<File>> OpenBackingFile(FileSystem& file_system,
+                                              const ImageSource& source,
+                                              const ImageFiles& files);
+
 // Opens all files, locks them, and checks them: that they are three different
 // ones, that the disk has a byte at least, that the bitmaps are as long as the
 // disk needs (with subclusters not longer either), that the backing file is not

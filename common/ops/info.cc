@@ -23,7 +23,8 @@ Result<BitCounts> CountAllocated(const ImageFiles& files, const Layout& layout) 
 // server would say. That the file is not there, or of another format, is
 // nothing to say: what is shown is the header.
 std::vector<std::string> NotesOnBacking(FileSystem& file_system, ImageSource source) {
-  source.want_backing = true;
+  source.mode = OpenMode::kReadOnly;
+  source.access.lock = false;
   const auto files = OpenImageFiles(file_system, source);
   if (files) return files->notes;
   const int code = files.error().code();
@@ -31,8 +32,8 @@ std::vector<std::string> NotesOnBacking(FileSystem& file_system, ImageSource sou
   return {files.error().Message()};
 }
 
-Result<ImageInfo> GetInfoNow(FileSystem& file_system, const ImageSource& source) {
-  ADDCOW_TRY_ASSIGN(const ImageFiles files, OpenImageFiles(file_system, source));
+// Without notes.
+Result<ImageInfo> InfoOf(const ImageFiles& files) {
   const Layout layout = files.layout();
   ADDCOW_TRY_ASSIGN(const FileInfo add_cow, files.add_cow->Info());
   ADDCOW_TRY_ASSIGN(const FileInfo image, files.image->Info());
@@ -46,8 +47,68 @@ Result<ImageInfo> GetInfoNow(FileSystem& file_system, const ImageSource& source)
                    .allocated_clusters = counts.allocated_clusters,
                    .partial_clusters = counts.partial_clusters,
                    .allocated_subclusters = counts.subclusters,
-                   .use = UseByOthers(files),
-                   .notes = NotesOnBacking(file_system, source)};
+                   .use = UseByOthers(files)};
+}
+
+Result<ImageInfo> GetInfoNow(FileSystem& file_system, const ImageSource& source) {
+  ADDCOW_TRY_ASSIGN(const ImageFiles files, OpenImageFiles(file_system, source));
+  return InfoOf(files);
+}
+
+Result<ChainLink> LinkOfFile(File& file, const std::string& path, const std::string& format) {
+  ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
+  ChainLink link{.path = path, .format = format, .actual_size = info.allocated_bytes};
+  if (format == kRawFormat) {
+    ADDCOW_TRY_ASSIGN(link.virtual_size, file.Size());
+  }
+  return link;
+}
+
+Result<std::vector<ChainLink>> GetChainNow(FileSystem& file_system, ImageSource source) {
+  std::vector<ChainLink> chain;
+  Above above;
+  std::string path = source.add_cow_path;
+  std::unique_ptr<File> opened;
+  for (;;) {
+    ADDCOW_TRY_ASSIGN(const ImageFiles files,
+                      OpenImageFiles(file_system, source, std::move(opened), above));
+    above.images++;
+    above.files.insert(above.files.end(), files.chain.begin(), files.chain.end());
+    ADDCOW_TRY_ASSIGN(ImageInfo info, InfoOf(files));
+    chain.push_back({.path = path,
+                     .format = std::string(kAddCowFormat),
+                     .virtual_size = info.virtual_size,
+                     .actual_size = info.actual_size});
+    chain.back().image = std::move(info);
+    if (!files.header.backing || files.header.all_allocated) return chain;
+    path = files.backing_path;
+    ADDCOW_TRY_ASSIGN(opened, OpenBackingFile(file_system, source, files));
+    ADDCOW_TRY(CheckNotAbove(*opened, path, above));
+    const std::string& format = files.header.backing->format;
+    if (format != kAddCowFormat) {
+      ADDCOW_TRY_ASSIGN(ChainLink end, LinkOfFile(*opened, path, format));
+      chain.push_back(std::move(end));
+      return chain;
+    }
+    ADDCOW_TRY_ASSIGN(source.add_cow_path, RealPathOf(file_system, *opened, path));
+    source.image_path.reset();
+    source.backing_path.reset();
+    source.is_base = true;
+  }
+}
+
+// The headers only, of files that a server may have open. One that stops cuts off a
+// subcluster bitmap that is used no more: what was read of the header before does not go
+// together with what is there now.
+template <typename Get>
+auto GetUnlocked(ImageSource source, Get get) {
+  source.mode = OpenMode::kReadOnly;
+  source.want_backing = false;
+  source.access.lock = false;
+  auto got = get(source);
+  if (!got && (got.error().code() == kErrCorrupt || got.error().code() == EIO))
+    return get(source);
+  return got;
 }
 
 }  // namespace
@@ -60,49 +121,16 @@ std::optional<FileUse> UseByOthers(const ImageFiles& files) {
 }
 
 Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source) {
-  source.mode = OpenMode::kReadOnly;
-  source.want_backing = false;
-  source.access.lock = false;
-  auto info = GetInfoNow(file_system, source);
-  // A server that stops cuts off a subcluster bitmap that is used no more: what was
-  // read of the header before does not go together with what is there now.
-  if (!info && (info.error().code() == kErrCorrupt || info.error().code() == EIO))
-    return GetInfoNow(file_system, source);
+  auto info = GetUnlocked(
+      source, [&](const ImageSource& headers) { return GetInfoNow(file_system, headers); });
+  if (info) info->notes = NotesOnBacking(file_system, source);
   return info;
 }
 
 Result<std::vector<ChainLink>> GetChain(FileSystem& file_system, ImageSource source) {
-  if (source.access.confine) {
-    // That every file is where it may be.
-    ImageSource whole = source;
-    whole.mode = OpenMode::kReadOnly;
-    whole.access.lock = false;
-    ADDCOW_TRY(OpenImageFiles(file_system, whole));
-  }
-  std::vector<ChainLink> chain;
-  Above above;
-  std::string path = source.add_cow_path;
-  std::string format(kAddCowFormat);
-  while (!path.empty()) {
-    ADDCOW_TRY_ASSIGN(auto file, file_system.Open(path, OpenMode::kReadOnly));
-    ADDCOW_TRY(CheckNotAbove(*file, path, above));
-    ADDCOW_TRY_ASSIGN(const FileInfo info, file->Info());
-    above.files.push_back({.info = info, .path = path, .add_cow = true});
-    ChainLink link{.path = path, .format = format, .actual_size = info.allocated_bytes};
-    if (format == kRawFormat) {
-      ADDCOW_TRY_ASSIGN(link.virtual_size, file->Size());
-    }
-    path.clear();
-    if (format == kAddCowFormat) {
-      ADDCOW_TRY_ASSIGN(link.image, GetInfo(file_system, source));
-      link.virtual_size = link.image->virtual_size;
-      link.actual_size = link.image->actual_size;
-      path = link.image->backing_path;
-      if (!path.empty()) format = link.image->header.backing->format;
-      source = ImageSource{.add_cow_path = path, .access = source.access};
-    }
-    chain.push_back(std::move(link));
-  }
+  auto chain = GetUnlocked(
+      source, [&](const ImageSource& headers) { return GetChainNow(file_system, headers); });
+  if (chain) chain->front().image->notes = NotesOnBacking(file_system, source);
   return chain;
 }
 

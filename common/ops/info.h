@@ -35,7 +35,8 @@ struct ImageInfo {
   // What other programs do with the add-cow file or the image file, by their
   // locks; none where files cannot be locked.
   std::optional<FileUse> use;
-  // What somebody should know of the backing file, if it is there: a line each.
+  // What somebody should know of the backing file, if it is there, and of what that stands
+  // on: a line each.
   std::vector<std::string> notes = {};
 };
 
@@ -53,8 +54,8 @@ struct ChainLink {
   std::string path;
   std::string format;
   std::optional<ImageInfo> image = std::nullopt;  // of an add-cow image
-  uint64_t virtual_size = 0;       // bytes; of a raw file its size, of another format 0
-  uint64_t actual_size = 0;        // bytes of storage
+  uint64_t virtual_size = 0;  // bytes; of a raw file its size, of another format 0
+  uint64_t actual_size = 0;   // bytes of storage
 };
 
 // The image and all that it stands on, as far as headers say; each file must be there.

@@ -274,23 +274,74 @@ TEST_F(ChainTest, AsManyAsFiveHundredAndNoMore) {
   EXPECT_EQ(fake_.open_files(), 0);
 }
 
+// "PATH FORMAT SIZE" for each link.
+std::vector<std::string> Links(FakeFileSystem& fake, const std::string& path,
+                               const std::optional<std::string>& confine = {}) {
+  const auto chain = GetChain(fake, {.add_cow_path = path, .access = {.confine = confine}});
+  EXPECT_OK(chain);
+  std::vector<std::string> lines;
+  for (size_t i = 0; chain && i < chain->size(); i++) {
+    const ChainLink& link = (*chain)[i];
+    lines.push_back(fmt::format("{} {} {}", link.path, link.format, link.virtual_size));
+  }
+  return lines;
+}
+
 TEST_F(ChainTest, InfoTellsOfEveryLink) {
   MakeThree();
-  ASSERT_OK_AND_ASSIGN(const auto chain, GetChain(fake_, {.add_cow_path = Path("c")}));
-  std::vector<std::string> lines;
-  for (const ChainLink& link : chain)
-    lines.push_back(fmt::format("{} {} {}", link.path, link.format, link.virtual_size));
-  EXPECT_EQ(lines, (std::vector<std::string>{fmt::format("/vm/c.add-cow add-cow {}", kSize),
-                                             fmt::format("/vm/b.add-cow add-cow {}", kSize),
-                                             fmt::format("/vm/a.add-cow add-cow {}", kSize),
-                                             fmt::format("/vm/base.img raw {}", kSize)}));
-  EXPECT_TRUE(
-      FailsSaying(GetChain(fake_, {.add_cow_path = Path("c"), .access = {.confine = "/none"}}),
-                  "the directory of confine="));
-  ASSERT_OK(RebaseUnsafely(
-      fake_, {.add_cow_path = Path("a"), .backing = {}, .image_name = "./a.raw"}));
+  const std::vector<std::string> all{fmt::format("/vm/c.add-cow add-cow {}", kSize),
+                                     fmt::format("/vm/b.add-cow add-cow {}", kSize),
+                                     fmt::format("/vm/a.add-cow add-cow {}", kSize),
+                                     fmt::format("/vm/base.img raw {}", kSize)};
+  EXPECT_EQ(Links(fake_, Path("c")), all);
+  EXPECT_EQ(Links(fake_, Path("c"), "/vm"), all);
+  EXPECT_EQ(fake_.open_files(), 0);
+}
+
+TEST_F(ChainTest, InfoTellsOfAFormatThatCannotBeServed) {
+  MakeThree();
+  SetBacking("a", {"base.img", "qcow2"});
+  EXPECT_EQ(Links(fake_, Path("a"), "/vm").back(), "/vm/base.img qcow2 0");
+}
+
+TEST_F(ChainTest, InfoOfAChainEndsWhereNothingIsReadFurtherDown) {
+  MakeThree();
+  ASSERT_OK(FlattenImage(
+      fake_, Path("b"), [](LogLevel, const std::string&) {}, [](uint64_t, uint64_t) {}));
+  for (const char* const name : {"a.add-cow", "a.raw", "base.img"})
+    ASSERT_OK(fake_.Remove(std::string("/vm/") + name));
+  EXPECT_EQ(Links(fake_, Path("c")).size(), 2u);
+}
+
+TEST_F(ChainTest, InfoOfAChainIsConfined) {
+  MakeThree();
+  const auto get = [&](const char* folder) {
+    return GetChain(fake_, {.add_cow_path = Path("c"), .access = {.confine = folder}});
+  };
+  EXPECT_TRUE(FailsSaying(get("/none"), "the directory of confine="));
+  fake_.Put("/outside.img", base_);
+  SetBacking("a", {"/outside.img", "raw"});
+  EXPECT_TRUE(FailsSaying(get("/vm"), "not beneath /vm"));
+  EXPECT_EQ(Links(fake_, Path("c")).back(), fmt::format("/outside.img raw {}", kSize));
+}
+
+TEST_F(ChainTest, InfoOfAChainThatStandsOnItselfIsRefused) {
+  MakeThree();
   SetBacking("a", {"b.add-cow", "add-cow"});
+  EXPECT_TRUE(FailsSaying(GetChain(fake_, {.add_cow_path = Path("c")}),
+                          "/vm/b.add-cow: stands on itself: /vm/b.add-cow -> /vm/a.add-cow -> "
+                          "/vm/b.add-cow"));
+  // Also by its image file.
+  SetBacking("a", {"c.raw", "raw"});
   EXPECT_TRUE(FailsSaying(GetChain(fake_, {.add_cow_path = Path("c")}), "stands on itself"));
+}
+
+// What is to be said of one file is said once.
+TEST_F(ChainTest, InfoHasTheNotesOfTheWholeChainOnce) {
+  MakeThree();
+  fake_.Find(kBackingPath)->SetModified({4000000000, 5});
+  ASSERT_OK_AND_ASSIGN(const auto chain, GetChain(fake_, {.add_cow_path = Path("c")}));
+  for (size_t i = 0; i < 3; i++) EXPECT_EQ(chain[i].image->notes.size(), i == 0 ? 1u : 0u);
 }
 
 TEST_F(ChainTest, InfoNeedsNothingThatItStandsOn) {
