@@ -436,7 +436,12 @@ Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& so
                                   std::unique_ptr<File> opened, Above above) {
   const size_t first = above.files.size();
   ADDCOW_TRY_ASSIGN(ImageFiles files, OpenOwn(file_system, source, std::move(opened), above));
-  ADDCOW_TRY_ASSIGN(Base base, OrWithout(source, OpenBelow(file_system, source, above, files)));
+  auto below = OpenBelow(file_system, source, above, files);
+  if (!below && below.error().code() == EMFILE)
+    below = Fail(below.error().WithNote(
+        "each of the images that stand on each other has two files open (raise the limit: "
+        "ulimit -n; or flatten some)"));
+  ADDCOW_TRY_ASSIGN(Base base, OrWithout(source, std::move(below)));
   ADDCOW_TRY(Complete(file_system, source, std::move(base), files));
   above.files.erase(above.files.begin(),
                     above.files.begin() + static_cast<std::ptrdiff_t>(first));

@@ -13,6 +13,7 @@
 #include "common/ops/map.h"
 #include "common/ops/rebase.h"
 #include "tests/support/chain_fixture.h"
+#include "tests/support/fault_file.h"
 
 namespace addcow {
 namespace {
@@ -272,6 +273,18 @@ TEST_F(ChainTest, AsManyAsFiveHundredAndNoMore) {
                                          .image_name = {}}),
                   "more than 500 images stand on each other"));
   EXPECT_EQ(fake_.open_files(), 0);
+}
+
+TEST_F(ChainTest, TooManyOpenFilesAreTheImages) {
+  MakeThree();
+  FaultPlan plan({.at = 1, .error = EMFILE, .where = [](const Operation& operation) {
+                    return operation.kind == OpKind::kOpen && operation.path == Path("a");
+                  }});
+  ForwardingFileSystem faulty(fake_, plan);
+  EXPECT_TRUE(FailsSaying(
+      Image::Open(faulty, {.add_cow_path = Path("c"), .mode = OpenMode::kReadOnly}, {}),
+      "open: /vm/a.add-cow: Too many open files; each of the images that stand on each other "
+      "has two files open (raise the limit: ulimit -n; or flatten some)"));
 }
 
 // "PATH FORMAT SIZE" for each link.
