@@ -123,15 +123,21 @@ Result<Base> TakeBacking(FileSystem& file_system, const RebaseOptions& options,
   return backing;
 }
 
-// Of the backing file that stays; it need not be there.
+// Of the backing file that stays; neither it nor what it stands on need be there.
 Status CheckOldBacking(FileSystem& file_system, const RebaseOptions& options,
                        const ImageFiles& files) {
   if (!files.header.backing || options.access.confine) return {};
-  const auto backing =
-      file_system.Open(ResolveName(DirectoryOf(files.add_cow_path), files.header.backing->name),
-                       OpenMode::kReadOnly);
+  const NamedFile& named = *files.header.backing;
+  const std::string path = ResolveName(DirectoryOf(files.add_cow_path), named.name);
+  auto backing = file_system.Open(path, OpenMode::kReadOnly);
   if (!backing) return {};
-  return CheckDifferent(*files.image, "image file", **backing, "backing file");
+  ADDCOW_TRY(CheckDifferent(*files.image, "image file", **backing, "backing file"));
+  if (named.format != kAddCowFormat) return {};
+  const auto base = OpenBase(file_system, {.file = std::move(*backing),
+                                           .path = path,
+                                           .format = named.format,
+                                           .access = {.lock = false}});
+  return base ? CheckNotOfBase(*files.image, *base) : Status();
 }
 
 }  // namespace

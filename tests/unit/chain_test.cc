@@ -125,6 +125,20 @@ TEST_F(ChainTest, CreateRefusesAnImageFileOfItsBase) {
                           "would be both the image file and a part of the backing file"));
 }
 
+TEST_F(ChainTest, RebaseRefusesAnImageFileOfTheBaseThatStays) {
+  MakeThree();
+  const auto rebase = [&](const char* image) {
+    return RebaseUnsafely(
+        fake_, {.add_cow_path = Path("c"), .backing = {}, .image_name = std::string(image)});
+  };
+  EXPECT_TRUE(FailsSaying(rebase("a.raw"),
+                          "would be both the image file and a part of the backing file"));
+  // Where that cannot be told, it is told when the image is opened.
+  ASSERT_OK(fake_.Remove("/vm/b.raw"));
+  fake_.Put("/vm/new.raw", kSize);
+  EXPECT_OK(rebase("new.raw"));
+}
+
 TEST_F(ChainTest, ABaseIsLockedWithAllThatItStandsOn) {
   MakeThree();
   ASSERT_OK_AND_ASSIGN(const auto image, Open("c", OpenMode::kReadWrite));
