@@ -62,7 +62,9 @@ Status CheckBacking(File& backing, uint64_t size) {
     return Fail(Error::Because(EINVAL, backing.name(),
                                "the backing file is empty, so all of it would read as zeroes "
                                "(is its device attached, or its file system mounted?)"));
-  return RefuseAddCowFile(backing, "backing file");
+  Status refused = RefuseAddCowFile(backing, "backing file");
+  if (refused) return refused;
+  return Fail(refused.error().WithNote("as one of format add-cow it can (-F add-cow)"));
 }
 
 Result<Note> CompareIdentity(const std::string& backing, const BackingIdentity& now,

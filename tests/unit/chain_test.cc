@@ -115,6 +115,15 @@ TEST_F(ChainTest, AnImageFileThatItStandsOnIsRefused) {
   EXPECT_FALSE(CreateImage(fake_, create));
 }
 
+TEST_F(ChainTest, AnAddCowFileAsRawIsRefusedWithWhatItIs) {
+  MakeThree();
+  EXPECT_TRUE(
+      FailsSaying(Create("d", "c.add-cow", "raw"),
+                  "so it cannot be used as a raw backing file; as one of format add-cow "
+                  "it can (-F add-cow)"));
+  EXPECT_TRUE(FailsSaying(Create("d", "base.img", "add-cow"), "not an add-cow file"));
+}
+
 TEST_F(ChainTest, CreateRefusesAnImageFileOfItsBase) {
   MakeThree();
   const CreateOptions options{.add_cow_path = Path("d"),
