@@ -10,6 +10,7 @@ cxx_stress_tests += tests/stress/stress-tests
 cxx_valgrind_tests += tests/fault/fault-tests
 
 fault_sources = \
+	tests/fault/chain_fault_test.cc \
 	tests/fault/create_fault_test.cc \
 	tests/fault/engine_fault_test.cc \
 	tests/fault/engine_script.cc tests/fault/engine_script.h \

@@ -97,7 +97,8 @@ class StressTest : public testing::TestWithParam<Setup> {
 
   void OpenImage(const ImageSpec& spec) {
     image_.reset();
-    for (const char* name : {"/x.add-cow", "/disk.raw", "/base.img"})
+    for (const char* name :
+         {"/x.add-cow", "/disk.raw", "/base.img", "/base.add-cow", "/base.raw"})
       (void)file_system().Remove(directory() + name);
     ASSERT_OK_AND_ASSIGN(
         contents_, MakeTestImage(file_system(), directory(), InForm(spec, GetParam().form)));
@@ -259,6 +260,7 @@ TEST_P(StressTest, NeighboursDoNotDisturbEachOther) {
                .backing_size = backing_size,
                .backing_data = backing_data,
                .garbage = setup.OneIn(2),
+               .on_image = setup.OneIn(3),
                .seed = setup.Next()});
     ReferenceDisk disk(contents_);
     constexpr uint64_t kStripes[] = {1009, 20011, 150001};

@@ -52,12 +52,14 @@ Status MakeImageFile(FileSystem& file_system, const std::string& path, const Ima
   return {};
 }
 
-Status MakeAddCowFile(FileSystem& file_system, const std::string& path, const ImageSpec& spec) {
+Status MakeAddCowFile(FileSystem& file_system, const std::string& path,
+                      const std::string& image, const std::optional<NamedFile>& backing,
+                      const ImageSpec& spec) {
   const Layout layout(spec.size, spec.geometry());
   Header header{.revision = spec.revision,
                 .cluster_size = spec.cluster_size,
-                .image = {"disk.raw", "raw"}};
-  if (spec.backing_size) header.backing = NamedFile{"base.img", "raw"};
+                .image = {image, "raw"},
+                .backing = backing};
   header.all_allocated = spec.all_allocated;
   header.subclusters = !spec.subclusters.empty();
   std::vector<std::byte> bitmap(layout.bitmap().padded_end() - layout.bitmap().offset);
@@ -74,6 +76,31 @@ Status MakeAddCowFile(FileSystem& file_system, const std::string& path, const Im
   ADDCOW_TRY_ASSIGN(auto file, file_system.Create(path));
   ADDCOW_TRY(file->Write(bytes, 0));
   return file->Write(bitmap, layout.bitmap().offset);
+}
+
+// The image between the disk and base.img, which has other bytes then where it is not read.
+Status MakeImageBetween(FileSystem& file_system, const std::string& directory,
+                        const ImageSpec& spec) {
+  ImageSpec between{.size = *spec.backing_size};
+  ADDCOW_TRY_ASSIGN(auto base, file_system.Open(directory + "/base.img", OpenMode::kReadWrite));
+  ADDCOW_TRY_ASSIGN(auto image, file_system.Create(directory + "/base.raw"));
+  ADDCOW_TRY(image->Truncate(between.size));
+  const Layout layout(between.size, between.geometry());
+  Random random(spec.seed * 2 + 2);
+  for (uint64_t cluster = 0; cluster < layout.clusters(); cluster++) {
+    const uint64_t start = layout.Start(cluster);
+    auto bytes = random.Bytes(layout.End(cluster + 1) - start);
+    if (cluster % 2 == 1) {
+      between.allocated.push_back(cluster);
+      std::vector<std::byte> moved(bytes.size());
+      ADDCOW_TRY(base->ReadExactly(moved, start));
+      ADDCOW_TRY(base->Write(bytes, start));
+      bytes = std::move(moved);
+    }
+    ADDCOW_TRY(image->Write(bytes, start));
+  }
+  return MakeAddCowFile(file_system, directory + "/base.add-cow", "base.raw",
+                        NamedFile{"base.img", "raw"}, between);
 }
 
 }  // namespace
@@ -101,7 +128,13 @@ Result<std::vector<std::byte>> MakeTestImage(FileSystem& file_system,
   if (spec.backing_size)
     ADDCOW_TRY(MakeBacking(file_system, directory + "/base.img", spec, disk));
   ADDCOW_TRY(MakeImageFile(file_system, directory + "/disk.raw", spec, disk));
-  ADDCOW_TRY(MakeAddCowFile(file_system, directory + "/x.add-cow", spec));
+  std::optional<NamedFile> backing;
+  if (spec.backing_size) backing = NamedFile{"base.img", "raw"};
+  if (spec.on_image) {
+    ADDCOW_TRY(MakeImageBetween(file_system, directory, spec));
+    backing = NamedFile{"base.add-cow", "add-cow"};
+  }
+  ADDCOW_TRY(MakeAddCowFile(file_system, directory + "/x.add-cow", "disk.raw", backing, spec));
   return disk;
 }
 

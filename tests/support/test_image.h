@@ -39,6 +39,9 @@ struct ImageSpec {
   bool garbage = true;                   // the image file is full of old bytes
   std::vector<uint64_t> allocated = {};  // clusters whose bit is set
   bool all_allocated = false;            // the flag, and every bit
+  // The disk stands on an image, base.add-cow with base.raw, which has every second cluster
+  // and stands on base.img.
+  bool on_image = false;
   // Subclusters whose bit is set: where there are any, the file has SUBCLUSTERS.
   std::vector<uint64_t> subclusters = {};
   uint64_t seed = 1;  // of the files' bytes
