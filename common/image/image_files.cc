@@ -103,14 +103,14 @@ Status LockIf(const ImageSource& source, File& file, OpenMode mode) {
       source.access.option_prefix);
 }
 
-// What a backing file that is not needed may lack.
+// A backing file that is not needed may be missing, unreadable, in use or of a format that
+// cannot be served; or what it stands on may. What is there must not be wrong, nor outside
+// of where it may be.
 Result<Base> OrWithout(const ImageSource& source, Result<Base> opened) {
   if (opened || !source.backing_optional) return opened;
-  // That it is also another of the files, or outside of where it may be, is
-  // wrong all the same.
   const int code = opened.error().code();
-  if (code == kErrCorrupt || (source.access.confine && (code == EXDEV || code == ELOOP)))
-    return opened;
+  const bool outside = source.access.confine && (code == EXDEV || code == ELOOP);
+  if (code == kErrCorrupt || code == EINVAL || outside) return opened;
   return Base();
 }
 

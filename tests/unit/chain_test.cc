@@ -188,6 +188,24 @@ TEST_F(ChainTest, WhatIsWrongFurtherDownIsSaidOfThatFile) {
   ASSERT_OK(fake_.Remove("/vm/a.raw"));
 }
 
+TEST_F(ChainTest, CheckNeedsNoBaseButRefusesAWrongOne) {
+  MakeThree();
+  const auto base = fake_.Find(kBackingPath);
+  for (const uint64_t size : {uint64_t{0}, kC}) {
+    ASSERT_TRUE(base->Truncate(size));
+    for (const char* const name : {"a", "c"})
+      EXPECT_TRUE(FailsWith(CheckImage(fake_, Path(name), Repair::kNone), EINVAL)) << name;
+  }
+  ASSERT_TRUE(base->Truncate(0));
+  ASSERT_TRUE(base->Write(base_, 0));
+  EXPECT_OK(CheckImage(fake_, Path("c"), Repair::kNone));
+  for (const char* const name : {"a.raw", "b.add-cow"}) {
+    ASSERT_OK(fake_.Remove(std::string("/vm/") + name));
+    EXPECT_OK(CheckImage(fake_, Path("c"), Repair::kNone)) << name;
+  }
+  EXPECT_EQ(fake_.open_files(), 0);
+}
+
 // The options image= and backing= are about the topmost image only: the image file of
 // another one would be written to.
 TEST_F(ChainTest, WhatIsMissingFurtherDownIsMendedThere) {
