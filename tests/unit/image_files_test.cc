@@ -156,7 +156,8 @@ TEST_F(ImageFilesTest, RefusesOtherBackingFormatsWithARemedy) {
   Patch(48, "qcow2");
   const auto files = Open();
   EXPECT_TRUE(FailsWith(files, kErrUnsupported));
-  EXPECT_TRUE(FailsSaying(files, "backing file format is 'qcow2', must be 'raw' or 'add-cow' (convert it"));
+  EXPECT_TRUE(FailsSaying(
+      files, "backing file format is 'qcow2', must be 'raw' or 'add-cow' (convert it"));
 }
 
 TEST_F(ImageFilesTest, RefusesAnAddCowFileThatNamesItself) {
