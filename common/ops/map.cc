@@ -26,18 +26,20 @@ Result<MapEntry> EntryAt(Image& top, uint64_t offset, uint64_t limit) {
     depth++;
     place = image->PlaceAt(offset, std::min(place.end, image->virtual_size()));
   }
-  const bool backing = place.source == Extent::Source::kBacking;
+  const ImageFiles& files = image->files();
+  const bool in_image = place.source == Extent::Source::kImage;
+  // And not in a base that has ended.
+  const bool in_backing =
+      place.source == Extent::Source::kBacking && files.base_image == nullptr;
   entry.length = place.end - offset;
-  if (place.source == Extent::Source::kNone ||
-      (backing && image->files().base_image != nullptr))
-    return entry;
+  entry.depth = depth + (in_backing ? 1 : 0);
+  if (!in_image && !in_backing) return entry;
   ADDCOW_TRY_ASSIGN(const DataRun run, image->RunAt(offset, place.end));
   entry.length = run.end - offset;
-  entry.depth = depth + (backing ? 1 : 0);
   entry.present = true;
   entry.zero = !run.data;
   entry.data = run.data;
-  entry.file = backing ? &image->files().backing_path : &image->files().image_path;
+  entry.file = in_image ? &files.image_path : &files.backing_path;
   return entry;
 }
 

@@ -22,7 +22,8 @@ struct MapEntry {
   uint64_t length = 0;  // bytes
   // 0: the image file, also where it has a hole. 1: the backing file, or, where that is
   // an add-cow file, its image file; 2: what that stands on, and so on. What
-  // neither supplies has depth 0 and is not present, as in qemu-img.
+  // none supplies is not present, and has the depth of the image past whose backing
+  // file it lies, as in qemu-img.
   int depth = 0;
   bool present = false;
   bool zero = false;  // reads as zeroes and has no storage

@@ -142,8 +142,8 @@ TEST_F(ChainExtents, TheEndOfALayerThatIsShorterIsRoundedToASector) {
     EXPECT_EQ(Lines(name)[0], fmt::format("0-{} data", kC + 512));
 }
 
-TEST_F(ChainExtents, NeighboursInTheMapDiffer) {
-  // Nothing of the end: a ends before b, and b before c.
+// The base ends before a, that before b, and that before c.
+TEST_F(ChainExtents, WhatNobodyHasIsAtTheDepthWhereItEnds) {
   ASSERT_OK(Create("a", "base.img", "raw", kC, 6 * kC));
   ASSERT_OK(Create("b", "a.add-cow", "add-cow", kC, 7 * kC + 100));
   ASSERT_OK(Create("c", "b.add-cow", "add-cow", kC, 9 * kC));
@@ -154,9 +154,11 @@ TEST_F(ChainExtents, NeighboursInTheMapDiffer) {
     return true;
   }));
   const uint64_t end = RoundUp(kSize, kSectorSize);
-  EXPECT_EQ(lines,
-            (std::vector<std::string>{fmt::format("0+{} depth 3 true", end),
-                                      fmt::format("{}+{} depth 0 false", end, 9 * kC - end)}));
+  EXPECT_EQ(lines, (std::vector<std::string>{
+                       fmt::format("0+{} depth 3 true", end),
+                       fmt::format("{}+{} depth 2 false", end, 6 * kC - end),
+                       fmt::format("{}+{} depth 1 false", 6 * kC, kC + 100),
+                       fmt::format("{}+{} depth 0 false", 7 * kC + 100, 2 * kC - 100)}));
 }
 
 class RandomChains : public ChainExtents {
