@@ -10,8 +10,9 @@ requires nbdinfo nbdsh
 
 mkdir secret
 odd=$'b\e[31m\n.img'
-head -c 300000 /dev/zero | tr '\0' a >"secret/$odd"
-addcow create -q -b "$odd" -F raw -i disk.raw secret/x.add-cow
+head -c 300000 /dev/zero | tr '\0' a >secret/base.img
+addcow create -q -b base.img -F raw -i base.raw "secret/$odd"
+addcow create -q -b "$odd" -F add-cow -i disk.raw secret/x.add-cow
 want='add-cow x.add-cow, image disk.raw, backing b\x1b[31m\x0a.img'
 
 # wire SOCKET: a socket beside the server's, all of whose bytes for clients are
