@@ -16,6 +16,7 @@ grep -qx 'addcow_revisions=1 20' dump
 grep -qx 'addcow_cluster_size_min=4096' dump
 grep -qx 'addcow_cluster_size_max=2097152' dump
 grep -qx 'addcow_subcluster_size=4096' dump
+grep -qx 'addcow_backing_formats=raw add-cow' dump
 grep -qx 'addcow_parameters=file image backing layer readonly lock confine reflink subclusters sync-interval' dump
 grep -q '^addcow_capabilities=.*fua.*extents.*multi_conn' dump
 grep -qx 'magic_config_key=file' dump
