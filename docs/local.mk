@@ -25,6 +25,7 @@ dist_doc_DATA += \
 	CHANGELOG.md \
 	LICENSE \
 	docs/architecture.md \
+	docs/backing.md \
 	docs/concurrency.md \
 	docs/durability.md \
 	docs/format.md \
