@@ -76,7 +76,7 @@ fails 1 'old.raw.*holds data.*--reuse-image' -b base2.img -F raw -i old.raw old.
 addcow create --reuse-image -b base2.img -F raw -i old.raw old.add-cow 2>note >/dev/null
 grep -q old.raw note || fail "no note about the old bytes in old.raw"
 
-# The format is never guessed, and only raw is served.
+# The format is never guessed, and no other than raw and add-cow is served.
 fails 64 -- '-F' -b vm/base.img -i new.raw new.add-cow
 fails 64 -- '-b' -F raw -i new.raw -s 1M new.add-cow
 fails 1 "qcow2" -b vm/base.img -F qcow2 -i new.raw new.add-cow

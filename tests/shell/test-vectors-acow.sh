@@ -109,7 +109,7 @@ for directory in "$srcdir"/tests/vectors-acow/*/; do
     # Only raw backing files are read.
     if [ "$(expected .header.backing_fmt)" = qcow2 ]; then
         expect_fails 1 nbdkit -r -U - addcow "original/$image" --run true
-        grep -q "$image: backing file format is 'qcow2', must be 'raw' (convert it: qemu-img" \
+        grep -q "$image: backing file format is 'qcow2', must be 'raw' or 'add-cow' (convert it: qemu-img" \
             stderr || fail "$name: $(cat stderr)"
         if ! command -v qemu-img >/dev/null; then
             echo "SKIP: $name: qemu-img, which converts its backing file, is not installed"
