@@ -156,6 +156,28 @@ TEST_F(ChainTest, ABaseIsLockedWithAllThatItStandsOn) {
   EXPECT_OK(Open("a"));
 }
 
+TEST_F(ChainTest, WhereABaseCannotBeLockedTheMessageSaysHowToDoWithout) {
+  MakeThree();
+  FakeInode::Abilities abilities;
+  abilities.lock = false;
+  for (const char* const path : {"/vm/a.add-cow", "/vm/a.raw", "/vm/base.img"}) {
+    fake_.Find(path)->SetAbilities(abilities);
+    EXPECT_TRUE(FailsSaying(Open("c"), std::string(path) + ": cannot be locked: "));
+    EXPECT_TRUE(FailsSaying(Open("c"), "(lock=off does without"));
+    EXPECT_OK(Open("c", OpenMode::kReadWrite, {.lock = false}));
+    fake_.Find(path)->SetAbilities({});
+  }
+}
+
+TEST_F(ChainTest, TwoImagesStandOnOneAtTheSameTime) {
+  MakeThree();
+  ASSERT_OK(Create("d", "b.add-cow", "add-cow"));
+  ASSERT_OK_AND_ASSIGN(const auto c, Open("c", OpenMode::kReadWrite));
+  ASSERT_OK_AND_ASSIGN(const auto d, Open("d", OpenMode::kReadWrite));
+  ASSERT_OK(c->Write(Repeat(1, kSize), 0));
+  EXPECT_EQ(Difference(ReadAll(*d), base_), "");
+}
+
 TEST_F(ChainTest, ABaseThatIsWrittenToIsRefused) {
   MakeThree();
   ASSERT_OK_AND_ASSIGN(const auto image, Open("b", OpenMode::kReadWrite));
