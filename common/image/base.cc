@@ -66,14 +66,15 @@ FileInfo Base::Rights() const {
   return rights;
 }
 
-Result<Base> OpenRawBase(BaseRequest request) {
+Result<Base> OpenRawBase(BaseRequest request, const FileInfo& info) {
   File& file = *request.file;
   if (request.access.lock)
     ADDCOW_TRY(WithLockRemedy(file.Lock(LockKind::kRead), request.access.option_prefix));
   ADDCOW_TRY_ASSIGN(const uint64_t size, file.Size());
   ADDCOW_TRY(CheckBacking(file, size));
   Base base;
-  ADDCOW_TRY_ASSIGN(base.identity, IdentityOf(file));
+  base.identity.size = size;
+  if (!info.is_block_device) base.identity.modified = info.modified;
   if (Note note = NoteOtherFormat(file, "backing file")) base.notes.push_back(*note);
   base.source = std::make_unique<FileSource>(std::move(request.file), size);
   return base;
@@ -91,7 +92,8 @@ Result<Base> BaseOfImage(FileSystem& file_system, ImageFiles files) {
 }
 
 Result<Base> OpenBase(FileSystem& file_system, BaseRequest request) {
-  ADDCOW_TRY(CheckNotAbove(*request.file, request.path, request.above));
+  ADDCOW_TRY_ASSIGN(const FileInfo info, request.file->Info());
+  ADDCOW_TRY(CheckNotAbove(info, request.path, request.above));
   Base base;
   if (request.format == kAddCowFormat) {
     ADDCOW_TRY_ASSIGN(const std::string path,
@@ -107,9 +109,8 @@ Result<Base> OpenBase(FileSystem& file_system, BaseRequest request) {
     ADDCOW_TRY_ASSIGN(base, BaseOfImage(file_system, std::move(files)));
     base.files = std::move(chain);
   } else {
-    ADDCOW_TRY_ASSIGN(const FileInfo info, request.file->Info());
     const std::string path = request.path;
-    ADDCOW_TRY_ASSIGN(base, OpenRawBase(std::move(request)));
+    ADDCOW_TRY_ASSIGN(base, OpenRawBase(std::move(request), info));
     base.files.push_back({.info = info, .path = path});
   }
   return base;
@@ -124,10 +125,9 @@ Result<std::string> RealPathOf(FileSystem& file_system, File& file, const std::s
       EAGAIN, path, "was replaced by another program while it was being opened (try again)"));
 }
 
-Status CheckNotAbove(File& file, const std::string& path, const Above& above) {
-  ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
+Status CheckNotAbove(const FileInfo& file, const std::string& path, const Above& above) {
   const auto same = std::ranges::find_if(
-      above.files, [&](const ChainFile& other) { return other.info.SameFile(info); });
+      above.files, [&](const ChainFile& other) { return other.info.SameFile(file); });
   if (same == above.files.end()) return {};
   std::vector<std::string> names;
   for (auto at = same; at != above.files.end(); ++at)

@@ -50,9 +50,9 @@ inline constexpr size_t kMostImages = 500;
 // other.
 Result<Base> OpenBase(FileSystem& file_system, BaseRequest request);
 
-// What it is made of, for OpenImageFiles, which knows what else is open. Of a raw file;
-// of an image that is opened for reading only.
-Result<Base> OpenRawBase(BaseRequest request);
+// What it is made of, for OpenImageFiles, which knows what else is open. Of a raw file,
+// of which `info` is known; of an image that is opened for reading only.
+Result<Base> OpenRawBase(BaseRequest request, const FileInfo& info);
 Result<Base> BaseOfImage(FileSystem& file_system, ImageFiles files);
 
 // The path of the open file, without symbolic links, from whose directory the names in it

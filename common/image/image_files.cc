@@ -36,15 +36,12 @@ Error NamedFileError(const Error& error, const ImageSource& source, const ImageF
                   files.add_cow_path, remedy));
 }
 
-Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b) {
-  ADDCOW_TRY_ASSIGN(const FileInfo info_a, a.Info());
-  ADDCOW_TRY_ASSIGN(const FileInfo info_b, b.Info());
-  if (info_a.SameFile(info_b))
-    return Fail(
-        Error::Because(kErrCorrupt, a.name(),
-                       fmt::format("is both the {} and the {}, they must be different files",
-                                   role_a, role_b)));
-  return {};
+Status CheckDifferent(const std::string& name, const FileInfo& a, const char* role_a,
+                      const FileInfo& b, const char* role_b) {
+  if (!a.SameFile(b)) return {};
+  return Fail(Error::Because(
+      kErrCorrupt, name,
+      fmt::format("is both the {} and the {}, they must be different files", role_a, role_b)));
 }
 
 // A file that was not given by the user, but named by the header.
@@ -197,10 +194,11 @@ Status OpenImage(FileSystem& file_system, const ImageSource& source, Above& abov
     return Fail(NamedFileError(image.error(), source, files, source.image_path.has_value(),
                                "image file", "image=", "-i FILE"));
   files.image = std::move(*image);
-  ADDCOW_TRY(CheckDifferent(*files.image, "image file", *files.add_cow, "add-cow file"));
-  ADDCOW_TRY(CheckNotAbove(*files.image, files.image_path, above));
   ADDCOW_TRY_ASSIGN(const FileInfo add_cow_info, files.add_cow->Info());
   ADDCOW_TRY_ASSIGN(const FileInfo image_info, files.image->Info());
+  ADDCOW_TRY(CheckDifferent(files.image->name(), image_info, "image file", add_cow_info,
+                            "add-cow file"));
+  ADDCOW_TRY(CheckNotAbove(image_info, files.image_path, above));
   above.files.push_back({.info = add_cow_info, .path = files.add_cow_path, .add_cow = true});
   above.files.push_back({.info = image_info, .path = files.image_path});
   // Only now it is known whether the add-cow file will be written to.
@@ -362,9 +360,15 @@ Result<Base> OpenBelow(FileSystem& file_system, const ImageSource& source, Above
                        ImageFiles& files) {
   std::vector<std::unique_ptr<Link>> links;
   ADDCOW_TRY_ASSIGN(BaseRequest request, OpenBacking(file_system, source, files));
+  Base base;
   while (request.file != nullptr) {
-    ADDCOW_TRY(CheckNotAbove(*request.file, request.path, above));
-    if (request.format != kAddCowFormat) break;
+    ADDCOW_TRY_ASSIGN(const FileInfo info, request.file->Info());
+    ADDCOW_TRY(CheckNotAbove(info, request.path, above));
+    if (request.format != kAddCowFormat) {
+      above.files.push_back({.info = info, .path = request.path});
+      ADDCOW_TRY_ASSIGN(base, OpenRawBase(std::move(request), info));
+      break;
+    }
     auto link = std::make_unique<Link>();
     link->source.mode = OpenMode::kReadOnly;
     link->source.access = source.access;
@@ -375,12 +379,6 @@ Result<Base> OpenBelow(FileSystem& file_system, const ImageSource& source, Above
                       OpenOwn(file_system, link->source, std::move(request.file), above));
     ADDCOW_TRY_ASSIGN(request, OpenBacking(file_system, link->source, link->files));
     links.push_back(std::move(link));
-  }
-  Base base;
-  if (request.file != nullptr) {
-    ADDCOW_TRY_ASSIGN(const FileInfo info, request.file->Info());
-    above.files.push_back({.info = info, .path = request.path});
-    ADDCOW_TRY_ASSIGN(base, OpenRawBase(std::move(request)));
   }
   for (; !links.empty(); links.pop_back()) {
     Link& link = *links.back();
@@ -403,8 +401,12 @@ Result<std::unique_ptr<File>> OpenBackingFile(FileSystem& file_system,
                                "backing file",
                                "backing=", "-b FILE -F " + ShellWord(named.format)));
   // Before it is locked: that it is in use here is the better message.
-  ADDCOW_TRY(CheckDifferent(**backing, "backing file", *files.add_cow, "add-cow file"));
-  ADDCOW_TRY(CheckDifferent(**backing, "backing file", *files.image, "image file"));
+  ADDCOW_TRY_ASSIGN(const FileInfo info, (*backing)->Info());
+  ADDCOW_TRY_ASSIGN(const FileInfo add_cow, files.add_cow->Info());
+  ADDCOW_TRY_ASSIGN(const FileInfo image, files.image->Info());
+  const std::string& name_there = (*backing)->name();
+  ADDCOW_TRY(CheckDifferent(name_there, info, "backing file", add_cow, "add-cow file"));
+  ADDCOW_TRY(CheckDifferent(name_there, info, "backing file", image, "image file"));
   return backing;
 }
 

@@ -49,7 +49,7 @@ struct Above {
 };
 
 // kErrCorrupt where the file is one of them: an image would stand on itself.
-Status CheckNotAbove(File& file, const std::string& path, const Above& above);
+Status CheckNotAbove(const FileInfo& file, const std::string& path, const Above& above);
 
 struct ImageSource {
   std::string add_cow_path;

@@ -49,14 +49,6 @@ std::string NoteAbout(const std::string& file, const std::string& text) {
 
 }  // namespace
 
-Result<BackingIdentity> IdentityOf(File& backing) {
-  BackingIdentity identity;
-  ADDCOW_TRY_ASSIGN(identity.size, backing.Size());
-  ADDCOW_TRY_ASSIGN(const FileInfo info, backing.Info());
-  if (!info.is_block_device) identity.modified = info.modified;
-  return identity;
-}
-
 Status CheckBacking(File& backing, uint64_t size) {
   if (size == 0)
     return Fail(Error::Because(EINVAL, backing.name(),

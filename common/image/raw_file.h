@@ -21,9 +21,6 @@ namespace addcow {
 // A line for the log: nothing failed, but somebody should know.
 using Note = std::optional<std::string>;
 
-// What `backing` is now.
-Result<BackingIdentity> IdentityOf(File& backing);
-
 // Refuses a backing file without a byte, and one that is an add-cow file. EINVAL.
 Status CheckBacking(File& backing, uint64_t size);
 

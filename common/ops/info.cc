@@ -83,7 +83,8 @@ Result<std::vector<ChainLink>> GetChainNow(FileSystem& file_system, ImageSource 
     if (!files.header.backing || files.header.all_allocated) return chain;
     path = files.backing_path;
     ADDCOW_TRY_ASSIGN(opened, OpenBackingFile(file_system, source, files));
-    ADDCOW_TRY(CheckNotAbove(*opened, path, above));
+    ADDCOW_TRY_ASSIGN(const FileInfo opened_info, opened->Info());
+    ADDCOW_TRY(CheckNotAbove(opened_info, path, above));
     const std::string& format = files.header.backing->format;
     if (format != kAddCowFormat) {
       ADDCOW_TRY_ASSIGN(ChainLink end, LinkOfFile(*opened, path, format));
