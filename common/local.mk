@@ -15,6 +15,7 @@ engine_sources = \
 	common/base/shell_word.cc common/base/shell_word.h \
 	common/base/unique_fd.h \
 	common/base/units.h \
+	common/base/xxh3.cc common/base/xxh3.h \
 	common/base/zero_bytes.h \
 	common/io/cloner.cc common/io/cloner.h \
 	common/io/durable_create.cc common/io/durable_create.h \
@@ -30,8 +31,10 @@ engine_sources = \
 	common/format/header.cc common/format/header.h \
 	common/format/header_rules.cc common/format/header_rules.h \
 	common/format/layout.h \
+	common/format/sample.cc common/format/sample.h \
 	common/format/version1.cc common/format/version1.h \
 	common/source/file_source.cc common/source/file_source.h \
+	common/source/sample_hash.cc common/source/sample_hash.h \
 	common/source/source.h \
 	common/image/allocation.cc common/image/allocation.h \
 	common/image/allocation_bitmap.cc common/image/allocation_bitmap.h \

@@ -10,7 +10,7 @@ set -e -u -o pipefail
 build_packages=(
     autoconf autoconf-archive automake g++ gcc libc6-dev libtool make perl pkgconf xz-utils
     nbdkit nbdkit-plugin-dev libnbd-dev libgtest-dev
-    libcli11-dev libexpected-dev libfmt-dev nlohmann-json3-dev
+    libcli11-dev libexpected-dev libfmt-dev libxxhash-dev nlohmann-json3-dev
 )
 use_packages=(e2fsprogs fuse3 jq libnbd-bin python3-libnbd qemu-utils)
 test_packages=(

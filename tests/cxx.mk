@@ -86,6 +86,7 @@ unit_sources = \
 	tests/unit/posix_file_test.cc \
 	tests/unit/range_locks_test.cc \
 	tests/unit/rooms_test.cc \
+	tests/unit/sample_test.cc \
 	tests/unit/server_arguments_test.cc plugin/server_arguments.cc \
 	tests/unit/zeroer_test.cc
 

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "common/base/little_endian.h"
+#include "common/format/sample.h"
 
 namespace addcow {
 
@@ -25,9 +26,10 @@ struct RawIdentity {
   Le64 size;
   Le64 seconds;  // two's complement
   Le32 nanoseconds;
-  Le32 hash_algorithm;  // 0: none
+  Le32 hash_algorithm;
   std::array<uint8_t, 64> hash;
-  std::array<uint8_t, 160> reserved;
+  Le32 sample_edge;
+  std::array<uint8_t, 156> reserved;
 };
 
 static_assert(sizeof(RawIdentity) == 256);
@@ -39,9 +41,22 @@ static_assert(offsetof(RawIdentity, seconds) == 16);
 static_assert(offsetof(RawIdentity, nanoseconds) == 24);
 static_assert(offsetof(RawIdentity, hash_algorithm) == 28);
 static_assert(offsetof(RawIdentity, hash) == 32);
-static_assert(offsetof(RawIdentity, reserved) == 96);
+static_assert(offsetof(RawIdentity, sample_edge) == 96);
+static_assert(offsetof(RawIdentity, reserved) == 100);
+
+constexpr uint32_t kNoHash = 0;
+constexpr uint32_t kXxh3 = 1;
 
 constexpr uint32_t kNanosecondsLimit = 1'000'000'000;
+
+// Whoever made the header may have the sample be what they like, but not large.
+std::optional<BackingSample> SampleIn(const RawIdentity& raw) {
+  const uint32_t edge = raw.sample_edge;
+  if (raw.hash_algorithm != kXxh3 || edge == 0 || edge > kMostSampleEdge) return std::nullopt;
+  BackingSample sample{.edge = edge};
+  std::memcpy(sample.hash.data(), raw.hash.data(), sample.hash.size());
+  return sample;
+}
 
 }  // namespace
 
@@ -55,6 +70,7 @@ std::optional<BackingIdentity> ParseIdentity(std::span<const std::byte, kIdentit
   if ((raw.fields & kIdentityHasTime) != 0 && raw.nanoseconds < kNanosecondsLimit)
     identity.modified = {static_cast<int64_t>(uint64_t{raw.seconds}), raw.nanoseconds};
   if (!identity.size && !identity.modified) return std::nullopt;
+  if (identity.size) identity.sample = SampleIn(raw);
   return identity;
 }
 
@@ -67,6 +83,11 @@ std::array<std::byte, kIdentityBytes> SerializeIdentity(const BackingIdentity& i
   if (identity.modified) {
     raw.seconds = static_cast<uint64_t>(identity.modified->seconds);
     raw.nanoseconds = identity.modified->nanoseconds;
+  }
+  raw.hash_algorithm = identity.sample ? kXxh3 : kNoHash;
+  if (identity.sample) {
+    raw.sample_edge = identity.sample->edge;
+    std::memcpy(raw.hash.data(), identity.sample->hash.data(), identity.sample->hash.size());
   }
   std::array<std::byte, kIdentityBytes> bytes;
   std::memcpy(bytes.data(), &raw, sizeof raw);

@@ -15,21 +15,33 @@
 #include <span>
 
 #include "common/base/file_time.h"
+#include "common/base/xxh3.h"
 #include "common/format/layout.h"
 
 namespace addcow {
 
 inline constexpr size_t kIdentityBytes = 256;
 
+// The hash of some of its bytes (sample.h).
+struct BackingSample {
+  uint32_t edge = 0;  // which ones: 1 .. kMostSampleEdge
+  Hash128 hash = {};
+
+  bool operator==(const BackingSample&) const = default;
+};
+
 struct BackingIdentity {
   std::optional<uint64_t> size;      // bytes
   std::optional<FileTime> modified;  // absent for a block device, whose time says nothing
+  // Only where there is a size: which bytes they are follows from that.
+  std::optional<BackingSample> sample = std::nullopt;
 
   bool operator==(const BackingIdentity&) const = default;
 };
 
 // The record in these bytes; nothing where its version is not known, or where
-// it says nothing that is. Of a time that is none only the time is left out.
+// it says nothing that is. Of a time that is none only the time is left out, and of a
+// hash that cannot be compared the hash.
 std::optional<BackingIdentity> ParseIdentity(std::span<const std::byte, kIdentityBytes> bytes);
 
 std::array<std::byte, kIdentityBytes> SerializeIdentity(const BackingIdentity& identity);

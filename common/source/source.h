@@ -32,6 +32,17 @@ class Source {
   // All of the range lies before the end.
   virtual Status Read(std::span<std::byte> buffer, uint64_t offset) = 0;
 
+  // Several ranges, in no order; where that is faster, at once. One that cannot be read
+  // fails all.
+  struct Piece {
+    std::span<std::byte> buffer;
+    uint64_t offset = 0;
+  };
+  virtual Status ReadPieces(std::span<const Piece> pieces) {
+    for (const Piece& piece : pieces) ADDCOW_TRY(Read(piece.buffer, piece.offset));
+    return {};
+  }
+
   // The run at `offset`, which lies before `limit`, which does not lie past the end. It
   // ends at `limit` at the latest, and may end where a run like it begins.
   virtual Result<DataRun> RunAt(uint64_t offset, uint64_t limit) = 0;
