@@ -48,6 +48,7 @@ engine_sources = \
 	common/image/copy_up.cc common/image/copy_up.h \
 	common/image/durability.cc common/image/durability.h \
 	common/image/extents.cc \
+	common/image/identity.cc common/image/identity.h \
 	common/image/image.cc common/image/image.h \
 	common/image/image_files.cc common/image/image_files.h \
 	common/image/image_store.cc common/image/image_store.h \

@@ -52,6 +52,7 @@ unit_sources = \
 	tests/unit/file_test.cc \
 	tests/unit/header_test.cc \
 	tests/unit/holes_test.cc \
+	tests/unit/identity_test.cc \
 	tests/unit/image_access_test.cc \
 	tests/unit/hostile_open_test.cc \
 	tests/unit/image_files_subclusters_test.cc \

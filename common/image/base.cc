@@ -74,6 +74,7 @@ Result<Base> OpenRawBase(BaseRequest request, const FileInfo& info) {
   ADDCOW_TRY(CheckBacking(file, size));
   Base base;
   base.identity.size = size;
+  base.sample_edge = kMostSampleEdge;
   if (!info.is_block_device) base.identity.modified = info.modified;
   if (Note note = NoteOtherFormat(file, "backing file")) base.notes.push_back(*note);
   base.source = std::make_unique<FileSource>(std::move(request.file), size);

@@ -13,6 +13,7 @@
 
 #include "common/base/error.h"
 #include "common/format/backing_identity.h"
+#include "common/format/sample.h"
 #include "common/image/image_files.h"
 #include "common/io/file_system.h"
 #include "common/source/source.h"
@@ -33,10 +34,11 @@ struct BaseRequest {
 
 struct Base {
   std::unique_ptr<Source> source;
-  Image* image = nullptr;          // of an add-cow file: what `source` reads
-  BackingIdentity identity;        // what it is now
-  std::vector<ChainFile> files;    // all that it is made of, if OpenBase has opened it
-  std::vector<std::string> notes;  // what somebody should know, a line each
+  Image* image = nullptr;                   // of an add-cow file: what `source` reads
+  BackingIdentity identity;                 // what it is now, without a sample
+  uint32_t sample_edge = kSmallSampleEdge;  // of the sample that is to be noted
+  std::vector<ChainFile> files;             // all that it is made of, if OpenBase has opened it
+  std::vector<std::string> notes;           // what somebody should know, a line each
 
   // Those of the file that was named, no wider than of any other that it is made of.
   FileInfo Rights() const;

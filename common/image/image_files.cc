@@ -10,6 +10,7 @@
 #include "common/base/shell_word.h"
 #include "common/format/layout.h"
 #include "common/image/base.h"
+#include "common/image/identity.h"
 #include "common/image/raw_file.h"
 
 namespace addcow {
@@ -123,13 +124,15 @@ std::string HowToAccept(FileSystem& file_system, const ImageSource& source,
 }
 
 // That the base is what it was, and what is to be said of it.
-Status CheckIdentity(FileSystem& file_system, const ImageSource& source, const Base& base,
+Status CheckIdentity(FileSystem& file_system, const ImageSource& source, Base& base,
                      ImageFiles& files) {
-  if (files.header.backing_identity) {
-    ADDCOW_TRY_ASSIGN(
-        const Note changed,
-        CompareIdentity(files.backing_path, base.identity, *files.header.backing_identity,
-                        files.add_cow_path, HowToAccept(file_system, source, files)));
+  if (files.header.backing_identity && source.access.check_identity) {
+    const IdentityWords words{.backing = files.backing_path,
+                              .add_cow = files.add_cow_path,
+                              .accept = HowToAccept(file_system, source, files),
+                              .ignore = Option(source, "identity=ignore")};
+    ADDCOW_TRY_ASSIGN(const Note changed,
+                      CompareIdentity(base, *files.header.backing_identity, words));
     if (changed) files.notes.push_back(*changed);
   }
   files.notes.insert(files.notes.end(), base.notes.begin(), base.notes.end());
@@ -445,6 +448,13 @@ Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& so
         "ulimit -n; or flatten some)"));
   ADDCOW_TRY_ASSIGN(Base base, OrWithout(source, std::move(below)));
   ADDCOW_TRY(Complete(file_system, source, std::move(base), files));
+  if (files.backing != nullptr && !source.access.check_identity)
+    files.notes.push_back(
+        Error::Because(0, files.add_cow_path,
+                       fmt::format("what it stands on is not compared with what was noted of "
+                                   "that ({})",
+                                   Option(source, "identity=ignore")))
+            .Message());
   above.files.erase(above.files.begin(),
                     above.files.begin() + static_cast<std::ptrdiff_t>(first));
   files.chain = std::move(above.files);

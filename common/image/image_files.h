@@ -31,6 +31,8 @@ struct AccessOptions {
   // What the program puts before the name of an option, for messages that tell
   // which one helps: nothing (image=FILE) or "--" (--image=FILE).
   const char* option_prefix = "";
+  // Whether what images stand on is compared with what they noted of it.
+  bool check_identity = true;
 };
 
 class Image;
@@ -114,8 +116,8 @@ Result<std::unique_ptr<File>> OpenBackingFile(FileSystem& file_system,
 // Opens all files, locks them, and checks them: that they are three different
 // ones, that the disk has a byte at least, that the bitmaps are as long as the
 // disk needs (with subclusters not longer either), that the backing file is not
-// empty, nor shorter than it was when it was named, and that none of the raw files
-// is an add-cow file. The locks are held as long as the files are open. With
+// empty and is what it was when it was named (identity.h), and that none of the raw
+// files is an add-cow file. The locks are held as long as the files are open. With
 // ALL_ALLOCATED set the backing file is left alone: it may be gone.
 // What the image stands on is opened in the same way, to any depth: all of it from the
 // top down, and then checked from the bottom up. `above`: what stands on it already.

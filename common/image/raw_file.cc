@@ -59,31 +59,6 @@ Status CheckBacking(File& backing, uint64_t size) {
   return Fail(refused.error().WithNote("as one of format add-cow it can (-F add-cow)"));
 }
 
-Result<Note> CompareIdentity(const std::string& backing, const BackingIdentity& now,
-                             const BackingIdentity& noted, const std::string& add_cow,
-                             const std::string& remedy) {
-  const uint64_t size = now.size.value_or(0);
-  if (noted.size && size < *noted.size)
-    return Fail(Error::Because(
-        EINVAL, backing,
-        fmt::format("the backing file has {} bytes, but had {} when {} noted it: what is "
-                    "missing would read as zeroes (to accept it as it is: {})",
-                    size, *noted.size, add_cow, remedy)));
-  if (noted.size && size > *noted.size)
-    return Note(NoteAbout(
-        backing,
-        fmt::format("the backing file has {} bytes, but had {} when {} noted it (to note what "
-                    "it is now: {})",
-                    size, *noted.size, add_cow, remedy)));
-  if (noted.modified && now.modified && *noted.modified != *now.modified)
-    return Note(NoteAbout(
-        backing,
-        fmt::format("the backing file was modified at {}, but at {} when {} noted it (to note "
-                    "what it is now: {})",
-                    TimeText(*now.modified), TimeText(*noted.modified), add_cow, remedy)));
-  return Note();
-}
-
 Status RefuseAddCowFile(File& file, const std::string& role) {
   const std::string begins = Beginning(file);
   if (!BeginsAsAddCow(std::as_bytes(std::span(begins)))) return {};

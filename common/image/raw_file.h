@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// What is looked at before a file is used as raw: whether it is what it was
-// when it was named, and whether its first bytes are those of something else.
-// A format is never guessed from them: they can make us refuse or warn, and
+// What is looked at before a file is used as raw: whether its first bytes are those
+// of something else. A format is never guessed from them: they can make us refuse or warn, and
 // change nothing about how the file is read.
 
 #ifndef ADDCOW_COMMON_IMAGE_RAW_FILE_H
@@ -13,7 +12,6 @@
 #include <string>
 
 #include "common/base/error.h"
-#include "common/format/backing_identity.h"
 #include "common/io/file.h"
 
 namespace addcow {
@@ -23,13 +21,6 @@ using Note = std::optional<std::string>;
 
 // Refuses a backing file without a byte, and one that is an add-cow file. EINVAL.
 Status CheckBacking(File& backing, uint64_t size);
-
-// What has become of the backing file since `noted`: it is `now`. Refuses one that is
-// shorter (EINVAL), since what is missing would read as zeroes; `remedy` is how
-// to accept it. A longer one, or another time, is a note.
-Result<Note> CompareIdentity(const std::string& backing, const BackingIdentity& now,
-                             const BackingIdentity& noted, const std::string& add_cow,
-                             const std::string& remedy);
 
 // Refuses an add-cow file where a raw one is wanted. EINVAL. `role`: "backing
 // file", for example. A file whose beginning cannot be read is let pass: those

@@ -12,6 +12,7 @@
 #include <array>
 #include <vector>
 
+#include "common/image/identity.h"
 #include "common/image/raw_file.h"
 #include "common/io/durable_create.h"
 #include "common/ops/named_files.h"
@@ -236,10 +237,12 @@ Status TakeImage(File& image, const CreateOptions& options, const Target& target
 // The backing file, and what the header and the notes are to say of it.
 Result<Base> TakeBacking(FileSystem& file_system, const CreateOptions& options,
                          const Target& target, Header& header, CreateResult& result) {
-  ADDCOW_TRY_ASSIGN(Base backing,
-                    OpenNamedBacking(file_system, *options.backing, DirectoryOf(target.path),
-                                     target.existing.get(), nullptr, options.lock));
-  header.backing_identity = backing.identity;
+  ADDCOW_TRY_ASSIGN(
+      Base backing,
+      OpenNamedBacking(file_system, *options.backing, DirectoryOf(target.path),
+                       target.existing.get(), nullptr,
+                       {.lock = options.lock, .check_identity = options.check_identity}));
+  header.backing_identity = IdentityToNote(backing);
   if (!IdentityFits(header)) {
     header.backing_identity.reset();
     result.notes.emplace_back(kNoRoomForIdentity);

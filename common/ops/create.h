@@ -50,6 +50,8 @@ struct CreateOptions {
   // Lock the files as for serving them, so that what another program uses is
   // refused.
   bool lock = true;
+  // Whether what an add-cow base stands on is compared with what it noted of it.
+  bool check_identity = true;
   // Asked until the add-cow file is there; then it is too late.
   Interrupted interrupted = {};
 };

@@ -56,7 +56,7 @@ Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b) 
 
 Result<Base> OpenNamedBacking(FileSystem& file_system, const NamedFile& named,
                               const std::string& directory, File* add_cow, File* image,
-                              bool lock) {
+                              const AccessOptions& access) {
   if (!IsBaseFormat(named.format))
     return Fail(Error::Because(
         kErrUnsupported, named.name,
@@ -73,10 +73,12 @@ Result<Base> OpenNamedBacking(FileSystem& file_system, const NamedFile& named,
     ADDCOW_TRY(CheckDifferent(**file, "backing file", *add_cow, "add-cow file"));
   if (image != nullptr)
     ADDCOW_TRY(CheckDifferent(**file, "backing file", *image, "image file"));
-  BaseRequest request{.file = std::move(*file),
-                      .path = path,
-                      .format = named.format,
-                      .access = {.lock = lock, .option_prefix = "--"}};
+  BaseRequest request{
+      .file = std::move(*file),
+      .path = path,
+      .format = named.format,
+      .access = {
+          .lock = access.lock, .option_prefix = "--", .check_identity = access.check_identity}};
   request.above.images = 1;
   for (File* const other : {add_cow, image}) {
     if (other == nullptr) continue;

@@ -41,11 +41,12 @@ Error NotFound(FileSystem& file_system, const Error& error, const std::string& n
 Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b);
 
 // Opens the backing file that -b and -F named, and says whether it can be one.
-// `directory` is the add-cow file's. Locked for reading if `lock`, as long as the result
-// lives. `add_cow` and `image`, null or not, are files that it must not be, nor be made of.
+// `directory` is the add-cow file's. Locked for reading if `access` says so, as long as the
+// result lives. `add_cow` and `image`, null or not, are files that it must not be, nor be made
+// of.
 Result<Base> OpenNamedBacking(FileSystem& file_system, const NamedFile& named,
                               const std::string& directory, File* add_cow, File* image,
-                              bool lock);
+                              const AccessOptions& access);
 
 // EINVAL where the image file is one of those that the base is made of.
 Status CheckNotOfBase(File& image, const Base& base);

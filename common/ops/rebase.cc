@@ -12,6 +12,7 @@
 
 #include "common/base/shell_word.h"
 #include "common/base/units.h"
+#include "common/image/identity.h"
 #include "common/image/raw_file.h"
 #include "common/io/durable_create.h"
 #include "common/ops/check.h"
@@ -104,22 +105,16 @@ Result<Base> TakeBacking(FileSystem& file_system, const RebaseOptions& options,
   ADDCOW_TRY_ASSIGN(
       Base backing,
       OpenNamedBacking(file_system, *options.backing, DirectoryOf(files.add_cow_path),
-                       files.add_cow.get(), files.image.get(), options.access.lock));
+                       files.add_cow.get(), files.image.get(), options.access));
   const uint64_t size = backing.source->size();
-  const auto& noted = files.header.backing_identity;
-  if (noted && noted->size && size < *noted->size)
-    result.notes.push_back(
-        Error::Because(0, backing.files.front().path,
-                       fmt::format("has {} bytes, and the backing file so far had {}: what is "
-                                   "missing reads as zeroes",
-                                   size, *noted->size))
-            .Message());
+  if (const auto& noted = files.header.backing_identity; noted && options.access.check_identity)
+    if (const Note other = NoteOtherBase(backing, *noted)) result.notes.push_back(*other);
+  result.header.backing_identity = IdentityToNote(backing);
   ADDCOW_TRY_ASSIGN(const Note wider, NoteWiderRights(*files.image, backing.Rights()));
   result.notes.insert(result.notes.end(), backing.notes.begin(), backing.notes.end());
   for (const Note& note : {wider, NoteSmallerDisk(files.image_path, files.virtual_size, size)})
     if (note) result.notes.push_back(*note);
   result.header.backing = options.backing;
-  result.header.backing_identity = backing.identity;
   return backing;
 }
 
@@ -136,7 +131,7 @@ Status CheckOldBacking(FileSystem& file_system, const RebaseOptions& options,
   const auto base = OpenBase(file_system, {.file = std::move(*backing),
                                            .path = path,
                                            .format = named.format,
-                                           .access = {.lock = false}});
+                                           .access = {.lock = false, .check_identity = false}});
   return base ? CheckNotOfBase(*files.image, *base) : Status();
 }
 

@@ -24,7 +24,9 @@ struct RebaseOptions {
   // also where the name stays: that is how a base that has changed is accepted.
   std::optional<NamedFile> backing;
   std::optional<std::string> image_name;
-  AccessOptions access = {};  // confine: for a name that stays
+  // confine: for a name that stays. check_identity: of what an add-cow base stands on; what
+  // is named is accepted.
+  AccessOptions access = {};
 };
 
 struct RebaseResult {

@@ -17,6 +17,7 @@
 
 #include "common/image/image.h"
 #include "common/ops/create.h"
+#include "common/ops/rebase.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
 #include "tests/support/random.h"
@@ -74,11 +75,29 @@ class ChainFixture : public testing::Test {
         [this](LogLevel, const std::string& text) { messages_.push_back(text); });
   }
 
+  // And as if that had been before anything stood on it.
   void Write(const std::string& name, uint64_t offset, std::span<const std::byte> data) {
     auto image = Open(name, OpenMode::kReadWrite);
     ASSERT_OK(image);
     ASSERT_OK((*image)->Write(data, offset));
     ASSERT_OK((*image)->Close());
+    image->reset();
+    NoteAnew();
+  }
+
+  // Those of MakeThree that are there accept what they stand on as it is now.
+  void NoteAnew() {
+    struct Link {
+      const char* name;
+      NamedFile below;
+    };
+    for (const auto& [name, below] :
+         {Link{"a", {"base.img", "raw"}}, Link{"b", {"a.add-cow", "add-cow"}},
+          Link{"c", {"b.add-cow", "add-cow"}}})
+      if (fake_.Find(Path(name)) != nullptr) {
+        ASSERT_OK(RebaseUnsafely(
+            fake_, {.add_cow_path = Path(name), .backing = below, .image_name = {}}));
+      }
   }
 
   std::vector<std::byte> Read(const std::string& name) {

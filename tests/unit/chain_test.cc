@@ -69,6 +69,7 @@ TEST_F(ChainTest, HolesOfEveryLayerAreHoles) {
     ASSERT_OK(image->Zero(3 * kC, kC, {}));
     ASSERT_OK(image->Close());
   }
+  NoteAnew();
   std::vector<std::string> lines;
   ASSERT_OK(MapImage(fake_, Path("c"), {}, [&](const MapEntry& entry) {
     lines.push_back(fmt::format("{}+{} depth {}{} {}", entry.start, entry.length, entry.depth,

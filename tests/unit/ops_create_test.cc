@@ -7,6 +7,7 @@
 
 #include <gtest/gtest.h>
 
+#include "common/format/sample.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
 #include "tests/support/fault_file.h"
@@ -43,6 +44,11 @@ class CreateTest : public testing::Test {
     return header ? *header : Header();
   }
 
+  // All of a base that is so short.
+  BackingSample SampleOnDisk() {
+    return {.edge = kMostSampleEdge, .hash = Xxh3(fake_.Find(kBackingPath)->Bytes(0, 100000))};
+  }
+
   FakeFileSystem fake_;
 };
 
@@ -50,12 +56,14 @@ TEST_F(CreateTest, NotesWhatTheBackingFileIs) {
   fake_.Find(kBackingPath)->SetModified({123, 456});
   ASSERT_OK(CreateImage(fake_, Options()));
   EXPECT_EQ(HeaderOnDisk().backing_identity,
-            (BackingIdentity{.size = 100000, .modified = FileTime{123, 456}}));
+            (BackingIdentity{
+                .size = 100000, .modified = FileTime{123, 456}, .sample = SampleOnDisk()}));
   fake_.Find(kBackingPath)->SetAbilities({.is_block_device = true});
   CreateOptions again = Options();
   again.force = true;
   ASSERT_OK(CreateImage(fake_, again));
-  EXPECT_EQ(HeaderOnDisk().backing_identity, (BackingIdentity{.size = 100000, .modified = {}}));
+  EXPECT_EQ(HeaderOnDisk().backing_identity,
+            (BackingIdentity{.size = 100000, .modified = {}, .sample = SampleOnDisk()}));
 }
 
 TEST_F(CreateTest, RefusesAnImageFileThatHoldsDataUnlessToldToReuseIt) {

@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include "common/format/sample.h"
 #include "common/ops/check.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
@@ -62,8 +63,14 @@ TEST_F(RebaseTest, GivesTheBackingFileAnotherNameAndNotesWhatItIs) {
   ASSERT_OK_AND_ASSIGN(const RebaseResult result, Rebase("../bases/moved.img"));
   EXPECT_EQ(HeaderOnDisk(), result.header);
   EXPECT_EQ(HeaderOnDisk().backing, (NamedFile{"../bases/moved.img", "raw"}));
-  EXPECT_EQ(HeaderOnDisk().backing_identity,
-            (BackingIdentity{.size = 4 * kClusterSize, .modified = FileTime{77, 5}}));
+  EXPECT_EQ(
+      HeaderOnDisk().backing_identity,
+      (BackingIdentity{
+          .size = 4 * kClusterSize,
+          .modified = FileTime{77, 5},
+          .sample = BackingSample{
+              .edge = kMostSampleEdge,
+              .hash = Xxh3(fake_.Find("/bases/moved.img")->Bytes(0, 4 * kClusterSize))}}));
   ExpectDisk();
 }
 
