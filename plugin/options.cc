@@ -26,6 +26,9 @@ const char kOptionsHelp[] =
     "                    with other readers (default: off).\n"
     "lock=<BOOL>         Lock the files against other programs (default: on).\n"
     "confine=<DIR>       Refuse files that the header names outside of DIR.\n"
+    "identity=check|ignore\n"
+    "                    Refuse backing files that are not what they were when they\n"
+    "                    were named (default: check).\n"
     "reflink=<BOOL>      Copy clusters up by sharing the backing file's storage,\n"
     "                    where the file system can (default: on). No server copies\n"
     "                    whole clusters up so far; addcow flatten does.\n"
@@ -98,6 +101,12 @@ Status SetOption(Options& options, std::string_view key, const std::string& valu
     return {};
   }
   if (key == "confine") return SetPath(options.source.access.confine, key, value);
+  if (key == "identity") {
+    if (value != "check" && value != "ignore")
+      return Fail(BadOption(key, "is '" + value + "', must be 'check' or 'ignore'"));
+    options.source.access.check_identity = value == "check";
+    return {};
+  }
   if (key == "readonly") {
     ADDCOW_TRY_ASSIGN(options.readonly, ParseBool(key, value));
     return {};

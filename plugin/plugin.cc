@@ -104,7 +104,7 @@ void addcow_dump_plugin() {
   size("addcow_subcluster_size", kSubclusterSize);
   printf("addcow_backing_formats=raw add-cow\n");
   printf(
-      "addcow_parameters=file image backing layer readonly lock confine reflink "
+      "addcow_parameters=file image backing layer readonly lock confine identity reflink "
       "subclusters sync-interval\n");
   printf("addcow_layers=all top\n");
   printf("addcow_capabilities=write flush fua trim zero fast_zero extents cache multi_conn\n");

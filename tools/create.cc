@@ -32,6 +32,7 @@ struct Arguments {
   std::string cluster_size;
   std::string subclusters = "on";
   bool lock = true;
+  bool check_identity = true;
   bool progress = false;
   bool quiet = false;
   Wait wait;
@@ -42,7 +43,7 @@ constexpr const char* kUsage =
     "           [--preallocation=off|falloc|full] [--reuse-image]\n"
     "           [--force [--discard]] [--revision=1|20] [--cluster-size=SIZE]\n"
     "           [--subclusters=on|off] [-p] [-q] [--lock=on|off]\n"
-    "           [--wait[=SECONDS]] X.add-cow";
+    "           [--wait[=SECONDS]] [--identity=check|ignore] X.add-cow";
 
 constexpr const char* kFooter =
     "The image file is made, sparse, if it does not exist; one that exists is taken\n"
@@ -90,7 +91,8 @@ int RunCreate(const CLI::App& app, const Arguments& arguments) {
                         .discard = arguments.discard,
                         .reuse_image = arguments.reuse_image,
                         .subclusters = arguments.subclusters == "on",
-                        .lock = arguments.lock};
+                        .lock = arguments.lock,
+                        .check_identity = arguments.check_identity};
   if (arguments.preallocation == "falloc") options.preallocation = Preallocation::kFalloc;
   if (arguments.preallocation == "full") options.preallocation = Preallocation::kFull;
   if (app.count("--size") > 0) {
@@ -171,6 +173,7 @@ Verb AddCreate(CLI::App& tool) {
       ->check(CLI::IsMember({"on", "off"}));
   AddLockOption(*app, arguments->lock);
   arguments->wait.AddOption(*app);
+  AddIdentityOption(*app, arguments->check_identity);
   app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");
   app->footer(kFooter);
   return {app, [app, arguments] { return RunCreate(*app, *arguments); }};

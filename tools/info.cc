@@ -35,7 +35,8 @@ constexpr const char* kFooter =
 
 constexpr const char* kUsage =
     "[--backing-chain] [--output=human|json] [-U] [--image=FILE]\n"
-    "           [--backing=FILE] [--confine=DIR] X.add-cow";
+    "           [--backing=FILE] [--confine=DIR] [--identity=check|ignore]\n"
+    "           X.add-cow";
 
 // How other programs use the image: the word for JSON, and for people.
 struct UseWords {
@@ -78,6 +79,13 @@ std::vector<std::string> OptionalFeatureNames(const Header& header) {
   return names;
 }
 
+// As xxhsum prints it.
+std::string Hex(const Hash128& hash) {
+  std::string text;
+  for (const std::byte byte : hash) text += fmt::format("{:02x}", static_cast<unsigned>(byte));
+  return text;
+}
+
 Json InfoJson(const std::string& file, const ImageInfo& info) {
   const Header& header = info.header;
   Json json;
@@ -108,6 +116,10 @@ Json InfoJson(const std::string& file, const ImageInfo& info) {
     if (identity.modified)
       noted["modified"] = {{"seconds", identity.modified->seconds},
                            {"nanoseconds", identity.modified->nanoseconds}};
+    if (identity.sample)
+      noted["sample"] = {{"algorithm", "xxh3-128"},
+                         {"hash", Hex(identity.sample->hash)},
+                         {"edge-size", identity.sample->edge}};
     json["backing-identity"] = std::move(noted);
   }
   json["all-allocated"] = header.all_allocated;
@@ -127,6 +139,11 @@ void PrintIdentity(const BackingIdentity& identity) {
           HumanSize(*identity.size), *identity.size);
   if (identity.modified)
     Print("    backing file's time when it was named: {}\n", TimeText(*identity.modified));
+  if (identity.sample)
+    Print(
+        "    backing file's sample when it was named: XXH3-128 {} (the first and the last {}, "
+        "and some between)\n",
+        Hex(identity.sample->hash), HumanSize(identity.sample->edge));
 }
 
 void PrintInfo(const std::string& file, const ImageInfo& info) {

@@ -43,7 +43,8 @@ constexpr const char* kFooter =
 
 constexpr const char* kUsage =
     "[--output=human|json] [-U] [--lock=on|off] [--wait[=SECONDS]]\n"
-    "           [--image=FILE] [--backing=FILE] [--confine=DIR] X.add-cow";
+    "           [--image=FILE] [--backing=FILE] [--confine=DIR]\n"
+    "           [--identity=check|ignore] X.add-cow";
 
 int RunMap(const Arguments& arguments) {
   bool first = true;

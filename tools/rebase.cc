@@ -30,7 +30,8 @@ struct Arguments {
 
 constexpr const char* kUsage =
     "-u [-b BACKING -F FORMAT] [-i IMAGE] [-q] [--lock=on|off]\n"
-    "           [--wait[=SECONDS]] [--confine=DIR] X.add-cow";
+    "           [--wait[=SECONDS]] [--confine=DIR] [--identity=check|ignore]\n"
+    "           X.add-cow";
 
 constexpr const char* kFooter =
     "Only the names change, and what is noted of the backing file: no data is\n"
@@ -94,6 +95,7 @@ Verb AddRebase(CLI::App& tool) {
          "Refuse files that the header names outside of DIR")
       ->type_name("DIR")
       ->option_text("DIR");
+  AddIdentityOption(*app, arguments->access.check_identity);
   app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");
   app->footer(kFooter);
   return {app, [arguments] { return RunRebase(*arguments); }};

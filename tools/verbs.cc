@@ -117,6 +117,15 @@ void AddStringOption(CLI::App& app, const char* name, const char* type,
       ->option_text(type);
 }
 
+void AddIdentityOption(CLI::App& app, bool& check) {
+  app.add_option_function<std::string>(
+         "--identity", [&check](const std::string& value) { check = value == "check"; },
+         "Compare backing files with what was noted of them\n(default: check)")
+      ->type_name("check|ignore")
+      ->option_text("check|ignore")
+      ->check(CLI::IsMember({"check", "ignore"}));
+}
+
 void AddPlaceOptions(CLI::App& app, ImageSource& source) {
   source.access.option_prefix = "--";
   AddStringOption(app, "--image", "FILE", source.image_path,
@@ -125,6 +134,7 @@ void AddPlaceOptions(CLI::App& app, ImageSource& source) {
                   "The backing file, if not where the header says");
   AddStringOption(app, "--confine", "DIR", source.access.confine,
                   "Refuse files that the header names outside of DIR");
+  AddIdentityOption(app, source.access.check_identity);
 }
 
 void AddForceShareFlag(CLI::App& app, bool& lock) {

@@ -56,7 +56,10 @@ void AddOutputOption(CLI::App& app, bool& json);
 
 // --lock=on|off.
 void AddLockOption(CLI::App& app, bool& lock);
-// --image, --backing and --confine: where the files are that the header names.
+// --identity=check|ignore; `check` says which.
+void AddIdentityOption(CLI::App& app, bool& check);
+// --image, --backing, --confine and --identity: where the files are that the header names,
+// and whether they are those that it was given.
 // Messages name these options from then on.
 void AddPlaceOptions(CLI::App& app, ImageSource& source);
 // -U: look at files although another program has them open for writing. For

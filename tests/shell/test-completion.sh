@@ -42,6 +42,10 @@ done
 for verb in create map check flatten rebase upgrade downgrade; do
     offered "addcow $verb --" addcow "$verb" -- | has -x -- --wait || fail "$verb --wait is not offered"
 done
+for verb in create info map check flatten rebase upgrade downgrade; do
+    offered "addcow $verb --" addcow "$verb" -- | has -x -- --identity= || fail "$verb --identity is not offered"
+    expect_equal "check ignore" "$(offered "addcow $verb --identity=" addcow "$verb" --identity = | sort | xargs)" "values of --identity"
+done
 for verb in create upgrade; do
     offered "addcow $verb --" addcow "$verb" -- | has -x -- --cluster-size= || fail "$verb --cluster-size is not offered"
     offered "addcow $verb --cluster-size=" addcow "$verb" --cluster-size = | has -x 2M || fail "$verb --cluster-size=2M is not offered"
@@ -64,7 +68,7 @@ chmod +x bin/wrapper
 printf '#!/bin/sh\nPATH="%s" exec "%s" nbdkit "$@"\n' "$PATH" "$ADDCOW_RUN" >bin/nbdkit
 chmod +x bin/nbdkit
 PATH="$scratch/bin:$PATH" bash complete.bash "$nbdkit_completion" _nbdkit "nbdkit addcow " nbdkit addcow "" >words
-for parameter in file= image= backing= layer= readonly= lock= confine= reflink= subclusters= sync-interval=; do
+for parameter in file= image= backing= layer= readonly= lock= confine= identity= reflink= subclusters= sync-interval=; do
     grep -q -- "$parameter" words ||
         fail "nbdkit's completion does not offer $parameter"
 done

@@ -12,6 +12,7 @@
 
 #include "common/base/little_endian.h"
 #include "common/format/header.h"
+#include "common/format/sample.h"
 #include "common/image/image_files.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
@@ -60,6 +61,45 @@ TEST(BackingIdentity, FieldsThatAreNotThereStayAbsent) {
     ASSERT_OK_AND_ASSIGN(const Header read, ParseHeader(bytes, "x"));
     EXPECT_EQ(read.backing_identity, identity);
   }
+}
+
+// Byte by byte from the table in docs/format.md.
+TEST(BackingIdentity, AHashLiesBehindItsAlgorithm) {
+  Header header = WithIdentity();
+  BackingSample sample{.edge = 0x12345};
+  for (size_t i = 0; i < sample.hash.size(); i++) sample.hash[i] = std::byte(0xa0 + i);
+  header.backing_identity->sample = sample;
+  ASSERT_OK_AND_ASSIGN(const HeaderBytes bytes, SerializeHeader(header, "x"));
+  const auto record = std::span(bytes).last(kIdentityBytes);
+  EXPECT_EQ(record[28], std::byte{1});
+  for (size_t i = 29; i < 32; i++) EXPECT_EQ(record[i], std::byte{0}) << i;
+  for (size_t i = 0; i < 16; i++) EXPECT_EQ(record[32 + i], std::byte(0xa0 + i)) << i;
+  for (size_t i = 48; i < 96; i++) EXPECT_EQ(record[i], std::byte{0}) << i;
+  EXPECT_EQ(record[96], std::byte{0x45});
+  EXPECT_EQ(record[97], std::byte{0x23});
+  EXPECT_EQ(record[98], std::byte{0x01});
+  for (size_t i = 99; i < 256; i++) EXPECT_EQ(record[i], std::byte{0}) << i;
+  ASSERT_OK_AND_ASSIGN(const Header read, ParseHeader(bytes, "x"));
+  EXPECT_EQ(read, header);
+}
+
+TEST(BackingIdentity, AHashThatCannotBeComparedIsNone) {
+  BackingIdentity whole = kIdentity;
+  whole.sample = BackingSample{.edge = kMostSampleEdge, .hash = Xxh3({})};
+  const auto read = [&](std::initializer_list<std::pair<size_t, uint8_t>> with) {
+    auto bytes = SerializeIdentity(whole);
+    for (const auto& [at, value] : with) bytes[at] = std::byte{value};
+    return ParseIdentity(bytes);
+  };
+  EXPECT_EQ(read({}), whole);
+  EXPECT_EQ(read({{28, 0}}), kIdentity);                  // no algorithm
+  EXPECT_EQ(read({{28, 2}}), kIdentity);                  // one of a newer program
+  EXPECT_EQ(read({{31, 1}}), kIdentity);                  // the same, by its last byte
+  EXPECT_EQ(read({{98, 0}}), kIdentity);                  // edges without a byte
+  EXPECT_EQ(read({{96, 1}}), kIdentity);                  // of a MiB and a byte
+  EXPECT_EQ(read({{99, 0xff}}), kIdentity);               // of 4 GiB
+  EXPECT_EQ(read({{4, 2}})->sample, std::nullopt);        // no size
+  EXPECT_EQ(read({{48, 1}, {100, 1}, {255, 1}}), whole);  // of a newer program
 }
 
 TEST(BackingIdentity, IsLeftOutWhereTheNamesNeedItsRoom) {

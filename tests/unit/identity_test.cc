@@ -8,11 +8,10 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "common/ops/check.h"
 #include "common/ops/create.h"
 #include "common/ops/flatten.h"
-#include "common/ops/info.h"
 #include "common/ops/rebase.h"
+#include "tests/support/chain_fixture.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
 #include "tests/support/fault_file.h"
@@ -35,15 +34,16 @@ class IdentityTest : public testing::TestWithParam<std::tuple<Kind, Way>> {
   void SetUp() override {
     fake_.MakeDirectory(kDirectory);
     if (kind() != Kind::kImage) {
-      fake_.Put(BasePath(), kSize);
+      Name(fake_.Put(BasePath(), kSize));
       ASSERT_TRUE(fake_.Find(BasePath())->Write(Repeat(7, kSize), 0));
       if (kind() == Kind::kDevice) Base().SetAbilities({.is_block_device = true});
     } else {
-      fake_.Put("/vm/low.img", kSize);
+      fake_.Put("/vm/low.img", kSize - 8192);
       ASSERT_OK(CreateImage(fake_, {.add_cow_path = BasePath(),
                                     .image_name = "base.raw",
                                     .backing = NamedFile{"low.img", "raw"},
-                                    .size = {}}));
+                                    .size = kSize}));
+      Name(fake_.Find(BasePath()));
       WriteBase(0, 1);
     }
     Base().SetModified({1000, 5});
@@ -52,9 +52,9 @@ class IdentityTest : public testing::TestWithParam<std::tuple<Kind, Way>> {
                                   .backing = NamedFile{BaseName(), Format()},
                                   .size = kDiskSize}));
     if (way() != Way::kGiven) return;
-    fake_.PutName("/vm/moved", fake_.Find(BasePath()));
     ASSERT_OK(fake_.Remove(BasePath()));
   }
+  void Name(std::shared_ptr<FakeInode> base) { fake_.PutName(Named(), std::move(base)); }
 
   static Kind kind() { return std::get<0>(GetParam()); }
   static Way way() { return std::get<1>(GetParam()); }
@@ -73,7 +73,7 @@ class IdentityTest : public testing::TestWithParam<std::tuple<Kind, Way>> {
       ASSERT_TRUE(Base().Write(Repeat(value, 1), offset));
       return;
     }
-    ASSERT_OK_AND_ASSIGN(auto image, Image::Open(fake_, {.add_cow_path = BasePath()}, nullptr));
+    ASSERT_OK_AND_ASSIGN(auto image, Image::Open(fake_, {.add_cow_path = Named()}, nullptr));
     ASSERT_OK(image->Write(Repeat(value, 1), offset));
     ASSERT_OK(image->Close());
   }
@@ -99,6 +99,12 @@ class IdentityTest : public testing::TestWithParam<std::tuple<Kind, Way>> {
     return files;
   }
 
+  // A device too, if not at once.
+  void Resize(uint64_t size) {
+    Base().SetAbilities({});
+    ASSERT_TRUE(Base().Truncate(size));
+    if (kind() == Kind::kDevice) Base().SetAbilities({.is_block_device = true});
+  }
   // What the record says from its byte `at` on.
   void PutRecord(uint64_t at, std::initializer_list<uint8_t> bytes) {
     const std::vector<uint8_t> copy(bytes);
@@ -156,7 +162,7 @@ TEST_P(IdentityTest, AnotherTimeIsALineWhereTheSampleIsTheSame) {
 }
 
 TEST_P(IdentityTest, AShorterOneIsRefused) {
-  ASSERT_TRUE(Base().Truncate(kSize - 4096));
+  ASSERT_NO_FATAL_FAILURE(Resize(kSize - 4096));
   ExpectRefused(Open(),
                 fmt::format("has {} bytes, but had {} when /vm/x.add-cow noted it: what "
                             "is missing would read as zeroes",
@@ -164,7 +170,7 @@ TEST_P(IdentityTest, AShorterOneIsRefused) {
 }
 
 TEST_P(IdentityTest, ALongerOneIsRefused) {
-  ASSERT_TRUE(Base().Truncate(kSize + 1));
+  ASSERT_NO_FATAL_FAILURE(Resize(kSize + 1));
   ExpectRefused(Open(), fmt::format("has {} bytes, but had {} when /vm/x.add-cow noted it: it "
                                     "is another one, or was written to",
                                     kSize + 1, kSize));
@@ -214,9 +220,9 @@ TEST_P(IdentityTest, WithoutARecordAllIsServedAsBefore) {
   WriteBase(0, 99);
   SetTime(2000);
   ExpectServedSilently(Open());
-  ASSERT_TRUE(Base().Truncate(kSize + 1));
+  ASSERT_NO_FATAL_FAILURE(Resize(kSize + 1));
   ExpectServedSilently(Open());
-  ASSERT_TRUE(Base().Truncate(kSize - 4096));
+  ASSERT_NO_FATAL_FAILURE(Resize(kSize - 4096));
   ExpectServedSilently(Open());
 }
 
@@ -238,11 +244,11 @@ TEST_P(IdentityTest, WithoutAHashAllIsServedAsBefore) {
     ExpectServed(Open(), has_time() ? "00:16:40.000000005 UTC when /vm/x.add-cow noted it (to "
                                       "note what it is now: "
                                     : "");
-    ASSERT_TRUE(Base().Truncate(kSize + 1));
+    ASSERT_NO_FATAL_FAILURE(Resize(kSize + 1));
     ExpectServed(Open(), "when /vm/x.add-cow noted it (to note what it is now: ");
-    ASSERT_TRUE(Base().Truncate(kSize - 4096));
+    ASSERT_NO_FATAL_FAILURE(Resize(kSize - 4096));
     ExpectRefused(Open(), "what is missing would read as zeroes");
-    ASSERT_TRUE(Base().Truncate(kSize));
+    ASSERT_NO_FATAL_FAILURE(Resize(kSize));
   }
 }
 
@@ -255,13 +261,15 @@ TEST_P(IdentityTest, RebaseAcceptsItAndSaysWhatItIsNot) {
                               .image_name = {},
                               .access = {.check_identity = !ignores()}};
   ASSERT_OK_AND_ASSIGN(const RebaseResult result, RebaseUnsafely(fake_, options));
-  ASSERT_FALSE(result.notes.empty());
-  EXPECT_NE(result.notes[0].find(ignores() ? "what it stands on is not compared" : ""),
-            std::string::npos);
-  if (!ignores()) {
-    EXPECT_NE(result.notes[0].find(Named() + ": does not hold what the backing file held"),
-              std::string::npos)
-        << result.notes[0];
+  // Who ignores what changed compares nothing, but is told that only of what the base
+  // stands on.
+  const std::string wanted =
+      !ignores() ? Named() + ": does not hold what the backing file held that was noted so far"
+      : kind() == Kind::kImage ? BasePath() + ": what it stands on is not compared"
+                               : "";
+  ASSERT_EQ(result.notes.size(), wanted.empty() ? 0u : 1u);
+  if (!wanted.empty()) {
+    EXPECT_NE(result.notes[0].find(wanted), std::string::npos) << result.notes[0];
   }
   ExpectServedSilently(Open());
 }
@@ -278,6 +286,82 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Combine(testing::Values(Kind::kRaw, Kind::kDevice, Kind::kImage),
                      testing::Values(Way::kByHeader, Way::kGiven, Way::kIgnore)),
     RowName);
+
+using IdentityOfChain = ChainFixture;
+
+TEST_F(IdentityOfChain, ASwapFurtherDownIsSaidOfTheImageThatNotedIt) {
+  MakeThree();
+  ASSERT_TRUE(fake_.Find(kBackingPath)->Write(random_.Bytes(100), 0));
+  EXPECT_TRUE(FailsSaying(Open("c"),
+                          "/vm/base.img: the backing file does not hold what it held "
+                          "when /vm/a.add-cow noted it"));
+  EXPECT_TRUE(FailsSaying(Open("c"), "addcow rebase -u -b base.img -F raw /vm/a.add-cow"));
+  EXPECT_TRUE(FailsSaying(Create("d", "c.add-cow", "add-cow"), "when /vm/a.add-cow noted it"));
+  messages_.clear();
+  ASSERT_OK(Open("c", OpenMode::kReadOnly, {.check_identity = false}));
+  ASSERT_EQ(messages_.size(), 1u);
+  EXPECT_NE(messages_[0].find("/vm/c.add-cow: what it stands on is not compared"),
+            std::string::npos);
+  // Accepted there, it is still not what b stood on.
+  const RebaseOptions accept{
+      .add_cow_path = Path("a"), .backing = NamedFile{"base.img", "raw"}, .image_name = {}};
+  ASSERT_OK(RebaseUnsafely(fake_, accept));
+  EXPECT_TRUE(FailsSaying(Open("c"), "when /vm/b.add-cow noted it"));
+  NoteAnew();
+  EXPECT_OK(Open("c"));
+}
+
+TEST_F(IdentityOfChain, ALowerImageThatIsFlattenedIsTheSame) {
+  MakeThree();
+  for (const char* const name : {"a", "b"})
+    ASSERT_OK(FlattenImage(
+        fake_, Path(name), [](LogLevel, const std::string&) {}, [](uint64_t, uint64_t) {}));
+  fake_.Find("/vm/b.raw")->SetModified({4000000000, 5});
+  messages_.clear();
+  EXPECT_EQ(Difference(Read("c"), base_), "");
+  ASSERT_EQ(messages_.size(), 1u);
+  EXPECT_NE(messages_[0].find("; a sample of it is the same"), std::string::npos);
+}
+
+TEST_F(IdentityOfChain, AnotherImageFileCanBeNamedWhateverTheBaseIs) {
+  MakeThree();
+  ASSERT_TRUE(fake_.Find(kBackingPath)->Write(random_.Bytes(100), 0));
+  fake_.PutName("/vm/moved.raw", fake_.Find("/vm/c.raw"));
+  EXPECT_OK(RebaseUnsafely(
+      fake_,
+      {.add_cow_path = Path("c"), .backing = {}, .image_name = std::string("moved.raw")}));
+}
+
+TEST_F(IdentityOfChain, WhatHasAllClustersAsksForNoBase) {
+  ASSERT_OK(Create("a", "base.img", "raw"));
+  ASSERT_OK(FlattenImage(
+      fake_, Path("a"), [](LogLevel, const std::string&) {}, [](uint64_t, uint64_t) {}));
+  ASSERT_TRUE(fake_.Find(kBackingPath)->Write(random_.Bytes(100), 0));
+  ASSERT_OK(Open("a"));
+  ASSERT_OK(Open("a", OpenMode::kReadOnly, {.check_identity = false}));
+  EXPECT_TRUE(messages_.empty());
+}
+
+TEST_F(IdentityOfChain, OfABaseThatCannotBeReadSizeAndTimeAreNoted) {
+  fake_.Find(kBackingPath)->SetModified({1000, 5});
+  FaultPlan plan({.at = 1,
+                  .lasting = FaultPlan::Lasting::kPersistent,
+                  .where = [](const Operation& operation) {
+                    return operation.kind == OpKind::kRead && operation.length > 64;
+                  }});
+  ForwardingFileSystem faulty(fake_, plan);
+  ASSERT_OK_AND_ASSIGN(const CreateResult created,
+                       CreateImage(faulty, {.add_cow_path = Path("a"),
+                                            .image_name = "a.raw",
+                                            .backing = NamedFile{"base.img", "raw"},
+                                            .size = {}}));
+  ASSERT_EQ(created.notes.size(), 1u);
+  EXPECT_NE(created.notes[0].find("no sample of the backing file is noted"), std::string::npos);
+  ASSERT_OK_AND_ASSIGN(const Header header,
+                       ParseHeader(fake_.Find(Path("a"))->Bytes(0, kHeaderSize), Path("a")));
+  EXPECT_EQ(header.backing_identity,
+            (BackingIdentity{.size = kSize, .modified = FileTime{1000, 5}}));
+}
 
 }  // namespace
 }  // namespace addcow
