@@ -158,7 +158,8 @@ void AllocationWatch::MustHaveRightFeatures(const DiskByTheRules& disk) {
   FUZZ_MUST(now.optional_features == start.optional_features &&
                 now.no_subclusters == start.no_subclusters,
             "the optional features were changed");
-  FUZZ_MUST(now.noted_size == start.noted_size && now.noted_seconds == start.noted_seconds,
+  FUZZ_MUST(now.noted_size == start.noted_size && now.noted_seconds == start.noted_seconds &&
+                now.noted_edge == start.noted_edge && now.noted_hash == start.noted_hash,
             "what is noted of the backing file was changed");
   FUZZ_MUST(now.all_allocated || !start.all_allocated, "ALL_ALLOCATED was cleared");
   // It may have been so from the beginning.

@@ -5,14 +5,17 @@ each rule of the tables in docs/format.md broken."""
 import struct
 
 BASE_SIZE = 5 * 65536
+NO_BYTES = bytes.fromhex("99aa06d3014798d86001c324468d497f")  # their XXH3-128
 FORMAT = {1: 16, 20: 15}  # the longest format name
 
 
 class Header:
     """A header, up to its last name. The backing file's name comes second. With the fields
-    of an identity: of a base of five clusters, and all of the header."""
+    of an identity: of a base of five clusters, and all of the header; its hash may be one
+    of no bytes, with edges as given."""
 
-    def __init__(self, image=b"disk.raw", backing=b"base.img", revision=1, bits=16, identity=None):
+    def __init__(self, image=b"disk.raw", backing=b"base.img", revision=1, bits=16, identity=None,
+                 edge=0, algorithm=0):
         self.revision, self.bits, self.image, self.backing = revision, bits, image, backing
         self.start = 80 if revision == 1 else 76
         self.image_at = self.start
@@ -20,7 +23,7 @@ class Header:
         self.image_size, self.backing_size = len(image), len(backing)
         self.image_format, self.backing_format = b"raw", b"raw" if backing else b""
         self.features = 2 | bool(backing) if revision == 1 else 0
-        self.identity = identity
+        self.identity, self.edge, self.algorithm = identity, edge, algorithm
         self.optional = 0 if identity is None else 1 << 16
         self.pages = 1
         self.version = 1
@@ -45,7 +48,9 @@ class Header:
                 header[at:at + len(name)] = name
         if self.identity is not None:
             header = header.ljust(self.length - 256, b"\0")
-            header += struct.pack("<IIQqII", 1, self.identity, BASE_SIZE, 0, 0, 0)
+            header += struct.pack("<IIQqII", 1, self.identity, BASE_SIZE, 0, 0, self.algorithm)
+            if self.algorithm:
+                header += NO_BYTES + bytes(48) + struct.pack("<I", self.edge)
         return bytes(header)
 
 

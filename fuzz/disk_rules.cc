@@ -9,6 +9,7 @@
 #include <cstring>
 #include <set>
 
+#include "common/base/xxh3.h"
 #include "fuzz/scene.h"
 
 namespace addcow::fuzz {
@@ -37,7 +38,38 @@ bool IsAddCow(const FakeInode& inode) {
       });
 }
 
+// A base is what was noted of it, as far as that is not a line in the log.
+bool IsAsNoted(const FakeInode& backing, const HeaderFields& header) {
+  const uint64_t noted = header.noted_size.value_or(0);
+  if (header.noted_edge == 0) return backing.size() >= noted;
+  return backing.size() == noted &&
+         SampleByTheRules(backing, header.noted_edge) == header.noted_hash;
+}
+
 }  // namespace
+
+std::string SampleByTheRules(const FakeInode& backing, uint64_t edge) {
+  const uint64_t size = backing.size();
+  std::vector<std::byte> sample;
+  const auto add = [&](uint64_t offset, uint64_t length) {
+    const auto bytes = backing.Bytes(offset, length);
+    sample.insert(sample.end(), bytes.begin(), bytes.end());
+  };
+  if (size <= 2 * edge + 69632) {
+    add(0, size);
+  } else {
+    add(0, edge);
+    for (uint64_t at = 1 << 20; at <= 1 << 30; at += at)
+      if (at >= edge && at <= size - edge - 4096) add(at, 4096);
+    for (uint64_t n = 1; n < 17; n++) {
+      const uint64_t at = edge + n * ((size - 2 * edge) / 17);
+      add(at - at % 4096, 4096);
+    }
+    add(size - edge, edge);
+  }
+  const Hash128 hash = Xxh3(sample);
+  return {reinterpret_cast<const char*>(hash.data()), hash.size()};
+}
 
 std::optional<HeaderFields> ReadHeaderByTheRules(const FakeInode& add_cow) {
   const auto beginning = [&](uint64_t bytes) {
@@ -84,8 +116,7 @@ std::optional<DiskByTheRules> DiskByTheRules::Read(const FakeFileSystem& files,
   if (needed && !usable && wanted == Backing::kWanted) return std::nullopt;
   if (needed && usable && wanted != Backing::kNotWanted) {
     if (backing == add_cow || backing == image) return std::nullopt;
-    if (backing->size() == 0 || backing->size() < header->noted_size.value_or(0))
-      return std::nullopt;
+    if (backing->size() == 0 || !IsAsNoted(*backing, *header)) return std::nullopt;
     if (IsAddCow(*backing)) return std::nullopt;
     disk.backing_ = backing->Clone();
   }

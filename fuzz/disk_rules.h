@@ -22,6 +22,9 @@
 
 namespace addcow::fuzz {
 
+// The hash of a backing file's sample, as it is in a record.
+std::string SampleByTheRules(const FakeInode& backing, uint64_t edge);
+
 // The files are as they were when it was made: it has clones of them.
 class DiskByTheRules {
  public:

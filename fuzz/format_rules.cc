@@ -87,6 +87,11 @@ void ReadIdentity(std::span<const std::byte> file, uint64_t names_end, HeaderFie
   if (Number(file, record, 4) != 1) return;  // its version
   const uint64_t present = Number(file, record + 4, 4);
   if ((present & 1) != 0) fields.noted_size = Number(file, record + 8, 8);
+  const uint64_t edge = Number(file, record + 96, 4);
+  if (fields.noted_size && Number(file, record + 28, 4) == 1 && edge >= 1 && edge <= 1 << 20) {
+    fields.noted_edge = static_cast<uint32_t>(edge);
+    fields.noted_hash = Text(file, record + 32, 16);
+  }
   const uint64_t nanoseconds = Number(file, record + 24, 4);
   if ((present & 2) == 0 || nanoseconds > 999999999) return;
   fields.noted_seconds = static_cast<int64_t>(Number(file, record + 16, 8));

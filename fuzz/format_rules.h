@@ -42,6 +42,9 @@ struct HeaderFields {
   std::optional<uint64_t> noted_size;
   std::optional<int64_t> noted_seconds;
   uint32_t noted_nanoseconds = 0;
+  // Of a sample, whose edges have so many bytes; 0: none is noted.
+  uint32_t noted_edge = 0;
+  std::string noted_hash;
 
   bool noted() const { return noted_size || noted_seconds; }
   // The flag may stand for bits that are 0.

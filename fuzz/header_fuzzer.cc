@@ -75,6 +75,13 @@ void MustAgree(const Header& header, const HeaderFields& fields) {
       FUZZ_MUST(
           *identity.modified == (FileTime{*fields.noted_seconds, fields.noted_nanoseconds}),
           "the time that is noted");
+    FUZZ_MUST(identity.sample.has_value() == (fields.noted_edge != 0),
+              "whether a hash is noted");
+    if (identity.sample) {
+      FUZZ_MUST(identity.sample->edge == fields.noted_edge, "the edges of the sample");
+      FUZZ_MUST(std::memcmp(identity.sample->hash.data(), fields.noted_hash.data(), 16) == 0,
+                "the hash that is noted");
+    }
   }
   if (!header.backing) return;
   FUZZ_MUST(header.backing->name == fields.backing_name, "the backing file's name");

@@ -238,6 +238,20 @@ def main():
             + REBASE + INFO)
         put("image", f"identity{name}", scene(half, 5 * CLUSTER, header=header, bitmap=b"\x21")
             + TOUR)
+    for name, fields, algorithm, edge in [
+        ("", 3, 1, 65536), ("-unknown", 3, 2, 65536), ("-no-size", 2, 1, 65536), ("-no-edge", 3, 1, 0),
+        ("-most", 1, 1, 1 << 20), ("-too-much", 1, 1, (1 << 20) + 1), ("-all-ones", 1, 1, 0xffffffff),
+    ]:
+        header = Header(identity=fields, algorithm=algorithm, edge=edge).bytes()
+        put("header", f"identity-hash{name}", header)
+        put("image", f"identity-hash{name}", scene(half, 5 * CLUSTER, header=header, bitmap=b"\x21")
+            + TOUR)
+        put("verbs", f"identity-hash{name}", scene(half, 5 * CLUSTER, header=header, bitmap=b"\x21")
+            + INFO + CHECK + REBASE + INFO)
+    for name, base, seed in [("small", 5 * CLUSTER, 1), ("large", 1 << 40, 1), ("large-most", 1 << 40, 3)]:
+        start = scene(half, base, made=WITH_BACKING | IDENTITY, bitmap=b"\x21", seed=seed)
+        put("image", f"hash-{name}", start + TOUR)
+        put("verbs", f"hash-{name}", start + VERBS)
     shorter = Header(identity=3).bytes()
     put("verbs", "shorter-base", scene(half, 4 * CLUSTER, header=shorter) + CHECK + FLATTEN
         + INFO + rebase(0, 1) + CHECK + FLATTEN)

@@ -25,7 +25,7 @@ class OpenMeter final : public Interceptor {
   }
 
   // The header, asked for twice where the file is shorter, a few bytes of each
-  // file's beginning, then what storage the bitmap has, in whole words.
+  // file's beginning, the base's sample, then what storage the bitmap has, in whole words.
   void MustBeBounded(const FakeInode& add_cow) const {
     const uint64_t header_bytes = HeaderLengthByTheRules(add_cow.Bytes(0, kLeastHeaderBytes));
     uint64_t storage = 0;
@@ -35,12 +35,15 @@ class OpenMeter final : public Interceptor {
       pieces++;
       return true;
     });
-    FUZZ_MUST(bytes_read_ <= 2 * header_bytes + 200 + storage + 16 * pieces,
+    const auto header = ReadHeaderByTheRules(add_cow);
+    const uint64_t edge = header ? header->noted_edge : 0;
+    const uint64_t sample = edge > 0 ? 2 * edge + 27 * 4096 : 0;
+    FUZZ_MUST(bytes_read_ <= 2 * header_bytes + 200 + sample + storage + 16 * pieces,
               "open reads {} bytes of a file with {} bytes in {} pieces", bytes_read_, storage,
               pieces);
-    const auto header = ReadHeaderByTheRules(add_cow);
+    const uint64_t for_sample = edge > 0 ? 30 : 0;
     const uint64_t least = header && header->subclusters ? 56 : 46;  // a bitmap costs ten
-    FUZZ_MUST(calls_ <= least + 4 * pieces + storage / 65536,
+    FUZZ_MUST(calls_ <= least + for_sample + 4 * pieces + storage / 65536,
               "open makes {} calls for {} bytes in {} pieces", calls_, storage, pieces);
   }
 

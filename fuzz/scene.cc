@@ -96,6 +96,15 @@ void PutIdentity(std::vector<std::byte>& bytes, uint64_t backing_size) {
   PutNumber(bytes, record + 8, backing_size, 8);
 }
 
+// The right one, in a header that has an identity.
+void PutHash(FakeInode& add_cow, size_t header_bytes, const FakeInode& backing, uint64_t edge) {
+  std::vector<std::byte> bytes(72);
+  PutNumber(bytes, 0, 1, 4);  // the algorithm
+  PutText(bytes, 4, SampleByTheRules(backing, edge));
+  PutNumber(bytes, 68, edge, 4);
+  (void)add_cow.Write(bytes, header_bytes - 256 + 28);
+}
+
 // A sound header that names disk.raw and perhaps base.img. `revision`: see scene.h.
 std::vector<std::byte> SoundHeader(unsigned flags, unsigned revision, uint64_t backing_size) {
   const bool first = revision == 0;
@@ -204,6 +213,9 @@ std::unique_ptr<Scene> MakeScene(Input& input) {
 
   const auto image = PutDisk(files, kImage, image_size, 2 * seed);
   const auto backing = PutDisk(files, kBacking, backing_size, 2 * seed + 1);
+  if ((made_flags & kMadeIdentity) != 0 && header_bytes == 0 && seed % 2 != 0 &&
+      backing_size > 0 && add_cow->size() >= bytes.size())
+    PutHash(*add_cow, bytes.size(), *backing, seed % 4 == 1 ? 1 << 16 : 1 << 20);
   const auto has = [&](FileFlags flag) { return (scene->flags & flag) != 0; };
   FakeInode::Abilities abilities;
   abilities.punch_hole = !has(kNoPunch);

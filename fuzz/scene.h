@@ -69,7 +69,7 @@ enum AddCowFlags : unsigned {
   kMadeNoSubclusters = 16,
   kSubclustersOff = 32,  // to whoever serves it
   // Of a header that is made here.
-  kMadeIdentity = 64,    // of the backing file: its size
+  kMadeIdentity = 64,    // of the backing file: its size; with an odd seed also its hash
   kMadeOtherBits = 128,  // optional features that nobody knows
 };
 

@@ -65,7 +65,8 @@ bool Fits(const HeaderFields& fields, const Form& form) {
 
 bool SameNoted(const HeaderFields& a, const HeaderFields& b) {
   return a.noted_size == b.noted_size && a.noted_seconds == b.noted_seconds &&
-         a.noted_nanoseconds == b.noted_nanoseconds;
+         a.noted_nanoseconds == b.noted_nanoseconds && a.noted_edge == b.noted_edge &&
+         a.noted_hash == b.noted_hash;
 }
 
 }  // namespace
@@ -121,6 +122,7 @@ void VerbsSession::Create(Input& input) {
   FUZZ_MUST(disk->size() == result->virtual_size, "the size of what create made");
   FUZZ_MUST(disk->header().image_name == options.image_name, "the image file's name");
   FUZZ_MUST(disk->header().all_allocated == !options.backing, "ALL_ALLOCATED");
+  FUZZ_MUST(!options.backing || disk->header().noted_edge == 1 << 20, "no hash is noted");
   FUZZ_MUST(disk->StrayBits() == 0, "create left stray bits");
   FUZZ_MUST(!disk->header().subclusters, "create set SUBCLUSTERS");
   FUZZ_MUST(disk->header().no_subclusters == !options.subclusters, "NO_SUBCLUSTERS");
@@ -171,9 +173,12 @@ void VerbsSession::Rebase(Input& input) {
       fields->header_bytes >= NamesBytes(*fields) + 256 + (fields->revision == 1 ? 80 : 76);
   if (options.backing) {
     FUZZ_MUST(fields->backing_name == options.backing->name, "the backing file");
-    if (fits)
-      FUZZ_MUST(fields->noted_size == files_.Find("/vm/" + options.backing->name)->size(),
-                "the size that is noted");
+    if (fits) {
+      const FakeInode& base = *files_.Find("/vm/" + options.backing->name);
+      FUZZ_MUST(fields->noted_size == base.size(), "the size that is noted");
+      FUZZ_MUST(fields->noted_hash == SampleByTheRules(base, 1 << 20),
+                "the hash that is noted");
+    }
   } else {
     FUZZ_MUST(fields->backing_name == was->backing_name, "the backing file that stays");
     if (fits) FUZZ_MUST(SameNoted(*fields, *was), "what is noted of it");
