@@ -3,13 +3,14 @@
 """Makes the golden images of the backing file's identity: tests/vectors/make-identity.py
 
 Byte by byte from docs/format.md, "Identity of the backing file"; shares no code
-with the project. Writes *identity*/disk.tar.xz and expect.json beside itself, the
+with the project; hashes are those of xxhsum (package xxhash). Writes *identity*/disk.tar.xz and expect.json beside itself, the
 same bytes each time. The archives keep the base's time to the nanosecond, since
 that is a part of what is noted.
 """
 
 import hashlib
 import struct
+import subprocess
 import sys
 
 sys.dont_write_bytecode = True  # a directory here is an image
@@ -26,9 +27,29 @@ def pattern(seed, count):
     return out[:count]
 
 
-def record(version, fields, size=0, seconds=0, nanoseconds=0, tail=b""):
-    head = struct.pack("<IIQqII", version, fields, size, seconds, nanoseconds, 0)
-    return (head + bytes(64) + tail).ljust(256, b"\0")
+def record(version, fields, size=0, seconds=0, nanoseconds=0, tail=b"", algorithm=0, digest=b""):
+    head = struct.pack("<IIQqII", version, fields, size, seconds, nanoseconds, algorithm)
+    return (head + digest.ljust(64, b"\0") + tail).ljust(256, b"\0")
+
+
+def sample(base, edge):
+    """Of the base, as "The sample" has it."""
+    size = len(base)
+    if size <= 2 * edge + 17 * 4096:
+        return base
+    pieces = [(0, edge)]
+    for power in range(20, 31):
+        if edge <= 2 ** power <= size - edge - 4096:
+            pieces.append((2 ** power, 4096))
+    for n in range(1, 17):
+        pieces.append(((edge + n * ((size - 2 * edge) // 17)) // 4096 * 4096, 4096))
+    pieces.append((size - edge, edge))
+    return b"".join(base[at:at + length] for at, length in pieces)
+
+
+def xxh3(data):
+    shown = subprocess.run(["xxhsum", "-H2", "-"], input=data, capture_output=True, check=True)
+    return bytes.fromhex(shown.stdout.split()[0].decode())
 
 
 def make(directory, identity, shown):
@@ -49,6 +70,18 @@ make("identity", record(1, 3, SIZE, SECONDS, NANOSECONDS),
 make("identity-later-fields", record(1, 0xF1, SIZE - 1, 5, 5, b"\xa5" * 160), {"size": SIZE - 1})
 # Of another version nothing is known: not that the base was longer, either.
 make("identity-unknown-version", record(2, 3, 1 << 40, SECONDS, 0), None)
+
+# With a hash: of all of the base, of pieces of it, of what nobody knows, and one that asks for
+# too much.
+known = {"size": SIZE, "modified": {"seconds": SECONDS, "nanoseconds": NANOSECONDS}}
+for name, edge in [("identity-hash", 65536), ("identity-hash-pieces", 5000)]:
+    digest = xxh3(sample(pattern("base", SIZE), edge))
+    make(name, record(1, 3, SIZE, SECONDS, NANOSECONDS, struct.pack("<I", edge), 1, digest),
+         dict(known, sample={"algorithm": "xxh3-128", "hash": digest.hex(), "edge-size": edge}))
+make("identity-hash-unknown",
+     record(1, 3, SIZE, SECONDS, NANOSECONDS, struct.pack("<I", 65536), 2, b"\x5a" * 64), known)
+make("identity-hash-too-much",
+     record(1, 3, SIZE, SECONDS, NANOSECONDS, struct.pack("<I", (1 << 20) + 1), 1, b"\x5a" * 16), known)
 
 # In revision 20 it is at the end of a header that is longer.
 small = 8192
