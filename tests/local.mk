@@ -67,6 +67,7 @@ shell_tests = \
 	tests/shell/test-sizes.sh \
 	tests/shell/test-sparse-random.sh \
 	tests/shell/test-style.sh \
+	tests/shell/test-swapped-base.sh \
 	tests/shell/test-symbols.sh \
 	tests/shell/test-sync-descriptions.sh \
 	tests/shell/test-sync-interval.sh \

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # A base that is not what it was: shorter or empty it is refused by the server
-# and by every verb that reads it, longer or of another time it is one line. How
-# it is accepted. Also bases and disks that are something else than they look.
+# and by every verb that reads it, of another time it is one line. How it is accepted.
+# A longer one, and one with other bytes: test-swapped-base.sh. Also bases and disks that are something else than they look.
 
 . "$(dirname "$0")/../functions.sh"
 requires jq nbdcopy
@@ -60,7 +60,7 @@ cp x.add-cow disk.raw 'with space'
     cd 'with space'
     ! nbdkit -r -U - addcow x.add-cow backing=it.img --run true 2>stderr || fail "a shorter base is served"
 )
-sed -n 's/.*(to accept it as it is: \(.*\))$/\1/p' 'with space/stderr' >accept.sh
+sed -n 's/.*; to accept it as it is: \(.*\))$/\1/p' 'with space/stderr' >accept.sh
 [ -s accept.sh ] || fail "no command: $(cat 'with space/stderr')"
 (cd elsewhere && . ../accept.sh >/dev/null 2>&1) || fail "$(cat accept.sh)"
 expect_equal "$PWD/with space/it.img" \
@@ -75,15 +75,21 @@ nbdkit -r -U - addcow x.add-cow --run true 2>stderr
 [ ! -s stderr ] || fail "an accepted base is noted: $(cat stderr)"
 addcow rebase -u -q -b whole.img -F raw x.add-cow
 
-# Longer, and of another time.
+# Of another time, and longer without a hash, as noted by versions before there was one.
 sha256sum - <whole.img >disk.sha
 mv whole.img base.img
 addcow rebase -u -q -b base.img -F raw x.add-cow
 touch -d '2001-02-03 04:05:06.789 UTC' base.img
-noted 'base.img: the backing file was modified at 2001-02-03 04:05:06.789000000 UTC'
+noted 'base.img: the backing file was modified at 2001-02-03 04:05:06.789000000 UTC.*; a sample of it is the same'
 printf x >>base.img
 addcow create -q -b base.img -F raw -i longer.raw -s 2M longer.add-cow
 printf y >>base.img
+python3 - longer.add-cow <<'END'
+import sys
+with open(sys.argv[1], "r+b") as file:
+    file.seek(3840 + 28)
+    file.write(bytes(72))
+END
 nbdkit -r -U - addcow longer.add-cow --run true 2>stderr
 expect_equal 1 "$(wc -l <stderr)" "lines about a longer base: $(cat stderr)"
 grep -q 'base.img: the backing file has 1048578 bytes, but had 1048577' stderr || fail "$(cat stderr)"
