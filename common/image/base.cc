@@ -31,6 +31,7 @@ class ImageBase final : public Source {
   Result<DataRun> RunAt(uint64_t offset, uint64_t limit) override {
     return image_->RunAt(offset, limit);
   }
+  Status ReadPieces(std::span<const Piece> pieces) override;
   Status Prefetch(uint64_t offset, uint64_t length) override {
     return image_->Prefetch(offset, length);
   }
@@ -38,6 +39,28 @@ class ImageBase final : public Source {
  private:
   const std::unique_ptr<Image> image_;
 };
+
+// What its own base has goes on to that in one call: at the end of a chain there may be one
+// that is far away.
+Status ImageBase::ReadPieces(std::span<const Piece> pieces) {
+  std::vector<Piece> below;
+  Source* const base = image_->files().backing.get();
+  for (const Piece& piece : pieces) {
+    const uint64_t end = piece.offset + piece.buffer.size();
+    for (uint64_t at = piece.offset; at < end;) {
+      const Image::Place place = image_->PlaceAt(at, end);
+      const auto part = piece.buffer.subspan(static_cast<size_t>(at - piece.offset),
+                                             static_cast<size_t>(place.end - at));
+      // A sector in which it ends is not its own to the end.
+      if (place.source == Extent::Source::kBacking && place.end <= base->size())
+        below.push_back({part, at});
+      else
+        ADDCOW_TRY(image_->Read(part, at));
+      at = place.end;
+    }
+  }
+  return below.empty() ? Status() : base->ReadPieces(below);
+}
 
 // What a record can say of it: its disk's size, and when one of its files was changed
 // last.

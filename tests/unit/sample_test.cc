@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "common/image/base.h"
 #include "common/io/file_system.h"
 #include "common/source/file_source.h"
 #include "common/source/sample_hash.h"
@@ -82,7 +83,7 @@ class CountingSource final : public Source {
   explicit CountingSource(std::vector<std::byte> bytes) : bytes_(std::move(bytes)) {}
   uint64_t size() const override { return bytes_.size(); }
   Status Read(std::span<std::byte> buffer, uint64_t offset) override {
-    reads++;
+    EXPECT_TRUE(RangeFits(offset, buffer.size(), size()));
     std::copy_n(bytes_.begin() + static_cast<std::ptrdiff_t>(offset), buffer.size(),
                 buffer.begin());
     return {};
@@ -93,12 +94,40 @@ class CountingSource final : public Source {
     calls++;
     return Source::ReadPieces(pieces);
   }
-  int reads = 0;
   int calls = 0;
 
  private:
   const std::vector<std::byte> bytes_;
 };
+
+// What an image has itself, and what not, whose end lies in the middle of a sector.
+TEST(Sample, OfAnImageIsThatOfItsDiskAndAsksItsBaseOnce) {
+  Random random(TestSeed());
+  const auto bytes = random.Bytes(3 * kMiB + 5001);
+  for (const uint64_t disk_size :
+       {uint64_t{bytes.size()}, 3 * kMiB + 5100, 3 * kMiB, 4 * kMiB}) {
+    FakeFileSystem fake;
+    fake.MakeDirectory(kDirectory);
+    const auto disk = MakeTestImage(
+        fake, kDirectory,
+        {.size = disk_size, .backing_size = bytes.size(), .allocated = {0, 7, 30}});
+    ASSERT_OK(disk);
+    ASSERT_OK_AND_ASSIGN(ImageFiles files, OpenImageFiles(fake, {.add_cow_path = kAddCowPath,
+                                                                 .mode = OpenMode::kReadOnly}));
+    std::vector<std::byte> base(bytes.size());
+    ASSERT_OK(files.backing->Read(base, 0));
+    auto counting = std::make_unique<CountingSource>(base);
+    CountingSource& counts = *counting;
+    files.backing = std::move(counting);
+    ASSERT_OK_AND_ASSIGN(const Base image, BaseOfImage(fake, std::move(files)));
+    CountingSource whole(*disk);
+    for (const uint32_t edge : {kMostSampleEdge, kSmallSampleEdge, uint32_t{77}}) {
+      counts.calls = 0;
+      EXPECT_EQ(*HashSample(*image.source, edge), *HashSample(whole, edge)) << disk_size;
+      EXPECT_EQ(counts.calls, 1);
+    }
+  }
+}
 
 TEST(Sample, IsReadByOneCallAndHashedInOrder) {
   Random random(TestSeed());
