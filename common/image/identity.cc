@@ -12,7 +12,7 @@ namespace addcow {
 
 namespace {
 
-std::string Sentence(const IdentityWords& words, const std::string& what) {
+std::string WithRemedy(const IdentityWords& words, const std::string& what) {
   return fmt::format("{} (to note what it is now: {})", what, words.accept);
 }
 
@@ -46,20 +46,19 @@ Result<Note> CompareSample(Base& base, const BackingIdentity& noted, const std::
     return Refuse(words, fmt::format("{}, and whether it is the same cannot be told: {}", time,
                                      hash.error().Message()));
   if (*hash != noted.sample->hash)
-    return Refuse(words,
-                  fmt::format("{} does not hold what it held when {} noted it: it is another "
-                              "one, or was written to",
-                              time.empty() ? std::string("the backing file")
-                                           : time + ", and a sample of it",
-                              words.add_cow));
+    return Refuse(
+        words, (time.empty() ? fmt::format("the backing file does not hold what it held when "
+                                           "{} noted it",
+                                           words.add_cow)
+                             : time + ", and does not hold what it held then") +
+                   ": it is another one, or was written to");
   if (time.empty()) return Note();
-  return NoteOf(words, Sentence(words, time + "; a sample of it is the same"));
+  return NoteOf(words, WithRemedy(words, time + "; a sample of it is the same"));
 }
 
 }  // namespace
 
-Note NoteOtherBase(Base& base, const BackingIdentity& noted) {
-  const std::string& path = base.files.front().path;
+Note NoteOtherBase(const std::string& path, Base& base, const BackingIdentity& noted) {
   const uint64_t size = base.source->size();
   if (noted.size && size != *noted.size)
     return Error::Because(
@@ -103,11 +102,11 @@ Result<Note> CompareIdentity(Base& base, const BackingIdentity& noted,
     if (size < *noted.size)
       return Refuse(words, what + ": what is missing would read as zeroes");
     if (noted.sample) return Refuse(words, what + ": it is another one, or was written to");
-    return NoteOf(words, Sentence(words, what));
+    return NoteOf(words, WithRemedy(words, what));
   }
   const std::string time = OtherTime(base.identity, noted, words);
   if (noted.sample) return CompareSample(base, noted, time, words);
-  return time.empty() ? Note() : NoteOf(words, Sentence(words, time));
+  return time.empty() ? Note() : NoteOf(words, WithRemedy(words, time));
 }
 
 }  // namespace addcow

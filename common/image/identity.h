@@ -38,9 +38,9 @@ struct IdentityWords {
 Result<Note> CompareIdentity(Base& base, const BackingIdentity& noted,
                              const IdentityWords& words);
 
-// Of one that was named in place of the base that was noted, and so is accepted: that it
-// is not a copy of that, where it is not.
-Note NoteOtherBase(Base& base, const BackingIdentity& noted);
+// Of one, at `path`, that was named in place of the base that was noted, and so is
+// accepted: that it is not a copy of that, where it is not.
+Note NoteOtherBase(const std::string& path, Base& base, const BackingIdentity& noted);
 
 }  // namespace addcow
 

@@ -108,7 +108,8 @@ Result<Base> TakeBacking(FileSystem& file_system, const RebaseOptions& options,
                        files.add_cow.get(), files.image.get(), options.access));
   const uint64_t size = backing.source->size();
   if (const auto& noted = files.header.backing_identity; noted && options.access.check_identity)
-    if (const Note other = NoteOtherBase(backing, *noted)) result.notes.push_back(*other);
+    if (const Note other = NoteOtherBase(backing.files.front().path, backing, *noted))
+      result.notes.push_back(*other);
   result.header.backing_identity = IdentityToNote(backing);
   ADDCOW_TRY_ASSIGN(const Note wider, NoteWiderRights(*files.image, backing.Rights()));
   result.notes.insert(result.notes.end(), backing.notes.begin(), backing.notes.end());

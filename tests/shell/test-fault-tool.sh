@@ -49,6 +49,7 @@ sweep() {
     addcow "$@" "$scratch/vm/x.add-cow" >want.stdout 2>want.stderr || status=$?
     local want_status=$status want_files
     want_files="$(sum_of_files)"
+    cp vm/x.add-cow want.add-cow
     for ((at = 1; ; at += step)); do
         restore
         fault "$call" "$at$suffix" "$error" /vm
@@ -57,6 +58,11 @@ sweep() {
         no_fault
         run=$((run + 1))
         if [ "$status" -eq "$want_status" ] && cmp -s stdout want.stdout; then
+            # Where a base cannot be read, its hash is all that is missing.
+            if has 'no sample of the backing file is noted' stderr; then
+                cmp -s -n 72 -i 3868:0 vm/x.add-cow /dev/zero || fail "a hash is noted ($what, $at)"
+                dd if=want.add-cow of=vm/x.add-cow bs=1 skip=3868 seek=3868 count=72 conv=notrunc status=none
+            fi
             expect_equal "$want_files" "$(sum_of_files)" "files after success ($what, $at)"
         else
             expect_equal 1 "$status" "exit status ($what, $at: $(cat fault.hits stderr))"

@@ -72,7 +72,7 @@ refused "base.img: the backing file does not hold what it held when $PWD/x.add-c
 cp -p base.img given.img
 refused "given.img: the backing file does not hold what it held .*rebase -u -b $PWD/given.img" --backing=given.img
 touch -d '2001-02-03 04:05:06.789 UTC' base.img
-refused 'base.img: the backing file was modified at 2001-02-03 .*, and a sample of it does not hold what it held'
+refused 'base.img: the backing file was modified at 2001-02-03 .*, and does not hold what it held then: it is another one'
 # For once.
 expect_equal "$(sha base.img)" "$(disk x.add-cow identity=ignore)" "what is served all the same"
 expect_equal 1 "$(wc -l <stderr)" "lines of identity=ignore: $(cat stderr)"
@@ -125,7 +125,7 @@ noted z.add-cow 'x.add-cow: the backing file was modified'
 # shellcheck disable=SC2016
 nbdkit -U - addcow x.add-cow --run 'nbdsh -u "$uri" -c "h.pwrite(bytes(4096), 0); h.flush()"'
 expect_fails 1 "$ADDCOW_RUN" nbdkit -r -U - addcow z.add-cow --run true
-grep -q "x.add-cow: the backing file was modified at .*, and a sample of it does not hold what it held when $PWD/y.add-cow noted it" stderr ||
+grep -q "x.add-cow: the backing file was modified at .* when $PWD/y.add-cow noted it, and does not hold what it held then: it is another one" stderr ||
     fail "$(cat stderr)"
 expect_fails 1 addcow create -b z.add-cow -F add-cow -i new.raw new.add-cow
 grep -q "when $PWD/y.add-cow noted it" stderr || fail "$(cat stderr)"

@@ -192,11 +192,10 @@ TEST_P(IdentityTest, AnotherSampleIsRefusedAtTheSameTime) {
 TEST_P(IdentityTest, AnotherSampleAtAnotherTimeIsRefusedWithBoth) {
   WriteBase(0, 99);
   SetTime(2000);
-  ExpectRefused(Open(), has_time()
-                            ? "00:33:20.000000005 UTC, but at 1970-01-01 "
-                              "00:16:40.000000005 UTC when /vm/x.add-cow noted it, and a "
-                              "sample of it does not hold what it held"
-                            : "does not hold what it held");
+  ExpectRefused(Open(), has_time() ? "00:33:20.000000005 UTC, but at 1970-01-01 "
+                                     "00:16:40.000000005 UTC when /vm/x.add-cow noted it, and "
+                                     "does not hold what it held then: it is another one"
+                                   : "does not hold what it held");
 }
 
 TEST_P(IdentityTest, OneThatCannotBeReadIsServedWithALine) {
