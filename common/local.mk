@@ -4,7 +4,7 @@
 
 noinst_LTLIBRARIES += common/libengine.la
 
-common_libengine_la_LIBADD = $(FMT_LIBS)
+common_libengine_la_LIBADD = $(FMT_LIBS) $(LIBNBD_LIBS)
 engine_sources = \
 	common/base/error.cc common/base/error.h \
 	common/base/file_time.cc common/base/file_time.h \
@@ -34,6 +34,13 @@ engine_sources = \
 	common/format/sample.cc common/format/sample.h \
 	common/format/version1.cc common/format/version1.h \
 	common/source/file_source.cc common/source/file_source.h \
+	common/source/known_runs.cc common/source/known_runs.h \
+	common/source/nbd_command.cc common/source/nbd_command.h \
+	common/source/nbd_connection.cc common/source/nbd_connection.h \
+	common/source/nbd_pool.cc common/source/nbd_pool.h \
+	common/source/nbd_server.h \
+	common/source/nbd_source.cc common/source/nbd_source.h \
+	common/source/nbd_uri.cc common/source/nbd_uri.h \
 	common/source/sample_hash.cc common/source/sample_hash.h \
 	common/source/source.h \
 	common/image/allocation.cc common/image/allocation.h \

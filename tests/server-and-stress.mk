@@ -32,7 +32,6 @@ tests_stress_stress_tests_SOURCES = tests/stress/stress_test.cc
 tests_stress_stress_tests_CPPFLAGS = $(test_cppflags)
 tests_stress_stress_tests_LDADD = $(test_ldadd)
 
-if HAVE_LIBNBD
 check_PROGRAMS += tests/nbd/nbd-tests
 TESTS += tests/nbd/nbd-tests
 cxx_server_stress_tests += tests/nbd/nbd-tests
@@ -40,9 +39,18 @@ tests_nbd_nbd_tests_SOURCES = \
 	tests/nbd/parallel_test.cc \
 	tests/nbd/protocol_test.cc \
 	tests/nbd/server.cc tests/nbd/server.h
-tests_nbd_nbd_tests_CPPFLAGS = $(test_cppflags) $(LIBNBD_CFLAGS)
+tests_nbd_nbd_tests_CPPFLAGS = $(test_cppflags)
 tests_nbd_nbd_tests_LDADD = $(test_ldadd) $(LIBNBD_LIBS)
-endif
+
+check_PROGRAMS += tests/source/source-tests
+TESTS += tests/source/source-tests
+cxx_server_stress_tests += tests/source/source-tests
+tests_source_source_tests_SOURCES = \
+	tests/nbd/server.cc tests/nbd/server.h \
+	tests/source/base_server.cc tests/source/base_server.h \
+	tests/source/nbd_source_test.cc
+tests_source_source_tests_CPPFLAGS = $(test_cppflags)
+tests_source_source_tests_LDADD = $(test_ldadd)
 endif
 
 # The file system of tests/shell/test-fuse.sh.

@@ -50,6 +50,10 @@ class Source {
   // Asks for the range, which lies before the end, to be in a cache.
   virtual Status Prefetch(uint64_t offset, uint64_t length) = 0;
 
+  // Starts what it needs threads for. Once, after the process has forked for the last
+  // time; without it the source works all the same, but slower.
+  virtual Status Start() { return {}; }
+
   // The local file whose storage can be shared, byte for byte at the same place; or null.
   virtual const File* shared_file() const { return nullptr; }
 };

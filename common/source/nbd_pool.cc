@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See nbd_pool.h.
+
+#include "common/source/nbd_pool.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+
+#include <algorithm>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+namespace addcow {
+
+// A connection and its thread.
+class NbdPool::Line final : public NbdConnection::Peer {
+ public:
+  Line(NbdPool& pool, size_t index)
+      : pool_(pool),
+        index_(index),
+        connection_(*this, pool.server_->name(), pool.options_.timeout) {}
+
+  ~Line() override {
+    if (thread_.joinable()) thread_.join();
+    connection_.Close();
+  }
+
+  NbdConnection& connection() { return connection_; }
+
+  Status Start() {
+    try {
+      thread_ = std::thread([this] {
+        while (!pool_.stop_) connection_.Run(Clock::now() + std::chrono::hours(1));
+      });
+    } catch (const std::system_error& error) {
+      return Fail(Error::System(error.code().value(), "start a thread", pool_.server_->name()));
+    }
+    (void)::pthread_setname_np(thread_.native_handle(), "addcow-nbd");
+    return {};
+  }
+
+  int Connect(nbd_handle* handle) override { return pool_.server_->Connect(handle, index_); }
+  Status Accept(nbd_handle* handle, const NbdExport& found) override {
+    ADDCOW_TRY(pool_.Accept(found));
+    if (index_ == 0) pool_.server_->Connected(handle);
+    return {};
+  }
+  void Ready() override {
+    ready_ = true;
+    pool_.Ready();
+  }
+  void Lost(const Error& error) override { pool_.Lost(error, std::exchange(ready_, false)); }
+  void Closing(nbd_handle* handle) override { pool_.server_->Closing(handle, index_); }
+
+ private:
+  NbdPool& pool_;
+  const size_t index_;
+  bool ready_ = false;  // the driver's
+  NbdConnection connection_;
+  std::thread thread_;
+};
+
+NbdPool::NbdPool(std::unique_ptr<NbdServer> server, NbdOptions options)
+    : server_(std::move(server)), options_(std::move(options)) {}
+
+Result<std::unique_ptr<NbdPool>> NbdPool::Open(std::unique_ptr<NbdServer> server,
+                                               NbdOptions options) {
+  std::unique_ptr<NbdPool> pool(new NbdPool(std::move(server), std::move(options)));
+  pool->lines_.push_back(std::make_unique<Line>(*pool, 0));
+  NbdConnection& first = pool->lines_.front()->connection();
+  for (;;) {
+    first.Run(Clock::now() + std::chrono::seconds(1));
+    MutexLock lock(pool->mutex_);
+    if (pool->ready_ > 0) {
+      pool->opened_ = true;
+      return pool;
+    }
+    // There may be a typing error in its name: it is not tried again.
+    if (!pool->lost_) continue;
+    const std::string said = pool->server_->Explanation();
+    return Fail(said.empty() ? *pool->lost_ : pool->lost_->WithNote(said));
+  }
+}
+
+NbdPool::~NbdPool() {
+  stop_ = true;
+  for (const auto& line : lines_) line->connection().Wake();
+  // The first one last: it can be what keeps the server.
+  while (!lines_.empty()) lines_.pop_back();
+}
+
+Status NbdPool::Start() {
+  if (started_) return {};
+  const size_t connections = found_.multi_conn ? kMostConnections : 1;
+  while (lines_.size() < connections)
+    lines_.push_back(std::make_unique<Line>(*this, lines_.size()));
+  started_ = true;
+  for (const auto& line : lines_) ADDCOW_TRY(line->Start());
+  return {};
+}
+
+Status NbdPool::Accept(const NbdExport& found) {
+  if (!opened_) {
+    found_ = found;
+    return {};
+  }
+  std::string wrong;
+  if (found.size != found_.size)
+    wrong = fmt::format("has {} bytes now, and had {}", found.size, found_.size);
+  else if (found_.minimum % found.minimum != 0 || found.maximum < found_.maximum)
+    wrong = "takes other sizes of requests than it did";
+  if (wrong.empty()) return {};
+  Error error = Error::Because(EIO, server_->name(),
+                               wrong + ": it is not the same any more, and so not read again");
+  bool first = false;
+  {
+    MutexLock lock(mutex_);
+    first = !std::exchange(refused_, true);
+  }
+  if (first && options_.log) options_.log(LogLevel::kError, error.Message());
+  return Fail(std::move(error));
+}
+
+void NbdPool::Ready() {
+  bool again = false;
+  {
+    MutexLock lock(mutex_);
+    again = ready_++ == 0 && lost_.has_value();
+    generation_++;
+  }
+  changed_.NotifyAll();
+  if (again && options_.log)
+    options_.log(LogLevel::kNote, server_->name() + ": connected again");
+}
+
+void NbdPool::Lost(const Error& error, bool was_ready) {
+  bool last = false;
+  {
+    MutexLock lock(mutex_);
+    last = was_ready && --ready_ == 0 && !refused_;
+    if (last) down_since_ = Clock::now();
+    lost_ = error;
+  }
+  changed_.NotifyAll();
+  if (last && !stop_ && options_.log) {
+    const std::string said = server_->Explanation();
+    options_.log(LogLevel::kError,
+                 (said.empty() ? error : error.WithNote(said))
+                     .WithNote(fmt::format("it is connected again as soon as that can be; what "
+                                           "is read from it fails if that takes more than {} s",
+                                           options_.timeout.count()))
+                     .Message());
+  }
+}
+
+Error NbdPool::Failure(const NbdCommand& command, const std::string& why) const {
+  const char* what = "read";
+  if (command.kind == NbdCommand::Kind::kBlockStatus) what = "block status";
+  if (command.kind == NbdCommand::Kind::kCache) what = "cache";
+  return Error::Because(
+      EIO, server_->name(),
+      fmt::format("{}: offset={}, count={}: {}", what, command.offset, command.length, why));
+}
+
+Status NbdPool::WaitForConnection(uint64_t generation, Clock::time_point deadline) {
+  if (!started_) {
+    MutexLock drive(drive_mutex_);
+    lines_.front()->connection().Run(deadline);
+  }
+  MutexLock lock(mutex_);
+  for (;;) {
+    if (refused_) return Fail(*lost_);
+    if (generation_ != generation) return {};
+    auto until = deadline;
+    if (ready_ == 0) until = std::min(until, down_since_ + options_.timeout);
+    if (Clock::now() >= until) {
+      const std::string why = lost_ ? lost_->Message() : "no connection";
+      return Fail(Error::Because(EIO, server_->name(), why));
+    }
+    if (!started_) return {};
+    (void)changed_.WaitUntil(mutex_, until);
+  }
+}
+
+Status NbdPool::Send(NbdCommand& command, Clock::time_point deadline) {
+  for (;;) {
+    uint64_t generation = 0;
+    {
+      MutexLock lock(mutex_);
+      generation = generation_;
+    }
+    const size_t first = next_++;
+    for (size_t i = 0; i < lines_.size(); i++)
+      if (lines_[(first + i) % lines_.size()]->connection().Send(command)) return {};
+    if (const Status there = WaitForConnection(generation, deadline); !there)
+      return Fail(Failure(command, there.error().Message()));
+  }
+}
+
+bool NbdPool::WaitUntil(NbdBatch& batch, Clock::time_point time) {
+  if (started_) return batch.WaitUntil(time);
+  for (;;) {
+    MutexLock drive(drive_mutex_);
+    if (batch.WaitUntil(Clock::now())) return true;
+    if (Clock::now() >= time) return false;
+    lines_.front()->connection().Run(time);
+  }
+}
+
+void NbdPool::Wait(NbdBatch& batch, Clock::time_point deadline) {
+  if (WaitUntil(batch, deadline)) return;
+  // libnbd may write to a buffer for as long as the command is in flight, and has no way
+  // to take one back but to close the connection. Others in flight there are sent again.
+  batch.VisitInFlight([](NbdConnection& connection) { connection.Drop(); });
+  while (!WaitUntil(batch, Clock::now() + std::chrono::seconds(1))) {
+  }
+}
+
+Status NbdPool::Perform(NbdBatch& batch) {
+  const auto deadline = Clock::now() + options_.timeout;
+  for (bool again = true; again;) {
+    again = false;
+    Status sent;
+    for (NbdCommand& command : batch.commands())
+      if (sent && !command.answered) sent = Send(command, deadline);
+    Wait(batch, deadline);
+    if (!sent) return sent;
+    for (const NbdCommand& command : batch.commands()) {
+      if (command.answered && command.error != 0)
+        return Fail(Failure(command, ErrnoText(command.error)));
+      if (!command.answered && Clock::now() >= deadline)
+        return Fail(
+            Failure(command, fmt::format("no answer in {} s", options_.timeout.count())));
+      again = again || !command.answered;
+    }
+  }
+  return {};
+}
+
+}  // namespace addcow

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See nbd_source.h.
+
+#include "common/source/nbd_source.h"
+
+#include <algorithm>
+#include <list>
+#include <utility>
+
+#include "common/base/units.h"
+
+namespace addcow {
+
+namespace {
+
+// What one block status asks for: few round trips for a disk of any size, and an answer
+// that a server need not look for long. A multiple of any minimum.
+constexpr uint64_t kRegion = kGiB;
+
+// Some 20 MiB of memory. A base with more of them than that is asked again and again by
+// who wants extents, and not at all by who wants to read.
+constexpr size_t kMostRuns = 256 * 1024;
+
+}  // namespace
+
+Result<std::unique_ptr<NbdSource>> NbdSource::Open(std::unique_ptr<NbdServer> server,
+                                                   NbdOptions options) {
+  ADDCOW_TRY_ASSIGN(auto pool, NbdPool::Open(std::move(server), std::move(options)));
+  return std::unique_ptr<NbdSource>(new NbdSource(std::move(pool)));
+}
+
+NbdSource::NbdSource(std::unique_ptr<NbdPool> pool)
+    : pool_(std::move(pool)), runs_(kMostRuns) {}
+
+Status NbdSource::Read(std::span<std::byte> buffer, uint64_t offset) {
+  std::vector<Piece> pieces;
+  const uint64_t end = offset + buffer.size();
+  for (uint64_t at = offset; at < end;) {
+    ADDCOW_TRY_ASSIGN(const DataRun run, Look(at, end, For::kRead));
+    const auto part =
+        buffer.subspan(static_cast<size_t>(at - offset), static_cast<size_t>(run.end - at));
+    if (run.data)
+      pieces.push_back({part, at});
+    else
+      std::ranges::fill(part, std::byte{0});
+    at = run.end;
+  }
+  return ReadPieces(pieces);
+}
+
+Status NbdSource::ReadPieces(const std::vector<Piece>& pieces) {
+  const NbdExport& found = pool_->found();
+  // What begins or ends between the server's blocks, and the blocks that it lies in.
+  struct Between {
+    std::span<std::byte> to;
+    std::vector<std::byte> blocks;
+    size_t skip;
+  };
+  std::list<Between> between;
+  NbdBatch batch;
+  for (const Piece& piece : pieces) {
+    const uint64_t end = piece.offset + piece.buffer.size();
+    for (uint64_t at = piece.offset; at < end;) {
+      const uint64_t first = RoundDown(at, found.minimum);
+      const uint64_t stop = std::min(end, first + found.maximum);
+      const uint64_t last = std::min(RoundUp(stop, found.minimum), found.size);
+      const auto to = piece.buffer.subspan(static_cast<size_t>(at - piece.offset),
+                                           static_cast<size_t>(stop - at));
+      NbdCommand command{.kind = NbdCommand::Kind::kRead,
+                         .offset = first,
+                         .length = last - first,
+                         .buffer = to.data()};
+      if (first != at || last != stop) {
+        Between& part = between.emplace_back();
+        part.to = to;
+        part.blocks.resize(static_cast<size_t>(last - first));
+        part.skip = static_cast<size_t>(at - first);
+        command.buffer = part.blocks.data();
+      }
+      batch.Add(std::move(command));
+      at = stop;
+    }
+  }
+  ADDCOW_TRY(pool_->Perform(batch));
+  for (const Between& part : between)
+    std::copy_n(part.blocks.begin() + static_cast<std::ptrdiff_t>(part.skip), part.to.size(),
+                part.to.begin());
+  return {};
+}
+
+Result<DataRun> NbdSource::RunAt(uint64_t offset, uint64_t limit) {
+  return Look(offset, limit, For::kExtents);
+}
+
+Result<DataRun> NbdSource::Look(uint64_t offset, uint64_t limit, For what) {
+  if (!pool_->found().block_status) return DataRun{true, limit};
+  const uint64_t region = offset / kRegion;
+  {
+    MutexLock lock(mutex_);
+    for (;;) {
+      if (const auto run = runs_.At(offset))
+        return DataRun{run->data, std::min(run->end, limit)};
+      if (what == For::kRead && runs_.forgot()) return DataRun{true, limit};
+      if (asking_.insert(region).second) break;
+      asked_.Wait(mutex_);
+    }
+  }
+  const auto answer = Ask(offset);
+  MutexLock lock(mutex_);
+  asking_.erase(region);
+  asked_.NotifyAll();
+  if (!answer) return Fail(answer.error());
+  uint64_t at = offset;
+  for (const DataRun& run : *answer) {
+    runs_.Add(at, run.end, run.data);
+    at = run.end;
+  }
+  // A server that does not say is taken to have data.
+  const DataRun first = answer->empty() ? DataRun{true, limit} : answer->front();
+  return DataRun{first.data, std::min(first.end, limit)};
+}
+
+Result<std::vector<DataRun>> NbdSource::Ask(uint64_t offset) {
+  const NbdExport& found = pool_->found();
+  const uint64_t first = RoundDown(offset, found.minimum);
+  const uint64_t region_end = RoundDown(offset, kRegion) + kRegion;
+  NbdBatch batch;
+  const NbdCommand& command = batch.Add({.kind = NbdCommand::Kind::kBlockStatus,
+                                         .offset = first,
+                                         .length = std::min(region_end, found.size) - first});
+  std::vector<DataRun> runs;
+  if (const Status done = pool_->Perform(batch); !done) {
+    if (command.answered) return runs;
+    return Fail(done.error());
+  }
+  uint64_t at = first;
+  for (const NbdCommand::Block& block : command.blocks) {
+    at += std::min(block.length, found.size - at);
+    if (at > offset) runs.push_back({!block.zero, at});
+  }
+  return runs;
+}
+
+Status NbdSource::Prefetch(uint64_t offset, uint64_t length) {
+  const NbdExport& found = pool_->found();
+  if (!found.cache) return {};
+  NbdBatch batch;
+  const uint64_t end = std::min(RoundUp(offset + length, found.minimum), found.size);
+  for (uint64_t at = RoundDown(offset, found.minimum); at < end; at += found.maximum)
+    batch.Add({.kind = NbdCommand::Kind::kCache,
+               .offset = at,
+               .length = std::min(found.maximum, end - at)});
+  const Status done = pool_->Perform(batch);
+  if (done) return {};
+  // A hint: who would not take it can be read from all the same.
+  for (const NbdCommand& command : batch.commands())
+    if (!command.answered) return done;
+  return {};
+}
+
+}  // namespace addcow
