@@ -41,6 +41,9 @@ engine_sources = \
 	common/source/nbd_server.h \
 	common/source/nbd_source.cc common/source/nbd_source.h \
 	common/source/nbd_uri.cc common/source/nbd_uri.h \
+	common/source/program.cc common/source/program.h \
+	common/source/qemu_chain.cc common/source/qemu_chain.h \
+	common/source/qemu_server.cc common/source/qemu_server.h \
 	common/source/sample_hash.cc common/source/sample_hash.h \
 	common/source/source.h \
 	common/image/allocation.cc common/image/allocation.h \
@@ -59,7 +62,8 @@ engine_sources = \
 	common/image/image.cc common/image/image.h \
 	common/image/image_files.cc common/image/image_files.h \
 	common/image/image_store.cc common/image/image_store.h \
-	common/image/raw_file.cc common/image/raw_file.h
+	common/image/raw_file.cc common/image/raw_file.h \
+	common/image/size_checks.cc common/image/size_checks.h
 
 if UNITY
 common_libengine_la_SOURCES =
