@@ -54,6 +54,7 @@ engine_sources = \
 	common/image/bitmap_storage.cc common/image/bitmap_storage.h \
 	common/image/bitmap_store.cc common/image/bitmap_store.h \
 	common/image/range_locks.cc common/image/range_locks.h \
+	common/image/confine.cc common/image/confine.h \
 	common/image/copy_on_write.cc \
 	common/image/copy_up.cc common/image/copy_up.h \
 	common/image/durability.cc common/image/durability.h \

@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 
+#include "common/source/nbd_uri.h"
 #include "plugin/nbdkit_api.h"
 
 namespace addcow {
@@ -19,11 +20,16 @@ namespace addcow {
 const char kOptionsHelp[] =
     "file=<X.add-cow>    (required) The add-cow file: metadata of the image.\n"
     "image=<FILE>        Use this image file, not the one that the header names.\n"
-    "backing=<FILE>      Use this backing file, not the one that the header names.\n"
+    "backing=<FILE>      Use this backing file, or NBD URI, not the one that the header\n"
+    "                    names.\n"
     "layer=all|top       Extents of the whole disk (default), or only of what is\n"
     "                    allocated in the image file (read only).\n"
     "readonly=<BOOL>     Serve the disk read only, as nbdkit -r does, and share it\n"
     "                    with other readers (default: off).\n"
+    "allow=uri,formats   With confine=: let the header name a server, or have another\n"
+    "                    format read by qemu-nbd.\n"
+    "timeout=<SECONDS>   How long a server of the backing file may take to answer\n"
+    "                    before a read from it fails (default: 60).\n"
     "lock=<BOOL>         Lock the files against other programs (default: on).\n"
     "confine=<DIR>       Refuse files that the header names outside of DIR.\n"
     "identity=check|ignore\n"
@@ -54,15 +60,18 @@ Result<std::string> AbsolutePath(std::string_view key, const std::string& value)
 }
 
 // A day: what is longer is meant to be 0, or a mistake.
-constexpr unsigned kMaxSyncInterval = 24 * 60 * 60;
+constexpr unsigned kMostSeconds = 24 * 60 * 60;
 
-Result<std::chrono::seconds> Interval(std::string_view key, const std::string& value) {
+Result<std::chrono::seconds> Interval(std::string_view key, const std::string& value,
+                                      unsigned least) {
   unsigned seconds = 0;
   const char* const end = value.data() + value.size();
   const auto parsed = std::from_chars(value.data(), end, seconds);
-  if (parsed.ec != std::errc() || parsed.ptr != end || seconds > kMaxSyncInterval)
-    return Fail(BadOption(key, "is '" + value + "', must be whole seconds, 0 (off) to " +
-                                   std::to_string(kMaxSyncInterval)));
+  if (parsed.ec != std::errc() || parsed.ptr != end || seconds < least ||
+      seconds > kMostSeconds)
+    return Fail(BadOption(key, "is '" + value + "', must be whole seconds, " +
+                                   (least == 0 ? "0 (off)" : std::to_string(least)) + " to " +
+                                   std::to_string(kMostSeconds)));
   return std::chrono::seconds(seconds);
 }
 
@@ -71,6 +80,20 @@ Status SetPath(std::optional<std::string>& path, std::string_view key,
   if (path) return Fail(BadOption(key, "given twice"));
   ADDCOW_TRY_ASSIGN(path, AbsolutePath(key, value));
   return {};
+}
+
+// A list of words.
+Status SetAllowed(AccessOptions& access, std::string_view key, const std::string& value) {
+  for (std::string_view left = value;;) {
+    const std::string_view word = left.substr(0, left.find(','));
+    if (word != "uri" && word != "formats")
+      return Fail(BadOption(key, "is '" + value +
+                                     "', must be 'uri', 'formats' or both, with a "
+                                     "comma between them"));
+    (word == "uri" ? access.allow_uri : access.allow_formats) = true;
+    if (word.size() == left.size()) return {};
+    left.remove_prefix(word.size() + 1);
+  }
 }
 
 // The words of nbdkit_parse_bool, which would print a message of its own.
@@ -93,6 +116,11 @@ Status SetOption(Options& options, std::string_view key, const std::string& valu
     return {};
   }
   if (key == "image") return SetPath(options.source.image_path, key, value);
+  if (key == "backing" && IsNbdUri(value)) {
+    if (options.source.backing_path) return Fail(BadOption(key, "given twice"));
+    options.source.backing_path = value;
+    return {};
+  }
   if (key == "backing") return SetPath(options.source.backing_path, key, value);
   if (key == "layer") {
     if (value != "all" && value != "top")
@@ -124,9 +152,14 @@ Status SetOption(Options& options, std::string_view key, const std::string& valu
     return {};
   }
   if (key == "sync-interval") {
-    ADDCOW_TRY_ASSIGN(options.sync_interval, Interval(key, value));
+    ADDCOW_TRY_ASSIGN(options.sync_interval, Interval(key, value, 0));
     return {};
   }
+  if (key == "timeout") {
+    ADDCOW_TRY_ASSIGN(options.source.access.timeout, Interval(key, value, 1));
+    return {};
+  }
+  if (key == "allow") return SetAllowed(options.source.access, key, value);
   return Fail(Error::Because(EINVAL, "parameter '" + std::string(key) + "'",
                              "unknown, see: nbdkit addcow --help"));
 }

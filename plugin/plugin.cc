@@ -11,16 +11,20 @@
 #include "config.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <csignal>
 #include <memory>
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "common/base/mutex.h"
 #include "common/image/background_flush.h"
 #include "common/image/image.h"
+#include "common/source/nbd_uri.h"
+#include "common/source/qemu_server.h"
 #include "plugin/boundary.h"
 #include "plugin/nbdkit_api.h"
 #include "plugin/options.h"
@@ -40,7 +44,9 @@ namespace {
 // Written before the server's threads are there (config, get_ready) and after
 // they have gone (cleanup, unload); constant in between.
 Options options;
-std::unique_ptr<Image> image;
+// Owned. Not by an object that exit() destroys: the parent of a server that goes into the
+// background ends so, and would say goodbye to a base's server for it.
+Image* image = nullptr;
 std::string description;
 
 // Brings bits to the file between flushes. Started by the first connection
@@ -83,12 +89,16 @@ uint32_t ExtentType(const Extent& extent) {
   return extent.data ? 0 : NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO;
 }
 
+std::string BackingForClients(const std::string& path) {
+  return IsNbdUri(path) ? "from a server" : NameForClients(path);
+}
+
 // For clients, who are not to learn where on this host the files are.
 void Describe() {
   const ImageFiles& files = image->files();
   description = fmt::format("add-cow {}, image {}", NameForClients(files.add_cow_path),
                             NameForClients(files.image_path));
-  if (files.backing) description += ", backing " + NameForClients(files.backing_path);
+  if (files.backing) description += ", backing " + BackingForClients(files.backing_path);
   if (image->bitmap().all()) description += ", all allocated";
   nbdkit_debug("add-cow file %s, image file %s, backing file %s", files.add_cow_path.c_str(),
                files.image_path.c_str(), files.backing ? files.backing_path.c_str() : "(none)");
@@ -102,10 +112,12 @@ void addcow_dump_plugin() {
   size("addcow_cluster_size_min", kLeastClusterSize);
   size("addcow_cluster_size_max", kMostClusterSize);
   size("addcow_subcluster_size", kSubclusterSize);
-  printf("addcow_backing_formats=raw add-cow\n");
+  printf("addcow_backing_formats=raw add-cow %s\n",
+         fmt::format("{}", fmt::join(QemuFormats(), " ")).c_str());
+  printf("addcow_backing_uris=nbd nbds nbd+unix nbds+unix\n");
   printf(
       "addcow_parameters=file image backing layer readonly lock confine identity reflink "
-      "subclusters sync-interval\n");
+      "subclusters sync-interval timeout allow\n");
   printf("addcow_layers=all top\n");
   printf("addcow_capabilities=write flush fua trim zero fast_zero extents cache multi_conn\n");
 }
@@ -125,11 +137,16 @@ int addcow_get_ready() {
   return AtBoundary([]() -> Status {
     if (HasReadOnlyOption(OwnArguments())) options.source.mode = OpenMode::kReadOnly;
     starting = true;
-    ADDCOW_TRY_ASSIGN(image, Image::Open(PosixFileSystem(), options.source, Log));
+    ADDCOW_TRY_ASSIGN(auto opened, Image::Open(PosixFileSystem(), options.source, Log));
+    image = opened.release();
     starting = false;
     Describe();
     return {};
   });
+}
+
+int addcow_after_fork() {
+  return AtBoundary([] { return image->Start(); });
 }
 
 Status StartBackgroundFlush() {
@@ -276,7 +293,7 @@ void addcow_cleanup() {
   });
 }
 
-void addcow_unload() { image.reset(); }
+void addcow_unload() { delete std::exchange(image, nullptr); }
 
 nbdkit_plugin Plugin() {
   nbdkit_plugin plugin = {};
@@ -291,6 +308,7 @@ nbdkit_plugin Plugin() {
   plugin.config = addcow_config;
   plugin.config_complete = addcow_config_complete;
   plugin.get_ready = addcow_get_ready;
+  plugin.after_fork = addcow_after_fork;
   plugin.cleanup = addcow_cleanup;
   plugin.unload = addcow_unload;
   plugin.preconnect = addcow_preconnect;

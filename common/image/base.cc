@@ -6,13 +6,19 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
 
+#include "common/image/confine.h"
 #include "common/image/image.h"
 #include "common/image/raw_file.h"
 #include "common/source/file_source.h"
+#include "common/source/nbd_source.h"
+#include "common/source/nbd_uri.h"
+#include "common/source/qemu_chain.h"
+#include "common/source/qemu_server.h"
 
 namespace addcow {
 
@@ -35,6 +41,7 @@ class ImageBase final : public Source {
   Status Prefetch(uint64_t offset, uint64_t length) override {
     return image_->Prefetch(offset, length);
   }
+  Status Start() override { return image_->Start(); }
 
  private:
   const std::unique_ptr<Image> image_;
@@ -79,15 +86,25 @@ Result<BackingIdentity> IdentityOf(const ImageFiles& files) {
 }  // namespace
 
 bool IsBaseFormat(std::string_view format) {
-  return format == kRawFormat || format == kAddCowFormat;
+  return format == kRawFormat || format == kAddCowFormat || IsQemuFormat(format);
+}
+
+std::string BaseFormats() {
+  return fmt::format(
+      "{}, {} or one that QEMU reads ({}); anything else can be converted "
+      "(qemu-img convert -O raw), or served by NBD and named by its URI",
+      kRawFormat, kAddCowFormat, fmt::join(QemuFormats(), ", "));
 }
 
 FileInfo Base::Rights() const {
+  if (files.empty()) return FileInfo{.owner = ::geteuid(), .group = ::getegid()};
   FileInfo rights = files.front().info;
   for (const ChainFile& file : files)
     rights.permissions &= RightsWithin(file.info, file.info.group == rights.group);
   return rights;
 }
+
+namespace {
 
 Result<Base> OpenRawBase(BaseRequest request, const FileInfo& info) {
   File& file = *request.file;
@@ -104,6 +121,61 @@ Result<Base> OpenRawBase(BaseRequest request, const FileInfo& info) {
   return base;
 }
 
+// What a server has; its name is for messages.
+Result<Base> OpenServedBase(std::unique_ptr<NbdServer> server, const AccessOptions& access) {
+  const std::string name = server->name();
+  ADDCOW_TRY_ASSIGN(auto source, NbdSource::Open(std::move(server), {.timeout = access.timeout,
+                                                                     .log = access.log}));
+  if (source->size() == 0)
+    return Fail(Error::Because(EINVAL, name, "the backing file is empty"));
+  Base base;
+  base.identity.size = source->size();
+  base.source = std::move(source);
+  return base;
+}
+
+Result<Base> OpenUriBase(const BaseRequest& request) {
+  if (request.format != kRawFormat)
+    return Fail(Error::Because(EINVAL, request.path,
+                               fmt::format("format is '{}', must be '{}': a server sends what "
+                                           "the disk reads, whatever it keeps it in",
+                                           request.format, kRawFormat)));
+  ADDCOW_TRY(CheckNbdUri(request.path));
+  return OpenServedBase(ServerOfUri(request.path), request.access);
+}
+
+// That no file that QEMU opens is one that it must not be.
+Status CheckQemuFiles(FileSystem& file_system, const BaseRequest& request,
+                      const std::string& path) {
+  ADDCOW_TRY_ASSIGN(const auto files,
+                    FilesOfQemuImage(path, request.format, request.access.timeout));
+  for (const QemuFile& file : files) {
+    if (request.access.confine)
+      ADDCOW_TRY(OpenConfined(file_system, request.access, file.named_by, file.name,
+                              OpenMode::kReadOnly));
+    // What cannot be looked at is for QEMU to find; it may be no file.
+    if (const auto info = file_system.Identify(file.name))
+      ADDCOW_TRY(CheckNotAbove(*info, file.name, request.above));
+  }
+  return {};
+}
+
+Result<Base> OpenQemuBase(FileSystem& file_system, const BaseRequest& request,
+                          const FileInfo& info) {
+  ADDCOW_TRY_ASSIGN(const std::string path,
+                    RealPathOf(file_system, *request.file, request.path));
+  ADDCOW_TRY_ASSIGN(auto server, ServerOfQemuImage({.path = path,
+                                                    .format = request.format,
+                                                    .is_block_device = info.is_block_device,
+                                                    .lock = request.access.lock}));
+  ADDCOW_TRY(CheckQemuFiles(file_system, request, path));
+  ADDCOW_TRY_ASSIGN(Base base, OpenServedBase(std::move(server), request.access));
+  if (!info.is_block_device) base.identity.modified = info.modified;
+  return base;
+}
+
+}  // namespace
+
 Result<Base> BaseOfImage(FileSystem& file_system, ImageFiles files) {
   Base base;
   base.notes = files.notes;
@@ -116,6 +188,10 @@ Result<Base> BaseOfImage(FileSystem& file_system, ImageFiles files) {
 }
 
 Result<Base> OpenBase(FileSystem& file_system, BaseRequest request) {
+  const bool served = request.file == nullptr || IsQemuFormat(request.format);
+  if (served && request.access.no_servers)
+    return Fail(Error::Because(kErrUnsupported, request.path, "is not read here"));
+  if (request.file == nullptr) return OpenUriBase(request);
   ADDCOW_TRY_ASSIGN(const FileInfo info, request.file->Info());
   ADDCOW_TRY(CheckNotAbove(info, request.path, request.above));
   Base base;
@@ -134,7 +210,11 @@ Result<Base> OpenBase(FileSystem& file_system, BaseRequest request) {
     base.files = std::move(chain);
   } else {
     const std::string path = request.path;
-    ADDCOW_TRY_ASSIGN(base, OpenRawBase(std::move(request), info));
+    if (request.format == kRawFormat) {
+      ADDCOW_TRY_ASSIGN(base, OpenRawBase(std::move(request), info));
+    } else {
+      ADDCOW_TRY_ASSIGN(base, OpenQemuBase(file_system, request, info));
+    }
     base.files.push_back({.info = info, .path = path});
   }
   return base;

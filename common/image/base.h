@@ -20,13 +20,16 @@
 
 namespace addcow {
 
-// The formats that a backing file can have.
+// The formats that a backing file can have: raw, add-cow, and those that are left to QEMU.
+// What an NBD URI names is raw.
 inline constexpr std::string_view kAddCowFormat = "add-cow";
 bool IsBaseFormat(std::string_view format);
+// For messages that refuse another one.
+std::string BaseFormats();
 
 struct BaseRequest {
-  std::unique_ptr<File> file;  // opened for reading
-  std::string path;            // where it was found; names in it start from there
+  std::unique_ptr<File> file;  // opened for reading; none of a URI
+  std::string path;            // where it was found, from where names in it start; or a URI
   std::string format;          // one that IsBaseFormat knows
   AccessOptions access = {};
   Above above = {};
@@ -40,7 +43,8 @@ struct Base {
   std::vector<ChainFile> files;             // all that it is made of, if OpenBase has opened it
   std::vector<std::string> notes;           // what somebody should know, a line each
 
-  // Those of the file that was named, no wider than of any other that it is made of.
+  // Those of the file that was named, no wider than of any other that it is made of. Of
+  // a server there are none, and it is known to this user only.
   FileInfo Rights() const;
 };
 
@@ -49,12 +53,11 @@ inline constexpr size_t kMostImages = 500;
 
 // Locks the file, if so asked for, and says whether it can be a base. kErrCorrupt where
 // one of its files is one of `above`, ELOOP where more than kMostImages stand on each
-// other.
+// other. A server is connected to, or started.
 Result<Base> OpenBase(FileSystem& file_system, BaseRequest request);
 
-// What it is made of, for OpenImageFiles, which knows what else is open. Of a raw file,
-// of which `info` is known; of an image that is opened for reading only.
-Result<Base> OpenRawBase(BaseRequest request, const FileInfo& info);
+// The same of an image that is open for reading only, for OpenImageFiles, which knows what
+// else is open.
 Result<Base> BaseOfImage(FileSystem& file_system, ImageFiles files);
 
 // The path of the open file, without symbolic links, from whose directory the names in it

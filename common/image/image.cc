@@ -36,7 +36,9 @@ Image::Image(FileSystem& file_system, ImageFiles files, LogSink log, const Image
 
 Result<std::unique_ptr<Image>> Image::Open(FileSystem& file_system, const ImageSource& source,
                                            LogSink log) {
-  ADDCOW_TRY_ASSIGN(ImageFiles files, OpenImageFiles(file_system, source));
+  ImageSource logged = source;
+  logged.access.log = log;
+  ADDCOW_TRY_ASSIGN(ImageFiles files, OpenImageFiles(file_system, logged));
   return Of(file_system, std::move(files), source, std::move(log));
 }
 

@@ -63,6 +63,10 @@ class Image {
   // Does not write anything: what matters must have been flushed, or closed.
   ~Image() = default;
 
+  // Starts the threads of what it stands on, if that has any. Once, after the process has
+  // forked for the last time.
+  Status Start() { return files_.backing != nullptr ? files_.backing->Start() : Status(); }
+
   uint64_t virtual_size() const { return layout_.virtual_size(); }
   const ImageFiles& files() const { return files_; }
   const AllocationBitmap& bitmap() const { return allocation_.clusters(); }

@@ -10,9 +10,11 @@
 #include "common/base/shell_word.h"
 #include "common/format/layout.h"
 #include "common/image/base.h"
+#include "common/image/confine.h"
 #include "common/image/identity.h"
 #include "common/image/raw_file.h"
 #include "common/image/size_checks.h"
+#include "common/source/nbd_uri.h"
 
 namespace addcow {
 
@@ -46,52 +48,14 @@ Status CheckDifferent(const std::string& name, const FileInfo& a, const char* ro
       fmt::format("is both the {} and the {}, they must be different files", role_a, role_b)));
 }
 
-// A file that was not given by the user, but named by the header.
-Result<std::unique_ptr<File>> OpenConfined(FileSystem& file_system, const ImageSource& source,
-                                           const ImageFiles& files, const std::string& name,
-                                           OpenMode mode) {
-  const std::string& confine = *source.access.confine;
-  const std::string option = Option(source, "confine=");
-  const auto real = file_system.RealPath(confine);
-  if (!real)
-    return Fail(Error::Because(EINVAL, confine,
-                               fmt::format("the directory of {} cannot be found: {}", option,
-                                           ErrnoText(real.error().code()))));
-  const std::string& root = *real;
-  const std::string directory = DirectoryOf(files.add_cow_path);
-  auto beneath = NameBeneath(root, directory, name);
-  // An absolute name may be spelt as the user spelt the directory.
-  if (!beneath && name.starts_with('/') && confine.starts_with('/'))
-    beneath = NameBeneath(confine, directory, name);
-  const auto outside = [&](int code) {
-    return Fail(Error::Because(
-        code, files.add_cow_path,
-        fmt::format("names the file '{}', which is not beneath {} and so refused ({}); "
-                    "absolute symbolic links are not followed there",
-                    name, root, option)));
-  };
-  if (!beneath) return outside(EXDEV);
-  auto file = file_system.OpenBeneath(root, *beneath, mode);
-  if (file) return file;
-  switch (file.error().code()) {
-    case EXDEV:
-    case ELOOP:
-      return outside(file.error().code());
-    case ENOSYS:
-      return Fail(Error::Because(ENOSYS, root,
-                                 option + " needs openat2, which this system does not have"));
-    default:
-      return file;
-  }
-}
-
 // `given`: the path that the user gave instead of the header's name.
 Result<std::unique_ptr<File>> OpenNamed(FileSystem& file_system, const ImageSource& source,
                                         const ImageFiles& files,
                                         const std::optional<std::string>& given,
                                         const std::string& name, OpenMode mode) {
   if (given) return file_system.Open(*given, mode);
-  if (source.access.confine) return OpenConfined(file_system, source, files, name, mode);
+  if (source.access.confine)
+    return OpenConfined(file_system, source.access, files.add_cow_path, name, mode);
   return file_system.Open(ResolveName(DirectoryOf(files.add_cow_path), name), mode);
 }
 
@@ -152,20 +116,23 @@ Result<BaseRequest> OpenBacking(FileSystem& file_system, const ImageSource& sour
                                            Option(source, "backing="))));
   if (!files.header.backing) return BaseRequest();
   const NamedFile& named = *files.header.backing;
+  const std::string& name = source.backing_path.value_or(named.name);
+  const bool is_uri = IsNbdUri(name);
   files.backing_path =
-      source.backing_path.value_or(ResolveName(DirectoryOf(files.add_cow_path), named.name));
+      is_uri || source.backing_path ? name : ResolveName(DirectoryOf(files.add_cow_path), name);
   if (files.header.all_allocated || !source.want_backing) return BaseRequest();
   if (!IsBaseFormat(named.format))
     return Fail(Error::Because(
         kErrUnsupported, files.add_cow_path,
-        fmt::format("backing file format is '{}', must be '{}' or '{}' (convert it: qemu-img "
-                    "convert -O raw, or serve it as raw with nbdfuse)",
-                    named.format, kRawFormat, kAddCowFormat)));
-  ADDCOW_TRY_ASSIGN(auto file, OpenBackingFile(file_system, source, files));
-  return BaseRequest{.file = std::move(file),
-                     .path = files.backing_path,
-                     .format = named.format,
-                     .access = source.access};
+        fmt::format("backing file format is '{}', must be {}", named.format, BaseFormats())));
+  BaseRequest request{.file = nullptr,
+                      .path = files.backing_path,
+                      .format = named.format,
+                      .access = source.access};
+  ADDCOW_TRY(CheckAllowed(source.access, files.add_cow_path, named, !source.backing_path));
+  if (is_uri) return request;
+  ADDCOW_TRY_ASSIGN(request.file, OpenBackingFile(file_system, source, files));
+  return request;
 }
 
 // The same file once more. Where the system cannot do that, `open` opens it by
@@ -259,14 +226,15 @@ Result<Base> OpenBelow(FileSystem& file_system, const ImageSource& source, Above
   std::vector<std::unique_ptr<Link>> links;
   ADDCOW_TRY_ASSIGN(BaseRequest request, OpenBacking(file_system, source, files));
   Base base;
-  while (request.file != nullptr) {
-    ADDCOW_TRY_ASSIGN(const FileInfo info, request.file->Info());
-    ADDCOW_TRY(CheckNotAbove(info, request.path, above));
+  while (!request.path.empty()) {
     if (request.format != kAddCowFormat) {
-      above.files.push_back({.info = info, .path = request.path});
-      ADDCOW_TRY_ASSIGN(base, OpenRawBase(std::move(request), info));
+      request.above = above;
+      ADDCOW_TRY_ASSIGN(base, OpenBase(file_system, std::move(request)));
+      above.files.insert(above.files.end(), base.files.begin(), base.files.end());
       break;
     }
+    ADDCOW_TRY_ASSIGN(const FileInfo info, request.file->Info());
+    ADDCOW_TRY(CheckNotAbove(info, request.path, above));
     auto link = std::make_unique<Link>();
     link->source.mode = OpenMode::kReadOnly;
     link->source.access = source.access;

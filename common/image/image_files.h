@@ -7,6 +7,7 @@
 #ifndef ADDCOW_COMMON_IMAGE_IMAGE_FILES_H
 #define ADDCOW_COMMON_IMAGE_IMAGE_FILES_H
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/log.h"
 #include "common/format/header.h"
 #include "common/io/file_system.h"
 #include "common/source/source.h"
@@ -28,6 +30,15 @@ struct AccessOptions {
   // The files that the header names must lie beneath this directory, symbolic
   // links followed. For add-cow files that somebody else has made.
   std::optional<std::string> confine = std::nullopt;
+  // With `confine`: what a header may have done all the same.
+  bool allow_uri = false;      // read from a server
+  bool allow_formats = false;  // have QEMU read other formats
+  // Without what needs another program or host: a base that does is kErrUnsupported.
+  bool no_servers = false;
+  // How long a server of a base may take to answer.
+  std::chrono::seconds timeout{60};
+  // Told when such a server is lost, and when it is back; may be empty.
+  LogSink log = {};
   // What the program puts before the name of an option, for messages that tell
   // which one helps: nothing (image=FILE) or "--" (--image=FILE).
   const char* option_prefix = "";
@@ -93,7 +104,7 @@ struct ImageFiles {
   std::vector<ChainFile> chain;
   std::string add_cow_path;  // absolute, without symbolic links
   std::string image_path;
-  std::string backing_path;   // empty without a backing file
+  std::string backing_path;   // or a URI; empty without a backing file
   uint64_t virtual_size = 0;  // the image file's size
   Layout layout() const { return {virtual_size, header.geometry()}; }
   // What somebody should know of them, a line each.

@@ -106,6 +106,7 @@ Result<FlattenResult> FlattenImage(FileSystem& file_system, ImageSource source, 
   ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system, source, std::move(log)));
   const ImageFiles& files = image->files();
   if (files.not_writable) return Fail(*files.not_writable);
+  ADDCOW_TRY(image->Start());
   FlattenResult result{0, files.image_path, files.backing_path};
   const Status copied = CopyAllUp(*image, result, progress, interrupted);
   // Where copying failed (no space left, say), what there is counts the next

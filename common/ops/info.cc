@@ -8,6 +8,7 @@
 
 #include "common/image/base.h"
 #include "common/ops/raw_bitmap.h"
+#include "common/source/nbd_uri.h"
 
 namespace addcow {
 
@@ -25,6 +26,8 @@ Result<BitCounts> CountAllocated(const ImageFiles& files, const Layout& layout) 
 std::vector<std::string> NotesOnBacking(FileSystem& file_system, ImageSource source) {
   source.mode = OpenMode::kReadOnly;
   source.access.lock = false;
+  // Servers may be far, and slow to answer, or not there at all.
+  source.access.no_servers = true;
   const auto files = OpenImageFiles(file_system, source);
   if (files) return files->notes;
   const int code = files.error().code();
@@ -82,6 +85,10 @@ Result<std::vector<ChainLink>> GetChainNow(FileSystem& file_system, ImageSource 
     chain.back().image = std::move(info);
     if (!files.header.backing || files.header.all_allocated) return chain;
     path = files.backing_path;
+    if (IsNbdUri(path)) {
+      chain.push_back({.path = path, .format = std::string(kRawFormat)});
+      return chain;
+    }
     ADDCOW_TRY_ASSIGN(opened, OpenBackingFile(file_system, source, files));
     ADDCOW_TRY_ASSIGN(const FileInfo opened_info, opened->Info());
     ADDCOW_TRY(CheckNotAbove(opened_info, path, above));

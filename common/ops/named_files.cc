@@ -14,6 +14,7 @@
 #include "common/image/raw_file.h"
 #include "common/io/holes.h"
 #include "common/ops/raw_bitmap.h"
+#include "common/source/nbd_uri.h"
 
 namespace addcow {
 
@@ -58,11 +59,15 @@ Result<Base> OpenNamedBacking(FileSystem& file_system, const NamedFile& named,
                               const std::string& directory, File* add_cow, File* image,
                               const AccessOptions& access) {
   if (!IsBaseFormat(named.format))
-    return Fail(Error::Because(
-        kErrUnsupported, named.name,
-        fmt::format("backing format '{}' cannot be served, only '{}' and '{}' (convert it: "
-                    "qemu-img convert -O raw)",
-                    named.format, kRawFormat, kAddCowFormat)));
+    return Fail(
+        Error::Because(kErrUnsupported, named.name,
+                       fmt::format("backing format '{}' cannot be served, it must be {}",
+                                   named.format, BaseFormats())));
+  if (IsNbdUri(named.name))
+    return OpenBase(file_system, {.file = nullptr,
+                                  .path = named.name,
+                                  .format = named.format,
+                                  .access = {.option_prefix = "--"}});
   const std::string path = ResolveName(directory, named.name);
   auto file = file_system.Open(path, OpenMode::kReadOnly);
   if (!file && IsNotThere(file.error()))

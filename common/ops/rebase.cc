@@ -108,10 +108,13 @@ Result<Base> TakeBacking(FileSystem& file_system, const RebaseOptions& options,
                        files.add_cow.get(), files.image.get(), options.access));
   const uint64_t size = backing.source->size();
   if (const auto& noted = files.header.backing_identity; noted && options.access.check_identity)
-    if (const Note other = NoteOtherBase(backing.files.front().path, backing, *noted))
+    if (const Note other = NoteOtherBase(options.backing->name, backing, *noted))
       result.notes.push_back(*other);
   result.header.backing_identity = IdentityToNote(backing);
-  ADDCOW_TRY_ASSIGN(const Note wider, NoteWiderRights(*files.image, backing.Rights()));
+  Note wider;
+  if (!backing.files.empty()) {
+    ADDCOW_TRY_ASSIGN(wider, NoteWiderRights(*files.image, backing.Rights()));
+  }
   result.notes.insert(result.notes.end(), backing.notes.begin(), backing.notes.end());
   for (const Note& note : {wider, NoteSmallerDisk(files.image_path, files.virtual_size, size)})
     if (note) result.notes.push_back(*note);

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See confine.h.
+
+#include "common/image/confine.h"
+
+#include <fmt/format.h>
+
+#include "common/source/nbd_uri.h"
+#include "common/source/qemu_server.h"
+
+namespace addcow {
+
+Result<std::unique_ptr<File>> OpenConfined(FileSystem& file_system, const AccessOptions& access,
+                                           const std::string& named_by, const std::string& name,
+                                           OpenMode mode) {
+  const std::string& confine = *access.confine;
+  const std::string option = std::string(access.option_prefix) + "confine=";
+  const auto real = file_system.RealPath(confine);
+  if (!real)
+    return Fail(Error::Because(EINVAL, confine,
+                               fmt::format("the directory of {} cannot be found: {}", option,
+                                           ErrnoText(real.error().code()))));
+  const std::string& root = *real;
+  const std::string directory = DirectoryOf(named_by);
+  auto beneath = NameBeneath(root, directory, name);
+  // An absolute name may be spelt as the user spelt the directory.
+  if (!beneath && name.starts_with('/') && confine.starts_with('/'))
+    beneath = NameBeneath(confine, directory, name);
+  const auto outside = [&](int code) {
+    return Fail(Error::Because(
+        code, named_by,
+        fmt::format("names the file '{}', which is not beneath {} and so refused ({}); "
+                    "absolute symbolic links are not followed there",
+                    name, root, option)));
+  };
+  if (!beneath) return outside(EXDEV);
+  auto file = file_system.OpenBeneath(root, *beneath, mode);
+  if (file) return file;
+  switch (file.error().code()) {
+    case EXDEV:
+    case ELOOP:
+      return outside(file.error().code());
+    case ENOSYS:
+      return Fail(Error::Because(ENOSYS, root,
+                                 option + " needs openat2, which this system does not have"));
+    default:
+      return file;
+  }
+}
+
+Status CheckAllowed(const AccessOptions& access, const std::string& named_by,
+                    const NamedFile& backing, bool by_header) {
+  if (!access.confine) return {};
+  const auto refuse = [&](const std::string& what, const char* value) {
+    return Fail(
+        Error::Because(EXDEV, named_by,
+                       fmt::format("{}, which {}confine= does not let it ({}allow={} does)",
+                                   what, access.option_prefix, access.option_prefix, value)));
+  };
+  if (by_header && IsNbdUri(backing.name) && !access.allow_uri)
+    return refuse(fmt::format("names the server {}", backing.name), "uri");
+  if (IsQemuFormat(backing.format) && !access.allow_formats)
+    return refuse(fmt::format("has qemu-nbd read the backing file as '{}'", backing.format),
+                  "formats");
+  return {};
+}
+
+}  // namespace addcow

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See program.h.
+
+#include "common/source/program.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <string_view>
+
+#include "common/base/unique_fd.h"
+
+extern char** environ;
+
+namespace addcow {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// posix_spawn with files for the three standard ones.
+class Files {
+ public:
+  Files(int output, int errors) {
+    ::posix_spawn_file_actions_init(&actions_);
+    ::posix_spawn_file_actions_addopen(&actions_, 0, "/dev/null", O_RDONLY, 0);
+    ::posix_spawn_file_actions_adddup2(&actions_, output, 1);
+    ::posix_spawn_file_actions_adddup2(&actions_, errors, 2);
+    ::posix_spawnattr_init(&attributes_);
+    // The server blocks some in its threads.
+    ::sigset_t none;
+    ::sigemptyset(&none);
+    ::posix_spawnattr_setsigmask(&attributes_, &none);
+    ::posix_spawnattr_setflags(&attributes_, POSIX_SPAWN_SETSIGMASK);
+  }
+  ~Files() {
+    ::posix_spawn_file_actions_destroy(&actions_);
+    ::posix_spawnattr_destroy(&attributes_);
+  }
+  Files(const Files&) = delete;
+  Files& operator=(const Files&) = delete;
+
+  Result<::pid_t> Spawn(std::vector<std::string> words) const {
+    std::vector<char*> arguments;
+    for (std::string& word : words) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    ::pid_t child = -1;
+    const int code = ::posix_spawnp(&child, arguments.front(), &actions_, &attributes_,
+                                    arguments.data(), environ);
+    if (code != 0) return Fail(Error::System(code, "run", words.front()));
+    return child;
+  }
+
+ private:
+  ::posix_spawn_file_actions_t actions_;
+  ::posix_spawnattr_t attributes_;
+};
+
+// Until the other side closes it; false: not by then.
+bool ReadAll(int fd, Clock::time_point until, std::string& text) {
+  std::array<char, 4096> part;
+  for (;;) {
+    const auto left =
+        std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now()).count();
+    ::pollfd poll = {.fd = fd, .events = POLLIN, .revents = 0};
+    const int ready = ::poll(&poll, 1, static_cast<int>(std::clamp<int64_t>(left, 0, 60'000)));
+    if (ready == 0 && left <= 0) return false;
+    if (ready <= 0) continue;
+    const ssize_t count = ::read(fd, part.data(), part.size());
+    if (count == 0) return true;
+    if (count > 0) text.append(part.data(), static_cast<size_t>(count));
+  }
+}
+
+}  // namespace
+
+bool HasProgram(const std::string& name) {
+  const char* const path = std::getenv("PATH");
+  std::string_view left = path != nullptr ? path : "/usr/bin:/bin";
+  while (!left.empty()) {
+    const std::string_view directory = left.substr(0, left.find(':'));
+    left.remove_prefix(std::min(left.size(), directory.size() + 1));
+    if (::access((std::string(directory) + "/" + name).c_str(), X_OK) == 0) return true;
+  }
+  return false;
+}
+
+Result<std::string> OutputOf(const std::vector<std::string>& words,
+                             std::chrono::seconds timeout) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) == -1)
+    return Fail(Error::System(errno, "make a pipe for", words.front()));
+  const UniqueFd from(ends[0]);
+  UniqueFd to(ends[1]);
+  const ErrorOutput errors;
+  ADDCOW_TRY_ASSIGN(const ::pid_t child, Files(to.get(), errors.fd()).Spawn(words));
+  to = UniqueFd();
+  std::string text;
+  const bool ended = ReadAll(from.get(), Clock::now() + timeout, text);
+  if (!ended) (void)::kill(child, SIGKILL);
+  int status = 0;
+  while (::waitpid(child, &status, 0) == -1 && errno == EINTR) {
+  }
+  if (!ended)
+    return Fail(Error::Because(ETIMEDOUT, words.front(),
+                               fmt::format("does not end in {} s", timeout.count())));
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return text;
+  std::string said = errors.Text();
+  if (said.starts_with(words.front() + ": ")) said.erase(0, words.front().size() + 2);
+  return Fail(Error::Because(EIO, words.front(), said.empty() ? "failed" : said));
+}
+
+ErrorOutput::ErrorOutput() : fd_(::memfd_create("addcow-errors", MFD_CLOEXEC)) {}
+
+ErrorOutput::~ErrorOutput() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+std::string ErrorOutput::path() const { return fmt::format("/proc/{}/fd/{}", ::getpid(), fd_); }
+
+void ErrorOutput::Clear() { (void)!::ftruncate(fd_, 0); }
+
+std::string ErrorOutput::Text() const {
+  constexpr ::off_t kMost = 1000;
+  const ::off_t size = ::lseek(fd_, 0, SEEK_END);
+  if (size <= 0) return "";
+  std::string text(static_cast<size_t>(std::min(size, kMost)), '\0');
+  const ssize_t count =
+      ::pread(fd_, text.data(), text.size(), size - static_cast<::off_t>(text.size()));
+  text.resize(count > 0 ? static_cast<size_t>(count) : 0);
+  while (!text.empty() && (text.back() == '\n' || text.back() == '\0')) text.pop_back();
+  std::ranges::replace(text, '\n', ' ');
+  return text;
+}
+
+}  // namespace addcow

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See qemu_chain.h.
+
+#include "common/source/qemu_chain.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "common/base/shell_word.h"
+#include "common/source/program.h"
+
+namespace addcow {
+
+namespace {
+
+// As many as images of our own can stand on each other.
+constexpr size_t kMostImages = 500;
+
+using Json = nlohmann::json;
+
+std::string Text(const Json& json, const char* key) {
+  const auto at = json.find(key);
+  return at != json.end() && at->is_string() ? at->get<std::string>() : "";
+}
+
+}  // namespace
+
+Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& path) {
+  const Json parsed = Json::parse(json, nullptr, false);
+  if (!parsed.is_object())
+    return Fail(Error::Because(EIO, path, "what qemu-img says of it cannot be understood"));
+  QemuImageInfo info;
+  info.backing_as_named = Text(parsed, "backing-filename");
+  info.backing = Text(parsed, "full-backing-filename");
+  if (info.backing.empty()) info.backing = info.backing_as_named;
+  info.backing_format = Text(parsed, "backing-filename-format");
+  const Json specific = parsed.value("format-specific", Json::object());
+  const Json data = specific.is_object() ? specific.value("data", Json::object()) : Json();
+  if (!data.is_object()) return info;
+  const std::string directory = path.substr(0, path.rfind('/') + 1);
+  const auto add = [&](const std::string& name) {
+    if (name.empty() || name == path) return;
+    // Of a data file qemu-img prints what the image says.
+    const bool relative = name.front() != '/' && name.find(':') == std::string::npos;
+    info.extents.push_back(relative ? directory + name : name);
+  };
+  add(Text(data, "data-file"));
+  const auto extents = data.find("extents");
+  if (extents != data.end() && extents->is_array())
+    for (const Json& extent : *extents) add(Text(extent, "filename"));
+  return info;
+}
+
+Result<std::vector<QemuFile>> FilesOfQemuImage(const std::string& path,
+                                               const std::string& format,
+                                               std::chrono::seconds timeout) {
+  std::vector<QemuFile> files;
+  std::set<std::string> seen;
+  std::string name = path;
+  std::string named_as = format;
+  while (named_as != "raw") {
+    if (!seen.insert(name).second || seen.size() > kMostImages)
+      return Fail(Error::Because(ELOOP, name, "stands on itself, or on too many images"));
+    const auto printed = OutputOf(
+        {"qemu-img", "info", "--force-share", "--output=json", "--format=" + named_as, name},
+        timeout);
+    if (!printed)
+      return Fail(Error::Because(printed.error().code(), name, printed.error().Message()));
+    ADDCOW_TRY_ASSIGN(const QemuImageInfo info, ParseQemuInfo(*printed, name));
+    for (const std::string& extent : info.extents) files.push_back({extent, name});
+    if (info.backing.empty()) break;
+    if (info.backing_format.empty())
+      return Fail(Error::Because(
+          EINVAL, name,
+          fmt::format("names the backing file '{}' without saying its format, and a format is "
+                      "never guessed (say it: qemu-img rebase -u -F FORMAT -b {} {})",
+                      info.backing_as_named, ShellWord(info.backing_as_named),
+                      ShellWord(name))));
+    files.push_back({info.backing, name});
+    name = info.backing;
+    named_as = info.backing_format;
+  }
+  return files;
+}
+
+}  // namespace addcow

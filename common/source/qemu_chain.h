@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The files that QEMU opens for an image of one of its formats: that one, what it stands
+// on, and what else they name. Asked of qemu-img; no format is decoded here.
+
+#ifndef ADDCOW_COMMON_SOURCE_QEMU_CHAIN_H
+#define ADDCOW_COMMON_SOURCE_QEMU_CHAIN_H
+
+#include <chrono>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/error.h"
+
+namespace addcow {
+
+// A file, or what else QEMU can open, that an image names, or one that it names names.
+struct QemuFile {
+  std::string name;      // absolute, where it is a file
+  std::string named_by;  // the image
+};
+
+// Those that the image at `path` needs besides itself, in the order in which they are
+// found. EINVAL where one is named without its format, which QEMU would guess.
+Result<std::vector<QemuFile>> FilesOfQemuImage(const std::string& path,
+                                               const std::string& format,
+                                               std::chrono::seconds timeout);
+
+// What qemu-img prints of one image, in JSON.
+struct QemuImageInfo {
+  std::string backing;         // as it can be opened; empty: it stands on nothing
+  std::string backing_format;  // empty: it does not say
+  std::string backing_as_named;
+  std::vector<std::string> extents;  // files with its contents, other than itself
+};
+Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& path);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_SOURCE_QEMU_CHAIN_H

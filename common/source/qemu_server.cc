@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See qemu_server.h.
+
+#include "common/source/qemu_server.h"
+
+#include <fmt/format.h>
+#include <libnbd.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <utility>
+#include <vector>
+
+#include "common/base/mutex.h"
+#include "common/source/nbd_pool.h"
+#include "common/source/program.h"
+
+namespace addcow {
+
+namespace {
+
+constexpr std::array<std::string_view, 11> kFormats = {
+    "qcow2", "qed", "vmdk", "vdi", "vhdx", "vpc", "parallels", "dmg", "qcow", "bochs", "cloop"};
+
+// Its errors go where we can read them, even when it runs longer than the terminal.
+constexpr const char* kScript = R"(exec </dev/null >/dev/null 2>>"$0"; exec "$@")";
+
+// A value of QEMU's options ends at a comma; two of them are one.
+std::string OptionValue(const std::string& text) {
+  std::string value;
+  for (const char c : text) value += c == ',' ? std::string(",,") : std::string(1, c);
+  return value;
+}
+
+class QemuServer final : public NbdServer {
+ public:
+  explicit QemuServer(QemuImage image) : image_(std::move(image)) {}
+
+  std::string name() const override { return image_.path; }
+
+  int Connect(nbd_handle* handle, size_t connection) override {
+    return connection == 0 ? StartIt(handle) : ConnectAgain(handle);
+  }
+
+  void Connected(nbd_handle* handle) override {
+    ::sockaddr_un address = {};
+    ::socklen_t length = sizeof address;
+    if (::getpeername(nbd_aio_get_fd(handle), reinterpret_cast<::sockaddr*>(&address),
+                      &length) == -1)
+      return;
+    MutexLock lock(mutex_);
+    socket_ = address.sun_path;
+  }
+
+  // libnbd waits for the end of a child. It only reads, so nothing is lost with it.
+  void Closing(nbd_handle* handle, size_t connection) override {
+    if (connection == 0 && parent_ == ::getpid()) (void)nbd_kill_subprocess(handle, SIGKILL);
+  }
+
+  std::string Explanation() const override { return errors_.Text(); }
+
+ private:
+  int StartIt(nbd_handle* handle) {
+    parent_ = ::getpid();
+    errors_.Clear();
+    std::string options =
+        fmt::format("driver={},read-only=on,file.driver={},file.filename={}", image_.format,
+                    image_.is_block_device ? "host_device" : "file", OptionValue(image_.path));
+    if (!image_.lock) options += ",force-share=on";
+    const std::string errors = errors_.path();
+    const std::string shared = fmt::format("--shared={}", NbdPool::kMostConnections);
+    std::array<const char*, 10> words = {
+        "sh",          "-c",           kScript,        errors.c_str(),  "qemu-nbd",
+        "--read-only", shared.c_str(), "--image-opts", options.c_str(), nullptr};
+    // libnbd copies what it needs, and changes nothing.
+    return nbd_aio_connect_systemd_socket_activation(handle, const_cast<char**>(words.data()));
+  }
+
+  int ConnectAgain(nbd_handle* handle) {
+    std::string socket;
+    {
+      MutexLock lock(mutex_);
+      socket = socket_;
+    }
+    return nbd_aio_connect_unix(handle, socket.c_str());
+  }
+
+  const QemuImage image_;
+  ErrorOutput errors_;
+  ::pid_t parent_ = -1;  // the first connection's
+
+  Mutex mutex_;
+  std::string socket_ ADDCOW_GUARDED_BY(mutex_);  // the one that runs
+};
+
+}  // namespace
+
+std::span<const std::string_view> QemuFormats() { return kFormats; }
+
+bool IsQemuFormat(std::string_view format) {
+  return std::ranges::find(kFormats, format) != kFormats.end();
+}
+
+Result<std::unique_ptr<NbdServer>> ServerOfQemuImage(QemuImage image) {
+  if (!HasProgram("qemu-nbd"))
+    return Fail(Error::Because(
+        ENOENT, image.path,
+        fmt::format("format '{}' is read by qemu-nbd, which is not installed (its package: "
+                    "qemu-utils on Debian and Ubuntu, qemu-img on Fedora)",
+                    image.format)));
+  return std::make_unique<QemuServer>(std::move(image));
+}
+
+}  // namespace addcow
