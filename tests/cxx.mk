@@ -39,6 +39,7 @@ unit_sources = \
 	tests/unit/background_flush_test.cc \
 	tests/unit/backing_identity_test.cc \
 	tests/unit/backing_test.cc \
+	tests/unit/base_names_test.cc \
 	tests/unit/base_test.cc \
 	tests/unit/bit_writer_test.cc \
 	tests/unit/bitmap_storage_test.cc \
@@ -73,6 +74,7 @@ unit_sources = \
 	tests/unit/image_write_back_test.cc \
 	tests/unit/image_zero_test.cc \
 	tests/unit/layout_test.cc \
+	tests/unit/known_runs_test.cc \
 	tests/unit/ops_check_subclusters_test.cc \
 	tests/unit/ops_check_test.cc \
 	tests/unit/ops_convert_meanwhile_test.cc \

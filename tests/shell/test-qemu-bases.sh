@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Bases of QEMU's formats, by a qemu-nbd that ends with the server, however that ends: what
+# they read, their holes, what they name and must say of it, confine=, and what a user is
+# told where it cannot be.
+
+. "$(dirname "$0")/../functions.sh"
+requires nbdcopy nbdinfo nbdsh qemu-img qemu-io qemu-nbd python3
+
+mkdir vm
+cd vm
+random_file src.raw 1M
+truncate -s 8M src.raw
+random_file tail 64K
+dd if=tail of=src.raw bs=64K seek=100 conv=notrunc status=none
+
+# refused WORDS COMMAND...: fails, and says so in one line.
+refused() {
+    local words="$1"
+    shift
+    if "$@" >out 2>err; then fail "not refused: $*"; fi
+    [ "$(wc -l <err)" -eq 1 ] || fail "not one line: $(cat err)"
+    grep -q -F -- "$words" err || fail "'$words' is not in: $(cat err)"
+}
+
+# qemu_nbds FILE: how many serve it, and have not ended.
+qemu_nbds() {
+    local count=0 process state
+    for process in /proc/[0-9]*; do
+        tr '\0' ' ' 2>/dev/null <"$process/cmdline" | grep -q "^qemu-nbd .*file.filename=$1 " || continue
+        state="$(sed -n 's/^State:\s*//p' "$process/status" 2>/dev/null)"
+        case "$state" in Z* | '') ;; *) count=$((count + 1)) ;; esac
+    done
+    echo "$count"
+}
+ended() { [ "$(qemu_nbds "$1")" -eq 0 ]; }
+
+# Every format that this qemu-img can write: served byte for byte with its holes, written
+# to, and changed in no way.
+for format in qcow2 qed vmdk vdi vhdx vpc parallels; do
+    if ! qemu-img convert -f raw -O "$format" src.raw "base.$format" 2>err; then
+        echo "this qemu-img writes no $format: $(cat err)"
+        [ "$format" != qcow2 ] || fail "not even that"
+        continue
+    fi
+    before="$(sha256sum <"base.$format")"
+    addcow create -q -b "base.$format" -F "$format" -i "$format.raw" "$format.add-cow"
+    nbdkit -U - addcow "$format.add-cow" --run 'nbdcopy "$uri" copy.raw'
+    # Some formats have whole cylinders, or megabytes, of more zeroes.
+    truncate -s "$(stat -c %s copy.raw)" src.raw
+    cmp src.raw copy.raw
+    # As many holes as QEMU itself knows of.
+    nbdkit -U - addcow "$format.add-cow" --run 'nbdinfo --map --totals "$uri"' >ours
+    nbdinfo --map --totals -- [ qemu-nbd -r -f "$format" "base.$format" ] >theirs
+    diff theirs ours
+    nbdkit -U - addcow "$format.add-cow" --run \
+        'nbdsh -u "$uri" -c "h.pwrite(b\"x\" * 1000, 70000)" -c "assert h.pread(1, 71000) != b\"x\""'
+    nbdkit -U - addcow "$format.add-cow" --run 'nbdcopy "$uri" copy.raw'
+    [ "$(dd if=copy.raw bs=1000 skip=70 count=1 status=none)" = "$(printf 'x%.0s' {1..1000})" ]
+    [ "$(sha256sum <"base.$format")" = "$before" ] || fail "$format: the base has changed"
+    wait_until '' ended "$PWD/base.$format" || fail "$format: a qemu-nbd is left"
+    truncate -s 8M src.raw
+done
+
+# The whole of it, and then without the base.
+addcow flatten -q qcow2.add-cow
+mv base.qcow2 away.qcow2
+nbdkit -r -U - addcow qcow2.add-cow --run 'nbdcopy "$uri" copy.raw'
+nbdkit -r -U - file qcow2.raw --run 'nbdcopy "$uri" raw.raw'
+cmp copy.raw raw.raw
+mv away.qcow2 base.qcow2
+
+# A chain whose every file says its format; and one that does not.
+qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
+qemu-io -f qcow2 -c 'write -q -P 7 4M 64k' top.qcow2
+addcow create -q -b top.qcow2 -F qcow2 -i chain.raw chain.add-cow
+nbdkit -r -U - addcow chain.add-cow --run 'qemu-img compare -f raw -F qcow2 "$uri" top.qcow2'
+# The header extension with the format gets a type that nobody knows.
+forget_format() {
+    python3 - "$1" <<'END'
+import sys
+with open(sys.argv[1], "r+b") as file:
+    head = file.read(65536)
+    at = head.index(bytes.fromhex("e2792aca"))
+    file.seek(at)
+    file.write(bytes.fromhex("0badcafe"))
+END
+}
+cp top.qcow2 guess.qcow2
+forget_format guess.qcow2
+refused "names the backing file 'base.qcow2' without saying its format" \
+    addcow create -q -b guess.qcow2 -F qcow2 -i guess.raw guess.add-cow
+grep -q "qemu-img rebase -u -F FORMAT -b base.qcow2 $PWD/guess.qcow2" err
+[ ! -e guess.raw ] || fail "something was made"
+qemu-img create -q -f qcow2 -b guess.qcow2 -F qcow2 above.qcow2 2>/dev/null ||
+    qemu-img create -q -u -f qcow2 -b guess.qcow2 -F qcow2 above.qcow2 8M
+refused "guess.qcow2: names the backing file" \
+    addcow create -q -b above.qcow2 -F qcow2 -i guess.raw guess.add-cow
+
+# What is not of the format, not known, not there or in use.
+refused "Image is not in qcow2 format" addcow create -q -b src.raw -F qcow2 -i g.raw g.add-cow
+refused "'vhd'" addcow create -q -b src.raw -F vhd -i g.raw g.add-cow
+refused "none.qcow2" addcow create -q -b none.qcow2 -F qcow2 -i g.raw g.add-cow
+mkdir bin
+for program in sh bash env sed grep; do ln -s "$(command -v "$program")" bin/; done
+refused "qemu-utils" env PATH="$PWD/bin" "$(command -v bash)" -c '"$0" addcow "$@"' "$ADDCOW_RUN" \
+    create -q -b base.qcow2 -F qcow2 -i g.raw g.add-cow
+mkfifo in
+qemu-io -f qcow2 top.qcow2 <in >out &
+writer=$!
+at_exit "kill $writer 2>/dev/null"
+exec 9>in
+echo 'read 0 512' >&9
+wait_for out "$writer"
+refused "Is another process using the image" nbdkit -U - addcow chain.add-cow --run true
+nbdkit -r -U - addcow lock=off chain.add-cow --run 'nbdinfo --size "$uri"' >/dev/null
+exec 9>&-
+wait "$writer"
+rm -f g.raw
+
+# With confine= the format has to be allowed, and all that it names has to be beneath.
+refused "allow=formats" nbdkit -U - addcow chain.add-cow confine="$PWD" --run true
+nbdkit -U - addcow chain.add-cow confine="$PWD" allow=formats --run true
+mkdir ../outside
+cp base.qcow2 ../outside/secret.qcow2
+qemu-img create -q -f qcow2 -b ../outside/secret.qcow2 -F qcow2 out.qcow2
+addcow create -q -b out.qcow2 -F qcow2 -i out.raw out.add-cow
+nbdkit -U - addcow out.add-cow --run true
+refused "outside/secret.qcow2', which is not beneath" \
+    nbdkit -U - addcow out.add-cow confine="$PWD" allow=formats --run true
+# So does a data file, which QEMU opens as well.
+if qemu-img create -q -f qcow2 -o data_file=../outside/data.raw,data_file_raw=on data.qcow2 1M 2>/dev/null; then
+    addcow create -q -b data.qcow2 -F qcow2 -i data.raw data.add-cow
+    nbdkit -U - addcow data.add-cow --run true
+    refused "outside/data.raw', which is not beneath" \
+        nbdkit -U - addcow data.add-cow confine="$PWD" allow=formats --run true
+fi
+
+# An image must not stand on itself by way of QEMU either.
+qemu-img create -q -f qcow2 -b loop.raw -F raw -u loop.qcow2 8M
+truncate -s 8M loop.raw
+addcow create -q -b base.qcow2 -F qcow2 -i loop.raw loop.add-cow
+mv base.qcow2 away.qcow2
+cp loop.qcow2 base.qcow2
+refused "stands on itself" nbdkit -U - addcow loop.add-cow --run true
+mv away.qcow2 base.qcow2
+
+# However it ends, nothing is left; and one that is killed is started again.
+cd ..
+top="$PWD/vm/top.qcow2"
+start_daemon sock addcow vm/chain.add-cow
+[ "$(qemu_nbds "$top")" -eq 1 ] || fail "$(qemu_nbds "$top") qemu-nbds"
+nbdcopy "nbd+unix:///?socket=$scratch/sock" copy.raw
+qemu-img compare -f raw -F qcow2 copy.raw "$top"
+pid_of_qemu() {
+    local process
+    for process in /proc/[0-9]*; do
+        if tr '\0' ' ' 2>/dev/null <"$process/cmdline" | grep -q "^qemu-nbd .*file.filename=$1 "; then
+            echo "${process#/proc/}"
+        fi
+    done
+}
+kill -9 "$(pid_of_qemu "$top")"
+nbdcopy "nbd+unix:///?socket=$scratch/sock" copy.raw
+qemu-img compare -f raw -F qcow2 copy.raw "$top"
+kill_daemon "$server_pid"
+wait_until '' ended "$top" || fail "kill -9 leaves a qemu-nbd"
+start_daemon sock addcow vm/chain.add-cow
+kill "$server_pid"
+wait_until '' ended "$top" || fail "a clean stop leaves a qemu-nbd"
+
+# A name that QEMU could read as something else.
+cd vm
+mkdir 'a,b:c'
+cp base.qcow2 'a,b:c/nbd:x,file.driver=null-co'
+addcow create -q -b 'a,b:c/nbd:x,file.driver=null-co' -F qcow2 -i odd.raw odd.add-cow
+nbdkit -r -U - addcow odd.add-cow --run 'qemu-img compare -f raw -F raw "$uri" src.raw'
