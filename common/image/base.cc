@@ -90,10 +90,13 @@ bool IsBaseFormat(std::string_view format) {
 }
 
 std::string BaseFormats() {
+  std::string of_qemu = fmt::format("{}", fmt::join(QemuFormats(), ", "));
+  // Who has a VHD looks for that.
+  of_qemu.insert(of_qemu.find("vpc") + 3, " for VHD");
   return fmt::format(
       "{}, {} or one that QEMU reads ({}); anything else can be converted "
       "(qemu-img convert -O raw), or served by NBD and named by its URI",
-      kRawFormat, kAddCowFormat, fmt::join(QemuFormats(), ", "));
+      kRawFormat, kAddCowFormat, of_qemu);
 }
 
 FileInfo Base::Rights() const {

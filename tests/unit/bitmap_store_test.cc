@@ -64,14 +64,14 @@ class BitmapStoreTest : public testing::Test {
   std::optional<BitmapStore> store_;
 };
 
-using Clusters = std::vector<uint64_t>;
+using ClusterNumbers = std::vector<uint64_t>;
 
 TEST_F(BitmapStoreTest, LoadsBitNMod8OfByteNDiv8) {
   Make(100);
   PutBits(0, {0x01, 0x80});
   PutBits(12, {0x08});
   ASSERT_OK(store_->Load());
-  EXPECT_EQ(Allocated(), (Clusters{0, 15, 99}));
+  EXPECT_EQ(Allocated(), (ClusterNumbers{0, 15, 99}));
 }
 
 TEST_F(BitmapStoreTest, LoadCountsTheBits) {
@@ -85,7 +85,7 @@ TEST_F(BitmapStoreTest, LoadIgnoresBitsPastTheLastCluster) {
   Make(9);
   PutBits(0, {0x00, 0xff, 0xff, 0xff});
   ASSERT_OK(store_->Load());
-  EXPECT_EQ(Allocated(), Clusters{8});
+  EXPECT_EQ(Allocated(), ClusterNumbers{8});
 }
 
 TEST_F(BitmapStoreTest, LoadNeedsNoPadding) {
@@ -93,7 +93,7 @@ TEST_F(BitmapStoreTest, LoadNeedsNoPadding) {
     Make(bytes * 8, bytes);
     PutBits(bytes - 1, {0x80});
     ASSERT_OK(store_->Load());
-    EXPECT_EQ(Allocated(), Clusters{bytes * 8 - 1});
+    EXPECT_EQ(Allocated(), ClusterNumbers{bytes * 8 - 1});
   }
 }
 
@@ -115,14 +115,14 @@ TEST_F(BitmapStoreTest, LoadReadsAllWhereHolesAreNotKnown) {
   PutBits(kMiB + 5, {0x02});
   inode_->SetAbilities({.seek = false});
   ASSERT_OK(store_->Load());
-  EXPECT_EQ(Allocated(), Clusters{(kMiB + 5) * 8 + 1});
+  EXPECT_EQ(Allocated(), ClusterNumbers{(kMiB + 5) * 8 + 1});
 }
 
 TEST_F(BitmapStoreTest, LoadsAnyPatternAsItIs) {
   Random random(TestSeed());
   for (const uint64_t clusters : {1u, 64u, 65u, 100000u}) {
     Make(clusters);
-    Clusters expected;
+    ClusterNumbers expected;
     for (uint64_t i = 0; i < clusters; i++) {
       if (!random.OneIn(3)) continue;
       expected.push_back(i);
@@ -163,7 +163,7 @@ TEST_F(BitmapStoreTest, WrittenBitsLoadAgain) {
   Flush();
   Reopen();
   ASSERT_OK(store_->Load());
-  EXPECT_EQ(Allocated(), (Clusters{3, 32767, 32768, 99999}));
+  EXPECT_EQ(Allocated(), (ClusterNumbers{3, 32767, 32768, 99999}));
 }
 
 TEST_F(BitmapStoreTest, WriteKeepsWhatWasLoaded) {

@@ -153,11 +153,11 @@ TEST_F(ImageFilesTest, AllAllocatedDoesNotMindTheBackingFormat) {
 
 TEST_F(ImageFilesTest, RefusesOtherBackingFormatsWithARemedy) {
   Make();
-  Patch(48, "qcow2");
+  Patch(48, "luks");
   const auto files = Open();
   EXPECT_TRUE(FailsWith(files, kErrUnsupported));
   EXPECT_TRUE(FailsSaying(
-      files, "backing file format is 'qcow2', must be 'raw' or 'add-cow' (convert it"));
+      files, "backing file format is 'luks', must be raw, add-cow or one that QEMU"));
 }
 
 TEST_F(ImageFilesTest, RefusesAnAddCowFileThatNamesItself) {

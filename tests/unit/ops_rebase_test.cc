@@ -160,9 +160,9 @@ TEST_F(RebaseTest, RefusesWhatCannotBeABackingFile) {
   ExpectRefused(Rebase("x.add-cow"), "both the backing file and the add-cow file");
   ExpectRefused(Rebase(""), "");
   ExpectRefused(RebaseUnsafely(fake_, {.add_cow_path = kAddCowPath,
-                                       .backing = NamedFile{"base.img", "qcow2"},
+                                       .backing = NamedFile{"base.img", "luks"},
                                        .image_name = {}}),
-                "backing format 'qcow2' cannot be served");
+                "backing format 'luks' cannot be served");
 }
 
 TEST_F(RebaseTest, RefusesWhatCannotBeTheImageFile) {

@@ -207,9 +207,9 @@ TEST_F(OpsTest, CreateResolvesNamesFromTheAddCowFilesDirectoryOnly) {
   EXPECT_OK(Create(options));
 }
 
-TEST_F(OpsTest, CreateNeedsARawBackingFile) {
+TEST_F(OpsTest, CreateNeedsABackingFormatThatIsRead) {
   CreateOptions options = Overlay();
-  options.backing->format = "qcow2";
+  options.backing->format = "luks";
   ExpectRefused(options, "qemu-img convert -O raw");
   EXPECT_TRUE(FailsWith(Create(options), kErrUnsupported));
 }
