@@ -21,6 +21,7 @@ shell_tests = \
 	tests/shell/test-all-allocated.sh \
 	tests/shell/test-backing-chain.sh \
 	tests/shell/test-qemu-bases.sh \
+	tests/shell/test-uri-bases.sh \
 	tests/shell/test-base-changed.sh \
 	tests/shell/test-bench.sh \
 	tests/shell/test-check-file-systems.sh \
