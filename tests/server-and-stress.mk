@@ -44,7 +44,7 @@ tests_nbd_nbd_tests_LDADD = $(test_ldadd) $(LIBNBD_LIBS)
 
 check_PROGRAMS += tests/source/source-tests
 TESTS += tests/source/source-tests
-cxx_server_stress_tests += tests/source/source-tests
+cxx_thread_tests += tests/source/source-tests
 tests_source_source_tests_SOURCES = \
 	tests/nbd/server.cc tests/nbd/server.h \
 	tests/source/base_server.cc tests/source/base_server.h \
