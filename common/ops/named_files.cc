@@ -63,11 +63,14 @@ Result<Base> OpenNamedBacking(FileSystem& file_system, const NamedFile& named,
         Error::Because(kErrUnsupported, named.name,
                        fmt::format("backing format '{}' cannot be served, it must be {}",
                                    named.format, BaseFormats())));
+  // What the user names may be anywhere, and so may what that names.
+  AccessOptions of_base = access;
+  of_base.confine.reset();
+  of_base.option_prefix = "--";
   if (IsNbdUri(named.name))
-    return OpenBase(file_system, {.file = nullptr,
-                                  .path = named.name,
-                                  .format = named.format,
-                                  .access = {.option_prefix = "--"}});
+    return OpenBase(
+        file_system,
+        {.file = nullptr, .path = named.name, .format = named.format, .access = of_base});
   const std::string path = ResolveName(directory, named.name);
   auto file = file_system.Open(path, OpenMode::kReadOnly);
   if (!file && IsNotThere(file.error()))
@@ -79,11 +82,7 @@ Result<Base> OpenNamedBacking(FileSystem& file_system, const NamedFile& named,
   if (image != nullptr)
     ADDCOW_TRY(CheckDifferent(**file, "backing file", *image, "image file"));
   BaseRequest request{
-      .file = std::move(*file),
-      .path = path,
-      .format = named.format,
-      .access = {
-          .lock = access.lock, .option_prefix = "--", .check_identity = access.check_identity}};
+      .file = std::move(*file), .path = path, .format = named.format, .access = of_base};
   request.above.images = 1;
   for (File* const other : {add_cow, image}) {
     if (other == nullptr) continue;

@@ -107,8 +107,10 @@ Result<Base> TakeBacking(FileSystem& file_system, const RebaseOptions& options,
       OpenNamedBacking(file_system, *options.backing, DirectoryOf(files.add_cow_path),
                        files.add_cow.get(), files.image.get(), options.access));
   const uint64_t size = backing.source->size();
+  const std::string& name =
+      backing.files.empty() ? options.backing->name : backing.files.front().path;
   if (const auto& noted = files.header.backing_identity; noted && options.access.check_identity)
-    if (const Note other = NoteOtherBase(options.backing->name, backing, *noted))
+    if (const Note other = NoteOtherBase(name, backing, *noted))
       result.notes.push_back(*other);
   result.header.backing_identity = IdentityToNote(backing);
   Note wider;

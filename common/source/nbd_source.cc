@@ -34,22 +34,33 @@ NbdSource::NbdSource(std::unique_ptr<NbdPool> pool)
     : pool_(std::move(pool)), runs_(kMostRuns) {}
 
 Status NbdSource::Read(std::span<std::byte> buffer, uint64_t offset) {
-  std::vector<Piece> pieces;
-  const uint64_t end = offset + buffer.size();
-  for (uint64_t at = offset; at < end;) {
-    ADDCOW_TRY_ASSIGN(const DataRun run, Look(at, end, For::kRead));
-    const auto part =
-        buffer.subspan(static_cast<size_t>(at - offset), static_cast<size_t>(run.end - at));
+  std::vector<Piece> data;
+  ADDCOW_TRY(FindData({buffer, offset}, For::kRead, data));
+  return ReadData(data);
+}
+
+Status NbdSource::ReadPieces(std::span<const Piece> pieces) {
+  std::vector<Piece> data;
+  for (const Piece& piece : pieces) ADDCOW_TRY(FindData(piece, For::kReadAtOnce, data));
+  return ReadData(data);
+}
+
+Status NbdSource::FindData(const Piece& piece, For what, std::vector<Piece>& data) {
+  const uint64_t end = piece.offset + piece.buffer.size();
+  for (uint64_t at = piece.offset; at < end;) {
+    ADDCOW_TRY_ASSIGN(const DataRun run, Look(at, end, what));
+    const auto part = piece.buffer.subspan(static_cast<size_t>(at - piece.offset),
+                                           static_cast<size_t>(run.end - at));
     if (run.data)
-      pieces.push_back({part, at});
+      data.push_back({part, at});
     else
       std::ranges::fill(part, std::byte{0});
     at = run.end;
   }
-  return ReadPieces(pieces);
+  return {};
 }
 
-Status NbdSource::ReadPieces(const std::vector<Piece>& pieces) {
+Status NbdSource::ReadData(const std::vector<Piece>& data) {
   const NbdExport& found = pool_->found();
   // What begins or ends between the server's blocks, and the blocks that it lies in.
   struct Between {
@@ -59,7 +70,7 @@ Status NbdSource::ReadPieces(const std::vector<Piece>& pieces) {
   };
   std::list<Between> between;
   NbdBatch batch;
-  for (const Piece& piece : pieces) {
+  for (const Piece& piece : data) {
     const uint64_t end = piece.offset + piece.buffer.size();
     for (uint64_t at = piece.offset; at < end;) {
       const uint64_t first = RoundDown(at, found.minimum);
@@ -101,7 +112,8 @@ Result<DataRun> NbdSource::Look(uint64_t offset, uint64_t limit, For what) {
     for (;;) {
       if (const auto run = runs_.At(offset))
         return DataRun{run->data, std::min(run->end, limit)};
-      if (what == For::kRead && runs_.forgot()) return DataRun{true, limit};
+      if (what == For::kReadAtOnce || (what == For::kRead && runs_.forgot()))
+        return DataRun{true, limit};
       if (asking_.insert(region).second) break;
       asked_.Wait(mutex_);
     }

@@ -29,22 +29,22 @@ class NbdSource final : public Source {
   uint64_t size() const override { return pool_->found().size; }
   Status Read(std::span<std::byte> buffer, uint64_t offset) override;
   Result<DataRun> RunAt(uint64_t offset, uint64_t limit) override;
+  // Nothing is asked of them before: they cost one round trip.
+  Status ReadPieces(std::span<const Piece> pieces) override;
   Status Prefetch(uint64_t offset, uint64_t length) override;
   Status Start() override { return pool_->Start(); }
 
  private:
-  // Part of what is to be read: data.
-  struct Piece {
-    std::span<std::byte> buffer;
-    uint64_t offset;
-  };
+  // Why it is looked whether there is data. For extents a server is asked what is not known;
+  // to read, only as long as all answers can be kept; for what is read at once, not at all.
+  // What nobody knows is data.
+  enum class For { kExtents, kRead, kReadAtOnce };
 
   explicit NbdSource(std::unique_ptr<NbdPool> pool);
 
-  Status ReadPieces(const std::vector<Piece>& pieces);
-  // What is known of the bytes, or is asked for. To read, a server is not asked any more
-  // whose answers cannot all be kept: then what is not known is data.
-  enum class For { kExtents, kRead };
+  // `data`: what of the piece is no zeroes.
+  Status FindData(const Piece& piece, For what, std::vector<Piece>& data);
+  Status ReadData(const std::vector<Piece>& data);
   Result<DataRun> Look(uint64_t offset, uint64_t limit, For what) ADDCOW_EXCLUDES(mutex_);
   // The runs from `offset` on; none where the server does not say.
   Result<std::vector<DataRun>> Ask(uint64_t offset);
