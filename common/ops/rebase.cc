@@ -110,8 +110,7 @@ Result<Base> TakeBacking(FileSystem& file_system, const RebaseOptions& options,
   const std::string& name =
       backing.files.empty() ? options.backing->name : backing.files.front().path;
   if (const auto& noted = files.header.backing_identity; noted && options.access.check_identity)
-    if (const Note other = NoteOtherBase(name, backing, *noted))
-      result.notes.push_back(*other);
+    if (const Note other = NoteOtherBase(name, backing, *noted)) result.notes.push_back(*other);
   result.header.backing_identity = IdentityToNote(backing);
   Note wider;
   if (!backing.files.empty()) {
