@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 
+#include "common/image/confine.h"
 #include "common/source/nbd_uri.h"
 #include "plugin/nbdkit_api.h"
 
@@ -20,8 +21,8 @@ namespace addcow {
 const char kOptionsHelp[] =
     "file=<X.add-cow>    (required) The add-cow file: metadata of the image.\n"
     "image=<FILE>        Use this image file, not the one that the header names.\n"
-    "backing=<FILE>      Use this backing file, or NBD URI, not the one that the header\n"
-    "                    names.\n"
+    "backing=<FILE>      Use this backing file, or NBD URI, not the one that the\n"
+    "                    header names.\n"
     "layer=all|top       Extents of the whole disk (default), or only of what is\n"
     "                    allocated in the image file (read only).\n"
     "readonly=<BOOL>     Serve the disk read only, as nbdkit -r does, and share it\n"
@@ -80,20 +81,6 @@ Status SetPath(std::optional<std::string>& path, std::string_view key,
   if (path) return Fail(BadOption(key, "given twice"));
   ADDCOW_TRY_ASSIGN(path, AbsolutePath(key, value));
   return {};
-}
-
-// A list of words.
-Status SetAllowed(AccessOptions& access, std::string_view key, const std::string& value) {
-  for (std::string_view left = value;;) {
-    const std::string_view word = left.substr(0, left.find(','));
-    if (word != "uri" && word != "formats")
-      return Fail(BadOption(key, "is '" + value +
-                                     "', must be 'uri', 'formats' or both, with a "
-                                     "comma between them"));
-    (word == "uri" ? access.allow_uri : access.allow_formats) = true;
-    if (word.size() == left.size()) return {};
-    left.remove_prefix(word.size() + 1);
-  }
 }
 
 // The words of nbdkit_parse_bool, which would print a message of its own.
@@ -159,7 +146,11 @@ Status SetOption(Options& options, std::string_view key, const std::string& valu
     ADDCOW_TRY_ASSIGN(options.source.access.timeout, Interval(key, value, 1));
     return {};
   }
-  if (key == "allow") return SetAllowed(options.source.access, key, value);
+  if (key == "allow") {
+    if (SetAllowed(options.source.access, value)) return {};
+    return Fail(
+        BadOption(key, "is '" + value + "', must be 'uri', 'formats' or 'uri,formats'"));
+  }
   return Fail(Error::Because(EINVAL, "parameter '" + std::string(key) + "'",
                              "unknown, see: nbdkit addcow --help"));
 }

@@ -34,8 +34,8 @@ struct Arguments {
 constexpr const char* kUsage =
     "[-r leaks|all [--force]] [-q] [--output=human|json] [-U]\n"
     "           [--lock=on|off] [--wait[=SECONDS]] [--image=FILE]\n"
-    "           [--backing=FILE] [--confine=DIR] [--identity=check|ignore]\n"
-    "           X.add-cow";
+    "           [--backing=FILE] [--confine=DIR] [--allow=uri,formats]\n"
+    "           [--identity=check|ignore] [--timeout=SECONDS] X.add-cow";
 
 constexpr const char* kFooter =
     "Looks for what breaks the format, and for leaks: data that the image file has\n"

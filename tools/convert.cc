@@ -31,12 +31,13 @@ struct Arguments {
 constexpr const char* kUsage =
     "[--cluster-size=SIZE] [--subclusters=on|off] [-p] [-q]\n"
     "           [--lock=on|off] [--wait[=SECONDS]] [--image=FILE]\n"
-    "           [--backing=FILE] [--confine=DIR] [--identity=check|ignore]\n"
-    "           X.add-cow";
+    "           [--backing=FILE] [--confine=DIR] [--allow=uri,formats]\n"
+    "           [--identity=check|ignore] [--timeout=SECONDS] X.add-cow";
 constexpr const char* kUsageDown =
     "[--subclusters=on|off] [-p] [-q] [--lock=on|off]\n"
     "           [--wait[=SECONDS]] [--image=FILE] [--backing=FILE]\n"
-    "           [--confine=DIR] [--identity=check|ignore] X.add-cow";
+    "           [--confine=DIR] [--allow=uri,formats]\n"
+    "           [--identity=check|ignore] [--timeout=SECONDS] X.add-cow";
 
 constexpr const char* kFooter =
     "Only X.add-cow is written anew, in one step: killed at any time, the image is as\n"

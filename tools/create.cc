@@ -33,6 +33,7 @@ struct Arguments {
   std::string subclusters = "on";
   bool lock = true;
   bool check_identity = true;
+  std::chrono::seconds timeout{60};
   bool progress = false;
   bool quiet = false;
   Wait wait;
@@ -43,7 +44,8 @@ constexpr const char* kUsage =
     "           [--preallocation=off|falloc|full] [--reuse-image]\n"
     "           [--force [--discard]] [--revision=1|20] [--cluster-size=SIZE]\n"
     "           [--subclusters=on|off] [-p] [-q] [--lock=on|off]\n"
-    "           [--wait[=SECONDS]] [--identity=check|ignore] X.add-cow";
+    "           [--wait[=SECONDS]] [--identity=check|ignore]\n"
+    "           [--timeout=SECONDS] X.add-cow";
 
 constexpr const char* kFooter =
     "The image file is made, sparse, if it does not exist; one that exists is taken\n"
@@ -92,7 +94,8 @@ int RunCreate(const CLI::App& app, const Arguments& arguments) {
                         .reuse_image = arguments.reuse_image,
                         .subclusters = arguments.subclusters == "on",
                         .lock = arguments.lock,
-                        .check_identity = arguments.check_identity};
+                        .check_identity = arguments.check_identity,
+                        .timeout = arguments.timeout};
   if (arguments.preallocation == "falloc") options.preallocation = Preallocation::kFalloc;
   if (arguments.preallocation == "full") options.preallocation = Preallocation::kFull;
   if (app.count("--size") > 0) {
@@ -174,6 +177,7 @@ Verb AddCreate(CLI::App& tool) {
   AddLockOption(*app, arguments->lock);
   arguments->wait.AddOption(*app);
   AddIdentityOption(*app, arguments->check_identity);
+  AddTimeoutOption(*app, arguments->timeout);
   app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");
   app->footer(kFooter);
   return {app, [app, arguments] { return RunCreate(*app, *arguments); }};

@@ -27,8 +27,8 @@ struct Arguments {
 
 constexpr const char* kUsage =
     "[-p] [-q] [--lock=on|off] [--wait[=SECONDS]]\n"
-    "           [--image=FILE] [--backing=FILE] [--confine=DIR]\n"
-    "           [--identity=check|ignore] X.add-cow";
+    "           [--image=FILE] [--backing=FILE] [--confine=DIR] [--allow=uri,formats]\n"
+    "           [--identity=check|ignore] [--timeout=SECONDS] X.add-cow";
 
 constexpr const char* kFooter =
     "The image file is then the whole disk and can be used alone. The image must not\n"

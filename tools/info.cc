@@ -35,8 +35,8 @@ constexpr const char* kFooter =
 
 constexpr const char* kUsage =
     "[--backing-chain] [--output=human|json] [-U] [--image=FILE]\n"
-    "           [--backing=FILE] [--confine=DIR] [--identity=check|ignore]\n"
-    "           X.add-cow";
+    "           [--backing=FILE] [--confine=DIR] [--allow=uri,formats]\n"
+    "           [--identity=check|ignore] [--timeout=SECONDS] X.add-cow";
 
 // How other programs use the image: the word for JSON, and for people.
 struct UseWords {

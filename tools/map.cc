@@ -43,8 +43,8 @@ constexpr const char* kFooter =
 
 constexpr const char* kUsage =
     "[--output=human|json] [-U] [--lock=on|off] [--wait[=SECONDS]]\n"
-    "           [--image=FILE] [--backing=FILE] [--confine=DIR]\n"
-    "           [--identity=check|ignore] X.add-cow";
+    "           [--image=FILE] [--backing=FILE] [--confine=DIR] [--allow=uri,formats]\n"
+    "           [--identity=check|ignore] [--timeout=SECONDS] X.add-cow";
 
 int RunMap(const Arguments& arguments) {
   bool first = true;

@@ -31,7 +31,7 @@ struct Arguments {
 constexpr const char* kUsage =
     "-u [-b BACKING -F FORMAT] [-i IMAGE] [-q] [--lock=on|off]\n"
     "           [--wait[=SECONDS]] [--confine=DIR] [--identity=check|ignore]\n"
-    "           X.add-cow";
+    "           [--timeout=SECONDS] X.add-cow";
 
 constexpr const char* kFooter =
     "Only the names change, and what is noted of the backing file: no data is\n"
@@ -96,6 +96,7 @@ Verb AddRebase(CLI::App& tool) {
       ->type_name("DIR")
       ->option_text("DIR");
   AddIdentityOption(*app, arguments->access.check_identity);
+  AddTimeoutOption(*app, arguments->access.timeout);
   app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");
   app->footer(kFooter);
   return {app, [arguments] { return RunRebase(*arguments); }};

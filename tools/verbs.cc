@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/base/printable.h"
+#include "common/image/confine.h"
 #include "config.h"
 #include "tools/output.h"
 
@@ -126,6 +127,27 @@ void AddIdentityOption(CLI::App& app, bool& check) {
       ->check(CLI::IsMember({"check", "ignore"}));
 }
 
+void AddAllowOption(CLI::App& app, AccessOptions& access) {
+  app.add_option_function<std::string>(
+         "--allow",
+         [&access](const std::string& value) {
+           if (!SetAllowed(access, value))
+             throw CLI::ValidationError("--allow", value + " not in {uri,formats,uri,formats}");
+         },
+         "With --confine: let the header name a server, or\nhave qemu-nbd read another format")
+      ->type_name("uri,formats")
+      ->option_text("uri,formats");
+}
+
+void AddTimeoutOption(CLI::App& app, std::chrono::seconds& timeout) {
+  app.add_option_function<unsigned>(
+         "--timeout", [&timeout](unsigned seconds) { timeout = std::chrono::seconds(seconds); },
+         "How long a server of a backing file may take to\nanswer (default: 60)")
+      ->type_name("SECONDS")
+      ->option_text("SECONDS")
+      ->check(CLI::Range(1u, 24u * 60 * 60));
+}
+
 void AddPlaceOptions(CLI::App& app, ImageSource& source) {
   source.access.option_prefix = "--";
   AddStringOption(app, "--image", "FILE", source.image_path,
@@ -134,7 +156,9 @@ void AddPlaceOptions(CLI::App& app, ImageSource& source) {
                   "The backing file, if not where the header says");
   AddStringOption(app, "--confine", "DIR", source.access.confine,
                   "Refuse files that the header names outside of DIR");
+  AddAllowOption(app, source.access);
   AddIdentityOption(app, source.access.check_identity);
+  AddTimeoutOption(app, source.access.timeout);
 }
 
 void AddForceShareFlag(CLI::App& app, bool& lock) {

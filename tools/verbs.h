@@ -7,6 +7,7 @@
 #ifndef ADDCOW_TOOLS_VERBS_H
 #define ADDCOW_TOOLS_VERBS_H
 
+#include <chrono>
 #include <functional>
 #include <optional>
 #include <string>
@@ -58,8 +59,12 @@ void AddOutputOption(CLI::App& app, bool& json);
 void AddLockOption(CLI::App& app, bool& lock);
 // --identity=check|ignore; `check` says which.
 void AddIdentityOption(CLI::App& app, bool& check);
-// --image, --backing, --confine and --identity: where the files are that the header names,
-// and whether they are those that it was given.
+// --allow=uri,formats.
+void AddAllowOption(CLI::App& app, AccessOptions& access);
+// --timeout=SECONDS.
+void AddTimeoutOption(CLI::App& app, std::chrono::seconds& timeout);
+// --image, --backing, --confine, --allow, --identity and --timeout: where the files are
+// that the header names, whether they are those that it was given, and how to read them.
 // Messages name these options from then on.
 void AddPlaceOptions(CLI::App& app, ImageSource& source);
 // -U: look at files although another program has them open for writing. For

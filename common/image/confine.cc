@@ -11,6 +11,16 @@
 
 namespace addcow {
 
+bool SetAllowed(AccessOptions& access, std::string_view words) {
+  for (;;) {
+    const std::string_view word = words.substr(0, words.find(','));
+    if (word != "uri" && word != "formats") return false;
+    (word == "uri" ? access.allow_uri : access.allow_formats) = true;
+    if (word.size() == words.size()) return true;
+    words.remove_prefix(word.size() + 1);
+  }
+}
+
 Result<std::unique_ptr<File>> OpenConfined(FileSystem& file_system, const AccessOptions& access,
                                            const std::string& named_by, const std::string& name,
                                            OpenMode mode) {

@@ -8,6 +8,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "common/base/error.h"
 #include "common/format/header.h"
@@ -15,6 +16,10 @@
 #include "common/io/file_system.h"
 
 namespace addcow {
+
+// Takes "uri", "formats" or both, with a comma between them; false where it is anything
+// else.
+bool SetAllowed(AccessOptions& access, std::string_view words);
 
 // Opens a file that was not given by the user, but is named in the file `named_by`.
 // `access` has a directory for that. EXDEV or ELOOP where it is not beneath.

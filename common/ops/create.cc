@@ -237,11 +237,12 @@ Status TakeImage(File& image, const CreateOptions& options, const Target& target
 // The backing file, and what the header and the notes are to say of it.
 Result<Base> TakeBacking(FileSystem& file_system, const CreateOptions& options,
                          const Target& target, Header& header, CreateResult& result) {
-  ADDCOW_TRY_ASSIGN(
-      Base backing,
-      OpenNamedBacking(file_system, *options.backing, DirectoryOf(target.path),
-                       target.existing.get(), nullptr,
-                       {.lock = options.lock, .check_identity = options.check_identity}));
+  ADDCOW_TRY_ASSIGN(Base backing,
+                    OpenNamedBacking(file_system, *options.backing, DirectoryOf(target.path),
+                                     target.existing.get(), nullptr,
+                                     {.lock = options.lock,
+                                      .timeout = options.timeout,
+                                      .check_identity = options.check_identity}));
   header.backing_identity = IdentityToNote(backing);
   if (!IdentityFits(header)) {
     header.backing_identity.reset();

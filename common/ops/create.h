@@ -6,6 +6,7 @@
 #ifndef ADDCOW_COMMON_OPS_CREATE_H
 #define ADDCOW_COMMON_OPS_CREATE_H
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -52,6 +53,8 @@ struct CreateOptions {
   bool lock = true;
   // Whether what an add-cow base stands on is compared with what it noted of it.
   bool check_identity = true;
+  // How long a server of the backing file may take to answer.
+  std::chrono::seconds timeout{60};
   // Asked until the add-cow file is there; then it is too late.
   Interrupted interrupted = {};
 };

@@ -50,7 +50,7 @@ for verb in create upgrade; do
     offered "addcow $verb --" addcow "$verb" -- | has -x -- --cluster-size= || fail "$verb --cluster-size is not offered"
     offered "addcow $verb --cluster-size=" addcow "$verb" --cluster-size = | has -x 2M || fail "$verb --cluster-size=2M is not offered"
 done
-expect_equal "add-cow raw" "$(offered "addcow create -F " addcow create -F "" | sort | xargs)" "values of -F"
+expect_equal "add-cow bochs cloop dmg parallels qcow qcow2 qed raw vdi vhdx vmdk vpc" "$(offered "addcow create -F " addcow create -F "" | sort | xargs)" "values of -F"
 offered "addcow info --" addcow info -- | has -x -- --backing-chain || fail "info --backing-chain is not offered"
 expect_equal "1 20" "$(offered "addcow create --revision=" addcow create --revision = | sort -n | xargs)" "values of --revision"
 expect_equal "off on" "$(offered "addcow downgrade --subclusters=" addcow downgrade --subclusters = | sort | xargs)" "values of --subclusters"

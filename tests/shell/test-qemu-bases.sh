@@ -146,7 +146,7 @@ refused "stands on itself" nbdkit -U - addcow loop.add-cow --run true
 mv away.qcow2 base.qcow2
 
 # However it ends, nothing is left; and one that is killed is started again.
-cd ..
+cd "$scratch"
 top="$PWD/vm/top.qcow2"
 start_daemon sock addcow vm/chain.add-cow
 [ "$(qemu_nbds "$top")" -eq 1 ] || fail "$(qemu_nbds "$top") qemu-nbds"

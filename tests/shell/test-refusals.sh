@@ -43,7 +43,7 @@ patch 28 '\013'; refused 'x.add-cow: features is 0xb, has unknown bit 3'
 patch 35 '\200'; refused 'x.add-cow: features is 0x8000000000000003, has unknown bit 63'
 patch 44 '\002'; refused 'x.add-cow: header pages size is 2, must be 1'
 patch 48 '\000\000\000'; refused 'x.add-cow: backing file format is empty'
-patch 48 'qcow2'; refused "x.add-cow: backing file format is 'qcow2', must be 'raw' or 'add-cow'"
+patch 48 'luks'; refused "x.add-cow: backing file format is 'luks', must be raw, add-cow or one that QEMU reads"
 patch 63 'x'; refused "x.add-cow: backing file format is '72 61 77 .* 78', must be printable"
 patch 64 'qed'; refused "x.add-cow: image file format is 'qed', must be 'raw'"
 patch 64 '\000\000\000'; refused "x.add-cow: image file format is empty, must be 'raw'"
