@@ -63,7 +63,7 @@ sed -n '/^%changelog/,$p' "$srcdir/addcow.spec" | has -- " - $version-" || fail 
 # What is needed to build, and to test: debian/control against prepare.sh. dpkg-dev
 # and debhelper bring the first line's, and the GoogleTest programs are not built.
 brought=" autoconf automake g++ gcc libc6-dev libtool make xz-utils "
-brought+="libgtest-dev libnbd-dev "
+brought+="libgtest-dev "
 # shellcheck disable=SC1091
 . "$srcdir/scripts/prepare.sh"
 sed -n '/^Build-Depends:/,/^[^ ]*:/p' "$srcdir/debian/control" | sed -e '1s/^[^:]*://' -e '/^[^ ]/d' |

@@ -148,6 +148,39 @@ END
 stop_server "$server_pid"
 kill -9 "$base_pid"
 
+# Cut off in the middle of a read: it comes once the server is back. In the middle of a
+# copy-up: what was copied is kept, and the next run goes on.
+random_file big.raw 24M
+slow_base() { start_base --filter=delay file big.raw rdelay="$1"; }
+slow_base 1
+addcow create -q -b "$uri" -F raw -i b.raw vm/b.add-cow
+start_server sock addcow vm/b.add-cow
+nbdsh -u "$client" -c 'got = h.pread(4096, 1 << 20)' \
+    -c 'assert got == open("big.raw", "rb").read()[1 << 20:(1 << 20) + 4096]' &
+reader=$!
+sleep 0.5
+kill -9 "$base_pid"
+wait "$base_pid" 2>/dev/null || true
+slow_base 0
+wait "$reader" || fail "a read that was cut off"
+stop_server "$server_pid"
+kill -9 "$base_pid"
+wait "$base_pid" 2>/dev/null || true
+slow_base 200ms
+addcow flatten --timeout=1 vm/b.add-cow 2>err &
+flatten=$!
+at_exit "kill $flatten 2>/dev/null"
+has_begun() { [ "$(used_bytes vm/b.raw)" -gt 0 ]; }
+wait_until "$flatten" has_begun
+kill -9 "$base_pid"
+wait "$base_pid" 2>/dev/null || true
+if wait "$flatten"; then fail "flatten without its base"; fi
+grep -q 'run it again to go on' err || fail "$(cat err)"
+slow_base 0
+addcow flatten -q vm/b.add-cow
+cmp vm/b.raw big.raw
+stop_base
+
 # TCP on the loopback, with an export name; in the background, where the server that
 # starts and the one that serves are two processes.
 port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
