@@ -182,8 +182,8 @@ Json LinkJson(const ChainLink& link) {
   Json json;
   AddName(json, "filename", link.path);
   json["format"] = link.format;
-  if (link.virtual_size > 0) json["virtual-size"] = link.virtual_size;
-  json["actual-size"] = link.actual_size;
+  if (link.virtual_size) json["virtual-size"] = *link.virtual_size;
+  if (link.actual_size) json["actual-size"] = *link.actual_size;
   return json;
 }
 
@@ -191,9 +191,9 @@ void PrintLink(const ChainLink& link) {
   if (link.image) return PrintInfo(link.path, *link.image);
   Print("image: {}\n", Printable(link.path));
   Print("file format: {}\n", link.format);
-  if (link.virtual_size > 0)
-    Print("virtual size: {} ({} bytes)\n", HumanSize(link.virtual_size), link.virtual_size);
-  Print("disk size: {}\n", HumanSize(link.actual_size));
+  if (link.virtual_size)
+    Print("virtual size: {} ({} bytes)\n", HumanSize(*link.virtual_size), *link.virtual_size);
+  if (link.actual_size) Print("disk size: {}\n", HumanSize(*link.actual_size));
 }
 
 int RunChain(const Arguments& arguments) {

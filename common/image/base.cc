@@ -153,6 +153,7 @@ Status CheckQemuFiles(FileSystem& file_system, const BaseRequest& request,
   ADDCOW_TRY_ASSIGN(const auto files,
                     FilesOfQemuImage(path, request.format, request.access.timeout));
   for (const QemuFile& file : files) {
+    if (file.named_by.empty()) continue;
     if (request.access.confine)
       ADDCOW_TRY(OpenConfined(file_system, request.access, file.named_by, file.name,
                               OpenMode::kReadOnly));

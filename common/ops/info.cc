@@ -9,6 +9,9 @@
 #include "common/image/base.h"
 #include "common/ops/raw_bitmap.h"
 #include "common/source/nbd_uri.h"
+#include "common/source/program.h"
+#include "common/source/qemu_chain.h"
+#include "common/source/qemu_server.h"
 
 namespace addcow {
 
@@ -67,6 +70,34 @@ Result<ChainLink> LinkOfFile(File& file, const std::string& path, const std::str
   return link;
 }
 
+// The image of QEMU's at `path`, which is open as `file`, and all that it stands on.
+Status AddQemuLinks(FileSystem& file_system, File& file, const std::string& path,
+                    const std::string& format, const ImageSource& source,
+                    std::vector<ChainLink>& chain) {
+  if (!HasProgram("qemu-img")) {
+    ADDCOW_TRY_ASSIGN(ChainLink link, LinkOfFile(file, path, format));
+    chain.push_back(std::move(link));
+    return {};
+  }
+  ADDCOW_TRY_ASSIGN(const std::string real, RealPathOf(file_system, file, path));
+  ADDCOW_TRY_ASSIGN(const auto files, FilesOfQemuImage(real, format, source.access.timeout));
+  for (const QemuFile& found : files) {
+    if (found.format.empty()) continue;
+    chain.push_back(
+        {.path = found.named_by.empty() ? path : found.name, .format = found.format});
+    if (found.format == kRawFormat) {
+      // It may be no file.
+      if (const auto raw = file_system.Open(found.name, OpenMode::kReadOnly)) {
+        ADDCOW_TRY_ASSIGN(chain.back(), LinkOfFile(**raw, found.name, found.format));
+      }
+    } else {
+      chain.back().virtual_size = found.virtual_size;
+      chain.back().actual_size = found.actual_size;
+    }
+  }
+  return {};
+}
+
 Result<std::vector<ChainLink>> GetChainNow(FileSystem& file_system, ImageSource source) {
   std::vector<ChainLink> chain;
   Above above;
@@ -93,6 +124,10 @@ Result<std::vector<ChainLink>> GetChainNow(FileSystem& file_system, ImageSource 
     ADDCOW_TRY_ASSIGN(const FileInfo opened_info, opened->Info());
     ADDCOW_TRY(CheckNotAbove(opened_info, path, above));
     const std::string& format = files.header.backing->format;
+    if (IsQemuFormat(format)) {
+      ADDCOW_TRY(AddQemuLinks(file_system, *opened, path, format, source, chain));
+      return chain;
+    }
     if (format != kAddCowFormat) {
       ADDCOW_TRY_ASSIGN(ChainLink end, LinkOfFile(*opened, path, format));
       chain.push_back(std::move(end));

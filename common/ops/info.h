@@ -49,17 +49,18 @@ std::optional<FileUse> UseByOthers(const ImageFiles& files);
 // files open, and bits only go from 0 to 1.
 Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source);
 
-// A link of a chain: an add-cow image, or the file at its end.
+// A link of a chain: an add-cow image, one of QEMU's formats, or what is at the end.
 struct ChainLink {
   std::string path;
   std::string format;
   std::optional<ImageInfo> image = std::nullopt;  // of an add-cow image
-  uint64_t virtual_size = 0;  // bytes; of a raw file its size, of another format 0
-  uint64_t actual_size = 0;   // bytes of storage
+  std::optional<uint64_t> virtual_size = std::nullopt;  // bytes; none where it takes a server
+  std::optional<uint64_t> actual_size = std::nullopt;   // bytes of storage; the same
 };
 
 // The image and all that it stands on, as far as headers say; each file must be there.
-// kErrCorrupt where it stands on itself.
+// Of images of QEMU's qemu-img is asked, if that is there; servers are not. kErrCorrupt
+// where it stands on itself.
 Result<std::vector<ChainLink>> GetChain(FileSystem& file_system, ImageSource source);
 
 // With the files where the header says.

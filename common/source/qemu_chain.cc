@@ -27,6 +27,11 @@ std::string Text(const Json& json, const char* key) {
   return at != json.end() && at->is_string() ? at->get<std::string>() : "";
 }
 
+uint64_t Number(const Json& json, const char* key) {
+  const auto at = json.find(key);
+  return at != json.end() && at->is_number_unsigned() ? at->get<uint64_t>() : 0;
+}
+
 }  // namespace
 
 Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& path) {
@@ -38,6 +43,8 @@ Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& 
   info.backing = Text(parsed, "full-backing-filename");
   if (info.backing.empty()) info.backing = info.backing_as_named;
   info.backing_format = Text(parsed, "backing-filename-format");
+  info.virtual_size = Number(parsed, "virtual-size");
+  info.actual_size = Number(parsed, "actual-size");
   const Json specific = parsed.value("format-specific", Json::object());
   const Json data = specific.is_object() ? specific.value("data", Json::object()) : Json();
   if (!data.is_object()) return info;
@@ -60,18 +67,21 @@ Result<std::vector<QemuFile>> FilesOfQemuImage(const std::string& path,
                                                std::chrono::seconds timeout) {
   std::vector<QemuFile> files;
   std::set<std::string> seen;
-  std::string name = path;
-  std::string named_as = format;
-  while (named_as != "raw") {
+  files.push_back({.name = path, .named_by = "", .format = format});
+  for (size_t at = 0; files[at].format != "raw"; at = files.size() - 1) {
+    const std::string name = files[at].name;
     if (!seen.insert(name).second || seen.size() > kMostImages)
       return Fail(Error::Because(ELOOP, name, "stands on itself, or on too many images"));
-    const auto printed = OutputOf(
-        {"qemu-img", "info", "--force-share", "--output=json", "--format=" + named_as, name},
-        timeout);
+    const auto printed = OutputOf({"qemu-img", "info", "--force-share", "--output=json",
+                                   "--format=" + files[at].format, name},
+                                  timeout);
     if (!printed)
       return Fail(Error::Because(printed.error().code(), name, printed.error().Message()));
     ADDCOW_TRY_ASSIGN(const QemuImageInfo info, ParseQemuInfo(*printed, name));
-    for (const std::string& extent : info.extents) files.push_back({extent, name});
+    files[at].virtual_size = info.virtual_size;
+    files[at].actual_size = info.actual_size;
+    for (const std::string& extent : info.extents)
+      files.push_back({.name = extent, .named_by = name, .format = ""});
     if (info.backing.empty()) break;
     if (info.backing_format.empty())
       return Fail(Error::Because(
@@ -80,9 +90,7 @@ Result<std::vector<QemuFile>> FilesOfQemuImage(const std::string& path,
                       "never guessed (say it: qemu-img rebase -u -F FORMAT -b {} {})",
                       info.backing_as_named, ShellWord(info.backing_as_named),
                       ShellWord(name))));
-    files.push_back({info.backing, name});
-    name = info.backing;
-    named_as = info.backing_format;
+    files.push_back({.name = info.backing, .named_by = name, .format = info.backing_format});
   }
   return files;
 }

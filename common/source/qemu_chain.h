@@ -7,6 +7,7 @@
 #define ADDCOW_COMMON_SOURCE_QEMU_CHAIN_H
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,14 +16,17 @@
 
 namespace addcow {
 
-// A file, or what else QEMU can open, that an image names, or one that it names names.
+// A file, or what else QEMU can open.
 struct QemuFile {
-  std::string name;      // absolute, where it is a file
-  std::string named_by;  // the image
+  std::string name;           // absolute, where it is a file
+  std::string named_by;       // the image that stands on it; empty of the first one
+  std::string format;         // empty: with contents of that image
+  uint64_t virtual_size = 0;  // bytes; 0 where it has no format, or is raw
+  uint64_t actual_size = 0;   // the same, of storage
 };
 
-// Those that the image at `path` needs besides itself, in the order in which they are
-// found. EINVAL where one is named without its format, which QEMU would guess.
+// The image at `path`, and those that it needs, in the order in which they are found.
+// EINVAL where one is named without its format, which QEMU would guess.
 Result<std::vector<QemuFile>> FilesOfQemuImage(const std::string& path,
                                                const std::string& format,
                                                std::chrono::seconds timeout);
@@ -33,6 +37,8 @@ struct QemuImageInfo {
   std::string backing_format;  // empty: it does not say
   std::string backing_as_named;
   std::vector<std::string> extents;  // files with its contents, other than itself
+  uint64_t virtual_size = 0;         // bytes; 0: it does not say
+  uint64_t actual_size = 0;          // the same, of storage
 };
 Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& path);
 

@@ -104,7 +104,7 @@ TEST_P(ChainFault, InfoOfTheChain) {
     ADDCOW_TRY_ASSIGN(const auto chain, GetChain(file_system, {.add_cow_path = Path("c")}));
     std::string lines;
     for (const ChainLink& link : chain)
-      lines += fmt::format("{} {} {}\n", link.path, link.format, link.virtual_size);
+      lines += fmt::format("{} {} {}\n", link.path, link.format, link.virtual_size.value_or(0));
     return lines;
   });
 }

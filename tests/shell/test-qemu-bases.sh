@@ -5,7 +5,7 @@
 # told where it cannot be.
 
 . "$(dirname "$0")/../functions.sh"
-requires nbdcopy nbdinfo nbdsh qemu-img qemu-io qemu-nbd python3
+requires jq nbdcopy nbdinfo nbdsh qemu-img qemu-io qemu-nbd python3
 
 mkdir vm
 cd vm
@@ -75,6 +75,9 @@ qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
 qemu-io -f qcow2 -c 'write -q -P 7 4M 64k' top.qcow2
 addcow create -q -b top.qcow2 -F qcow2 -i chain.raw chain.add-cow
 nbdkit -r -U - addcow chain.add-cow --run 'qemu-img compare -f raw -F qcow2 "$uri" top.qcow2'
+addcow info --backing-chain --output=json chain.add-cow >info.json
+jq -e '[.[].format] == ["add-cow", "qcow2", "qcow2"] and (.[2]."virtual-size" == 8388608) and
+    (.[2].filename | endswith("/base.qcow2"))' info.json >/dev/null || fail "$(cat info.json)"
 # The header extension with the format gets a type that nobody knows.
 forget_format() {
     python3 - "$1" <<'END'
