@@ -52,7 +52,8 @@ class Allocation {
   const AllocationBitmap& clusters() const { return *clusters_.bitmap; }
   RangeLocks& locks() { return locks_; }
 
-  // A write is rounded to grains: subclusters, or clusters.
+  // A write is rounded to grains: subclusters, or clusters. In bytes.
+  uint64_t grain() const { return grain_; }
   uint64_t GrainStart(uint64_t offset) const { return RoundDown(offset, grain_); }
   uint64_t GrainEnd(uint64_t end) const {
     return std::min(RoundUp(end, grain_), layout_.virtual_size());

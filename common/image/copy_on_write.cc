@@ -194,4 +194,11 @@ Status Image::CopyUp(ClusterRange range) {
   return PublishIfFull();
 }
 
+Status Image::Keep(std::span<const std::byte> data, uint64_t offset) {
+  ADDCOW_TRY(CheckWritable("keep", offset, data.size()));
+  ADDCOW_TRY(copy_up_.Keep(data, offset));
+  durability_.Unflushed();
+  return PublishIfFull();
+}
+
 }  // namespace addcow

@@ -75,6 +75,29 @@ Status CopyUp::WriteNonZero(std::span<const std::byte> data, uint64_t offset) {
   return {};
 }
 
+Status CopyUp::Keep(std::span<const std::byte> data, uint64_t offset) {
+  const uint64_t chunk = std::max(kChunkSize, layout_.cluster_size());
+  while (!data.empty()) {
+    const auto part = data.first(
+        static_cast<size_t>(std::min(RoundDown(offset, chunk) + chunk - offset, data.size())));
+    ADDCOW_TRY(KeepChunk(part, offset));
+    offset += part.size();
+    data = data.subspan(part.size());
+  }
+  return {};
+}
+
+Status CopyUp::KeepChunk(std::span<const std::byte> data, uint64_t offset) {
+  const uint64_t end = offset + data.size();
+  const Allocation::Run run = allocation_.RunAt(offset, end);
+  if (run.in_image && run.end == end) return {};
+  ADDCOW_TRY(allocation_.TakeStorage(offset, end));
+  const RangeLock lock(allocation_.locks(), offset, end, RangeLocks::Kind::kExclusive);
+  ADDCOW_TRY(WriteMissing(data, offset));
+  allocation_.SetInImage(offset, end);
+  return {};
+}
+
 Status CopyUp::Fill(ClusterRange range) {
   const uint64_t start = layout_.Start(range.first);
   const uint64_t end = layout_.End(range.end());

@@ -46,6 +46,11 @@ class CopyUp {
   // others fail: on a file system that fills up, most of the range.
   Status Fill(ClusterRange range);
 
+  // `data` is what the backing file has at `offset`, whole grains: what of it is not in
+  // the image file is written there, sparsely, and is so then. The caller holds no claim.
+  // Where it fails, a part may have been kept.
+  Status Keep(std::span<const std::byte> data, uint64_t offset);
+
   // What a write of [offset, end) needs around it, to be of whole grains.
   struct Edge {
     uint64_t offset = 0;
@@ -73,6 +78,7 @@ class CopyUp {
     std::vector<std::byte> bytes;  // of the range, where pieces are data
   };
 
+  Status KeepChunk(std::span<const std::byte> data, uint64_t offset);
   Result<Edge> ReadEdge(uint64_t offset, uint64_t end) const;
   Status FillChunk(uint64_t offset, uint64_t end);
   Result<Plan> MakePlan(uint64_t offset, uint64_t end, bool clone);

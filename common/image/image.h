@@ -116,6 +116,16 @@ class Image {
   // ranges.
   Status CopyUp(ClusterRange range);
 
+  // What is below the image: zeroes past its end, or all over where there is nothing.
+  const Backing& backing() const { return backing_; }
+  // Bytes of the disk that become allocated together: those of a subcluster, or of a
+  // cluster where the image has, and gets, no subclusters.
+  uint64_t grain() const { return allocation_.grain(); }
+  // Copies up, like CopyUp, but bytes that the caller has read from backing(): all of
+  // the grains from `offset`, which begins one, to an end of one or of the disk. What
+  // was written meanwhile stays. On an error some of it may have become allocated.
+  Status Keep(std::span<const std::byte> data, uint64_t offset);
+
   // Flushes what was written since the last flush, and drops SUBCLUSTERS where no
   // cluster is partial. Call it once, when no other call is under way or follows.
   Status Close();
