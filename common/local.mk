@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# The layers base <- io <- format <- source <- image (one library) <- ops (another: the
-# plugin does not link it). tests/shell/test-layers.sh checks the includes.
+# The layers base <- io <- format <- source <- image <- jobs (one library) <- ops
+# (another: the plugin does not link it). tests/shell/test-layers.sh checks the includes.
 
 noinst_LTLIBRARIES += common/libengine.la
 
@@ -64,7 +64,10 @@ engine_sources = \
 	common/image/image_files.cc common/image/image_files.h \
 	common/image/image_store.cc common/image/image_store.h \
 	common/image/raw_file.cc common/image/raw_file.h \
-	common/image/size_checks.cc common/image/size_checks.h
+	common/image/size_checks.cc common/image/size_checks.h \
+	common/jobs/fetch.cc common/jobs/fetch.h \
+	common/jobs/fetch_threads.cc common/jobs/fetch_threads.h \
+	common/jobs/fetch_window.cc common/jobs/fetch_window.h
 
 if UNITY
 common_libengine_la_SOURCES =

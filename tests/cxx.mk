@@ -18,6 +18,7 @@ support_sources = \
 	tests/support/fake_file_system.cc tests/support/fake_file_system.h \
 	tests/support/fault_file.cc tests/support/fault_file.h \
 	tests/support/forwarding_file.cc tests/support/forwarding_file.h \
+	tests/support/fetch_fixture.h \
 	tests/support/forms.h \
 	tests/support/gated_file.cc tests/support/gated_file.h \
 	tests/support/gated_schedule.cc tests/support/gated_schedule.h \
@@ -28,6 +29,7 @@ support_sources = \
 	tests/support/racer.cc tests/support/racer.h \
 	tests/support/random.h \
 	tests/support/reference_disk.cc tests/support/reference_disk.h \
+	tests/support/source_double.h \
 	tests/support/temp_dir.h \
 	tests/support/test_image.cc tests/support/test_image.h \
 	tests/support/with_subclusters.h
@@ -50,6 +52,9 @@ unit_sources = \
 	tests/unit/cloner_test.cc \
 	tests/unit/durable_create_test.cc \
 	tests/unit/fake_file_test.cc \
+	tests/unit/fetch_race_test.cc \
+	tests/unit/fetch_test.cc \
+	tests/unit/fetch_window_test.cc \
 	tests/unit/file_test.cc \
 	tests/unit/header_test.cc \
 	tests/unit/holes_test.cc \

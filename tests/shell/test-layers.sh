@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# base <- io <- format <- source <- image <- ops <- {plugin, tools}: a file may include
+# base <- io <- format <- source <- image <- jobs <- ops <- {plugin, tools}: a file may include
 # only from its own layer and those before it, and common/ knows no nbdkit.
 
 . "$(dirname "$0")/../functions.sh"
@@ -13,9 +13,11 @@ allowed() {
     common/format) echo "common/base common/io common/format" ;;
     common/source) echo "common/base common/io common/format common/source" ;;
     common/image) echo "common/base common/io common/format common/source common/image" ;;
+    common/jobs)
+        echo "common/base common/io common/format common/source common/image common/jobs" ;;
     common/ops)
-        echo "common/base common/io common/format common/source common/image common/ops" ;;
-    plugin) echo "common/base common/io common/format common/source common/image plugin" ;;
+        echo "common/base common/io common/format common/source common/image common/jobs common/ops" ;;
+    plugin) echo "common/base common/io common/format common/source common/image common/jobs plugin" ;;
     tools)
         echo "common/base common/io common/format common/source common/image common/ops tools" ;;
     *) fail "$1 is in no layer: say here which" ;;

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// A part of the disk whose bytes are being fetched from the backing file into memory,
+// once for all who want some of them. It knows of each block of 4 KiB whether somebody
+// reads it, and has the bytes of those that were read. Who wants a block that nobody
+// reads claims it, reads it, and says what has become of it; all others wait for that.
+//
+// Threads: any. mutex_ is innermost, and held while the blocks are looked at. The bytes of
+// a block are written by who has claimed it, without the lock, and never again once it
+// is there.
+
+#ifndef ADDCOW_COMMON_JOBS_FETCH_WINDOW_H
+#define ADDCOW_COMMON_JOBS_FETCH_WINDOW_H
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "common/base/mutex.h"
+#include "common/base/units.h"
+#include "common/format/layout.h"
+
+namespace addcow {
+
+class FetchWindow {
+ public:
+  static constexpr uint64_t kBlock = kSubclusterSize;
+
+  enum class Block : uint8_t {
+    kIdle,       // nobody has asked for it
+    kReading,    // claimed
+    kData,       // there
+    kZero,       // there; the backing file has no data in it
+    kElsewhere,  // in the image file: not to be fetched
+    kFailed,     // could not be read, or is not going to be
+  };
+
+  // [offset, end) begins at a block, and ends at one or with the disk.
+  FetchWindow(uint64_t offset, uint64_t end);
+
+  uint64_t offset() const { return offset_; }
+  uint64_t end() const { return end_; }
+  uint64_t length() const { return end_ - offset_; }
+
+  // The bytes of a range within: for who has claimed it, or has found it there.
+  std::span<std::byte> Bytes(ByteRange range) const {
+    return {bytes_.get() + (range.offset - offset_), static_cast<size_t>(range.length)};
+  }
+
+  // Claims the first idle block that `wanted` touches and those idle around it, no
+  // further than `within`. Empty: there is none. All of it has to be Set, soon.
+  ByteRange Claim(ByteRange wanted, ByteRange within) ADDCOW_EXCLUDES(mutex_);
+  // What has become of the blocks that the range touches, as far as they were claimed.
+  void Set(ByteRange range, Block to) ADDCOW_EXCLUDES(mutex_);
+  // Idle ones are kFailed.
+  void GiveUpIdle() ADDCOW_EXCLUDES(mutex_);
+
+  // Waits until nobody reads any of the blocks that the range touches. Whether all of
+  // them are there. Never while the caller has claimed some.
+  bool Wait(ByteRange range) ADDCOW_EXCLUDES(mutex_);
+
+  // Whether any data is there.
+  bool HasData() const ADDCOW_EXCLUDES(mutex_);
+
+  // Waits until nobody reads any block. Whether all are settled for good, none is idle.
+  bool WaitUntilSettled() ADDCOW_EXCLUDES(mutex_);
+
+  // What of the window can be kept, in ranges of whole `grain`s that have data. Of a `unit`,
+  // a multiple, that has data and of which nothing failed, it is all, zeroes and what
+  // is elsewhere too, so that a cluster gets whole. The disk's end ends either.
+  std::vector<ByteRange> ToKeep(uint64_t unit, uint64_t grain) const ADDCOW_EXCLUDES(mutex_);
+
+ private:
+  struct Blocks {
+    size_t first;
+    size_t end;
+  };
+  Blocks Touched(ByteRange range) const;
+  void Change(Blocks blocks, Block from, Block to) ADDCOW_EXCLUDES(mutex_);
+  ByteRange RangeOf(Blocks blocks) const;
+  void KeepUnit(Blocks unit, size_t grain, std::vector<ByteRange>& ranges) const
+      ADDCOW_REQUIRES(mutex_);
+
+  // Constant after construction.
+  const uint64_t offset_;
+  const uint64_t end_;
+  const std::unique_ptr<std::byte[]> bytes_;
+
+  mutable Mutex mutex_;
+  ConditionVariable changed_;  // blocks are not being read any more
+  std::vector<Block> blocks_ ADDCOW_GUARDED_BY(mutex_);
+};
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_JOBS_FETCH_WINDOW_H

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// common/jobs/fetch_window: who reads which block, and what of it can be kept.
+
+#include "common/jobs/fetch_window.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "tests/support/racer.h"
+#include "tests/support/test_image.h"
+
+namespace addcow {
+namespace {
+
+using Block = FetchWindow::Block;
+using Ranges = std::vector<ByteRange>;
+
+constexpr ByteRange kAll{kC, kC};
+
+TEST(FetchWindow, ClaimsEachBlockOnce) {
+  FetchWindow window(kC, 2 * kC);
+  EXPECT_EQ(window.Claim({kC + 5, 10}, {kC, 2 * kS}), (ByteRange{kC, 2 * kS}));
+  EXPECT_EQ(window.Claim({kC, 3 * kS}, kAll), (ByteRange{kC + 2 * kS, kC - 2 * kS}));
+  EXPECT_EQ(window.Claim(kAll, kAll).length, 0u);
+}
+
+TEST(FetchWindow, ClaimEndsWithTheDisk) {
+  FetchWindow window(kC, kC + kS + 100);
+  EXPECT_EQ(window.length(), kS + 100);
+  EXPECT_EQ(window.Claim({kC + kS, 1}, {kC, kS + 100}), (ByteRange{kC, kS + 100}));
+}
+
+TEST(FetchWindow, OnlyWhatIsThereIsThere) {
+  FetchWindow window(kC, 2 * kC);
+  EXPECT_FALSE(window.Wait({kC, 1})) << "idle";
+  for (const auto& [to, there] : {std::pair{Block::kData, true},
+                                  {Block::kZero, true},
+                                  {Block::kElsewhere, false},
+                                  {Block::kFailed, false},
+                                  {Block::kIdle, false}}) {
+    const ByteRange claimed = window.Claim(kAll, kAll);
+    const ByteRange first{claimed.offset, kS};
+    window.Set(first, to);
+    window.Set(claimed, Block::kIdle);
+    EXPECT_EQ(window.Wait(first), there);
+  }
+}
+
+TEST(FetchWindow, WaitsOnlyForItsOwnBlocks) {
+  FetchWindow window(kC, 2 * kC);
+  (void)window.Claim(kAll, kAll);
+  window.Set({kC, kS}, Block::kData);
+  EXPECT_TRUE(window.Wait({kC, kS}));
+  bool there = false;
+  Racer waiter([&] { there = window.Wait({kC, 2 * kS}); });
+  waiter.WaitUntilBlockedOrDone();
+  EXPECT_FALSE(waiter.done());
+  window.Set({kC + kS, kS}, Block::kData);
+  waiter.Join();
+  EXPECT_TRUE(there);
+}
+
+TEST(FetchWindow, SetTouchesNothingThatSomebodyElseHasSaid) {
+  FetchWindow window(kC, 2 * kC);
+  (void)window.Claim(kAll, kAll);
+  window.Set({kC, kS}, Block::kData);
+  window.Set(kAll, Block::kFailed);
+  EXPECT_TRUE(window.Wait({kC, kS}));
+  EXPECT_FALSE(window.Wait({kC, 2 * kS}));
+}
+
+TEST(FetchWindow, IsSettledWhenNothingIsIdleOrRead) {
+  FetchWindow window(kC, 2 * kC);
+  EXPECT_FALSE(window.WaitUntilSettled());
+  (void)window.Claim({kC, kS}, {kC, kS});
+  bool settled = true;
+  Racer waiter([&] { settled = window.WaitUntilSettled(); });
+  waiter.WaitUntilBlockedOrDone();
+  EXPECT_FALSE(waiter.done());
+  window.Set({kC, kS}, Block::kData);
+  waiter.Join();
+  EXPECT_FALSE(settled);
+  window.GiveUpIdle();
+  EXPECT_TRUE(window.WaitUntilSettled());
+  EXPECT_TRUE(window.Wait({kC, kS}));
+}
+
+// What ToKeep says of a window of two clusters, block by block: '.' failed, 'd' data,
+// 'z' zero, 'e' elsewhere.
+Ranges Kept(const std::string& blocks, uint64_t unit, uint64_t grain, uint64_t cut = 0) {
+  FetchWindow window(2 * kC, 2 * kC + blocks.size() * kS - cut);
+  const ByteRange all{window.offset(), window.length()};
+  (void)window.Claim(all, all);
+  for (size_t i = 0; i < blocks.size(); i++) {
+    const char c = blocks[i];
+    const uint64_t offset = window.offset() + i * kS;
+    window.Set({offset, std::min(kS, window.end() - offset)}, c == 'd'   ? Block::kData
+                                                              : c == 'z' ? Block::kZero
+                                                              : c == 'e' ? Block::kElsewhere
+                                                                         : Block::kFailed);
+  }
+  Ranges ranges = window.ToKeep(unit, grain);
+  for (ByteRange& range : ranges) range.offset -= window.offset();
+  return ranges;
+}
+
+TEST(FetchWindow, KeepsWholeUnits) {
+  EXPECT_EQ(Kept("dddddddd", 4 * kS, kS), (Ranges{{0, 8 * kS}}));
+  EXPECT_EQ(Kept("dzzzzezd", 4 * kS, kS), (Ranges{{0, 8 * kS}}));
+  EXPECT_EQ(Kept("dddd", 4 * kS, 4 * kS), (Ranges{{0, 4 * kS}}));
+}
+
+TEST(FetchWindow, KeepsNoUnitWithoutData) {
+  EXPECT_EQ(Kept("zzzzdddd", 4 * kS, kS), (Ranges{{4 * kS, 4 * kS}}));
+  EXPECT_EQ(Kept("zzezeeee", 4 * kS, kS), Ranges{});
+}
+
+TEST(FetchWindow, OfAUnitThatIsNotWholeKeepsGrains) {
+  EXPECT_EQ(Kept("dd.zzddd", 4 * kS, kS), (Ranges{{0, 2 * kS}, {4 * kS, 4 * kS}}));
+  EXPECT_EQ(Kept("d.zd", 4 * kS, 2 * kS), (Ranges{{2 * kS, 2 * kS}}));
+  EXPECT_EQ(Kept("de.d", 4 * kS, kS), (Ranges{{0, kS}, {3 * kS, kS}}));
+}
+
+TEST(FetchWindow, OfAGrainItKeepsAllOrNothing) {
+  EXPECT_EQ(Kept("ddd.", 4 * kS, 4 * kS), Ranges{});
+  EXPECT_EQ(Kept("ddde", 4 * kS, 4 * kS), Ranges{});
+  EXPECT_EQ(Kept("dzzd", 4 * kS, 4 * kS), (Ranges{{0, 4 * kS}}));
+}
+
+TEST(FetchWindow, LastUnitEndsWithTheDisk) {
+  EXPECT_EQ(Kept("dddddd", 4 * kS, kS, 100), (Ranges{{0, 6 * kS - 100}}));
+  EXPECT_EQ(Kept("zzzzd", 4 * kS, 4 * kS, 1), (Ranges{{4 * kS, kS - 1}}));
+  EXPECT_EQ(Kept("zzzz.d", 4 * kS, kS, 1), (Ranges{{5 * kS, kS - 1}}));
+}
+
+}  // namespace
+}  // namespace addcow
