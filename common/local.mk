@@ -11,6 +11,7 @@ engine_sources = \
 	common/base/little_endian.h \
 	common/base/log.h \
 	common/base/mutex.h \
+	common/base/parse_size.cc common/base/parse_size.h \
 	common/base/printable.h \
 	common/base/shell_word.cc common/base/shell_word.h \
 	common/base/unique_fd.h \

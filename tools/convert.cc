@@ -8,7 +8,7 @@
 #include <memory>
 
 #include "common/base/printable.h"
-#include "common/ops/parse_size.h"
+#include "common/ops/parse_cluster_size.h"
 #include "tools/interrupt.h"
 #include "tools/output.h"
 #include "tools/progress.h"

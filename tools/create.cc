@@ -7,8 +7,9 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "common/base/parse_size.h"
 #include "common/base/printable.h"
-#include "common/ops/parse_size.h"
+#include "common/ops/parse_cluster_size.h"
 #include "tools/file_names.h"
 #include "tools/interrupt.h"
 #include "tools/output.h"

@@ -17,7 +17,7 @@
 #include <string_view>
 #include <vector>
 
-#include "common/ops/parse_size.h"
+#include "common/base/parse_size.h"
 #include "tools/output.h"
 #include "tools/verbs.h"
 

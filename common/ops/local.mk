@@ -15,7 +15,7 @@ ops_sources = \
 	common/ops/map.cc common/ops/map.h \
 	common/ops/named_files.cc common/ops/named_files.h \
 	common/ops/new_add_cow.cc common/ops/new_add_cow.h \
-	common/ops/parse_size.cc common/ops/parse_size.h \
+	common/ops/parse_cluster_size.cc common/ops/parse_cluster_size.h \
 	common/ops/raw_bitmap.cc common/ops/raw_bitmap.h \
 	common/ops/rebase.cc common/ops/rebase.h
 common_libops_la_LIBADD = common/libengine.la

@@ -7,11 +7,11 @@
 
 #include <cstring>
 
+#include "common/base/parse_size.h"
 #include "common/ops/create.h"
 #include "common/ops/flatten.h"
 #include "common/ops/info.h"
 #include "common/ops/map.h"
-#include "common/ops/parse_size.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
 #include "tests/support/forwarding_file.h"

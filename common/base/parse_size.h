@@ -2,8 +2,8 @@
 //
 // Sizes as people write them, by the rules of qemu-img: 1G is 2^30 bytes.
 
-#ifndef ADDCOW_COMMON_OPS_PARSE_SIZE_H
-#define ADDCOW_COMMON_OPS_PARSE_SIZE_H
+#ifndef ADDCOW_COMMON_BASE_PARSE_SIZE_H
+#define ADDCOW_COMMON_BASE_PARSE_SIZE_H
 
 #include <cstdint>
 #include <string>
@@ -19,9 +19,6 @@ namespace addcow {
 // that says what is accepted.
 Result<uint64_t> ParseSize(const std::string& text);
 
-// The same of a cluster size of revision 20.
-Result<uint64_t> ParseClusterSize(const std::string& text);
-
 }  // namespace addcow
 
-#endif  // ADDCOW_COMMON_OPS_PARSE_SIZE_H
+#endif  // ADDCOW_COMMON_BASE_PARSE_SIZE_H

@@ -3,15 +3,13 @@
 // See parse_size.h. In integers: a double has not the digits for a size near
 // 2^63, and would accept "inf", "0x1p3" and "1e3".
 
-#include "common/ops/parse_size.h"
+#include "common/base/parse_size.h"
 
 #include <fmt/format.h>
 
-#include <bit>
 #include <string_view>
 
 #include "common/base/units.h"
-#include "common/format/header.h"
 
 namespace addcow {
 
@@ -85,14 +83,6 @@ Result<uint64_t> ParseSize(const std::string& text) {
       (Value(whole) << shift) + (Value(fraction) << shift) / PowerOfTen(fraction.size());
   if (size == 0 || size > kMaxOffset) return Fail(BadSize(text, kRange));
   return static_cast<uint64_t>(size);
-}
-
-Result<uint64_t> ParseClusterSize(const std::string& text) {
-  ADDCOW_TRY_ASSIGN(const uint64_t size, ParseSize(text));
-  if (std::has_single_bit(size) && size >= kLeastClusterSize && size <= kMostClusterSize)
-    return size;
-  return Fail(Error::Because(EINVAL, fmt::format("cluster size '{}'", text),
-                             "must be 4k, 8k, 16k, 32k, 64k, 128k, 256k, 512k, 1M or 2M"));
 }
 
 }  // namespace addcow
