@@ -7,12 +7,15 @@
 #include <strings.h>
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <cstdlib>
 #include <memory>
 #include <optional>
 
+#include "common/base/parse_size.h"
 #include "common/image/confine.h"
+#include "common/jobs/fetch.h"
 #include "common/source/nbd_uri.h"
 #include "plugin/nbdkit_api.h"
 
@@ -37,14 +40,18 @@ const char kOptionsHelp[] =
     "                    Refuse backing files that are not what they were when they\n"
     "                    were named (default: check).\n"
     "reflink=<BOOL>      Copy clusters up by sharing the backing file's storage,\n"
-    "                    where the file system can (default: on). No server copies\n"
-    "                    whole clusters up so far; addcow flatten does.\n"
+    "                    where the file system can (default: on). So far\n"
+    "                    addcow flatten does so, no server.\n"
     "subclusters=<BOOL>  Keep small writes by 4 KiB, so that nothing is copied around\n"
     "                    them; other readers of the format refuse the file while it\n"
     "                    has such (default: on).\n"
     "sync-interval=<SECONDS>\n"
     "                    Clients that do not flush lose no more than this if nbdkit\n"
-    "                    is killed (default: 5; 0: wait for a flush).";
+    "                    is killed (default: 5; 0: wait for a flush).\n"
+    "copy-on-read=<BOOL> Keep what is read from the backing file in the image file,\n"
+    "                    so that it is read there once (default: off).\n"
+    "fetch-size=<SIZE>   What copy-on-read reads at once, 4k to 32M, a power of two\n"
+    "                    (default: 64k of a local raw backing file, 1M of others).";
 
 namespace {
 
@@ -74,6 +81,14 @@ Result<std::chrono::seconds> Interval(std::string_view key, const std::string& v
                                    (least == 0 ? "0 (off)" : std::to_string(least)) + " to " +
                                    std::to_string(kMostSeconds)));
   return std::chrono::seconds(seconds);
+}
+
+Result<uint64_t> FetchSize(std::string_view key, const std::string& value) {
+  const auto size = ParseSize(value);
+  if (size && std::has_single_bit(*size) && *size >= kLeastFetchSize && *size <= kMostFetchSize)
+    return *size;
+  return Fail(
+      BadOption(key, "is '" + value + "', must be a power of two from 4k to 32M, as 256k"));
 }
 
 Status SetPath(std::optional<std::string>& path, std::string_view key,
@@ -150,6 +165,14 @@ Status SetOption(Options& options, std::string_view key, const std::string& valu
     if (SetAllowed(options.source.access, value)) return {};
     return Fail(
         BadOption(key, "is '" + value + "', must be 'uri', 'formats' or 'uri,formats'"));
+  }
+  if (key == "copy-on-read") {
+    ADDCOW_TRY_ASSIGN(options.copy_on_read, ParseBool(key, value));
+    return {};
+  }
+  if (key == "fetch-size") {
+    ADDCOW_TRY_ASSIGN(options.fetch_size, FetchSize(key, value));
+    return {};
   }
   return Fail(Error::Because(EINVAL, "parameter '" + std::string(key) + "'",
                              "unknown, see: nbdkit addcow --help"));

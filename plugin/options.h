@@ -6,6 +6,7 @@
 #define ADDCOW_PLUGIN_OPTIONS_H
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -24,6 +25,8 @@ struct Options {
   Layer layer = Layer::kAll;
   bool readonly = false;                  // as nbdkit -r, which is not seen everywhere
   std::chrono::seconds sync_interval{5};  // 0: bits wait for a client's flush
+  bool copy_on_read = false;              // what was read of the backing file is kept
+  uint64_t fetch_size = 0;                // at once then, in bytes; 0: by what the base is
 };
 
 // What `nbdkit addcow --help` prints. nbdkit's bash completion finds the

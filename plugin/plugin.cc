@@ -16,6 +16,7 @@
 #include <csignal>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -23,6 +24,7 @@
 #include "common/base/mutex.h"
 #include "common/image/background_flush.h"
 #include "common/image/image.h"
+#include "common/jobs/fetch_threads.h"
 #include "common/source/nbd_uri.h"
 #include "common/source/qemu_server.h"
 #include "plugin/boundary.h"
@@ -49,8 +51,12 @@ Options options;
 Image* image = nullptr;
 std::string description;
 
+// Copy-on-read, or null. Constant between after_fork and cleanup. It is for all
+// connections: what it keeps changes nothing that any of them reads.
+std::unique_ptr<FetchThreads> fetch;
+
 // Brings bits to the file between flushes. Started by the first connection
-// that may write, so never before the server has forked (get_ready is), and
+// that sets some, so never before the server has forked (get_ready is), and
 // not at all in a server that only reads: -r is not known earlier. Stopped in
 // cleanup.
 Mutex background_flush_mutex;
@@ -117,7 +123,7 @@ void addcow_dump_plugin() {
   printf("addcow_backing_uris=nbd nbds nbd+unix nbds+unix\n");
   printf(
       "addcow_parameters=file image backing layer readonly lock confine identity reflink "
-      "subclusters sync-interval timeout allow\n");
+      "subclusters sync-interval timeout allow copy-on-read fetch-size\n");
   printf("addcow_layers=all top\n");
   printf("addcow_capabilities=write flush fua trim zero fast_zero extents cache multi_conn\n");
 }
@@ -139,14 +145,24 @@ int addcow_get_ready() {
     starting = true;
     ADDCOW_TRY_ASSIGN(auto opened, Image::Open(PosixFileSystem(), options.source, Log));
     image = opened.release();
+    if (options.copy_on_read && !image->writable())
+      Log(LogLevel::kNote,
+          "copy-on-read=on: the disk is read only, so what is read is not kept");
     starting = false;
     Describe();
     return {};
   });
 }
 
+// The last place where a failure ends the server, and threads stay.
 int addcow_after_fork() {
-  return AtBoundary([] { return image->Start(); });
+  return AtBoundary([]() -> Status {
+    ADDCOW_TRY(image->Start());
+    if (!options.copy_on_read || !image->writable() || image->files().backing == nullptr)
+      return {};
+    ADDCOW_TRY_ASSIGN(fetch, FetchThreads::Start(*image, {.size = options.fetch_size}, Log));
+    return {};
+  });
 }
 
 Status StartBackgroundFlush() {
@@ -172,9 +188,10 @@ int addcow_preconnect(int) {
 }
 
 void* addcow_open(int readonly) {
-  if (readonly) return &readonly_connection;
+  const bool sets_bits = !readonly || fetch != nullptr;
   // Without it the server would promise what it does not keep.
-  if (AtBoundary(StartBackgroundFlush) == 0) return &writable_connection;
+  if (!sets_bits || AtBoundary(StartBackgroundFlush) == 0)
+    return readonly ? &readonly_connection : &writable_connection;
   // This is what the client is told, see addcow_preconnect.
   const int code = errno;
   nbdkit_error("the disk cannot be opened for writing, the log of the server says why");
@@ -205,8 +222,10 @@ int addcow_can_cache(void*) { return NBDKIT_CACHE_NATIVE; }
 int addcow_can_multi_conn(void*) { return 1; }
 
 int addcow_pread(void*, void* buffer, uint32_t count, uint64_t offset, uint32_t) {
-  return AtBoundary(
-      [&] { return image->Read({static_cast<std::byte*>(buffer), count}, offset); });
+  const std::span bytes(static_cast<std::byte*>(buffer), count);
+  return AtBoundary([&] {
+    return fetch != nullptr ? fetch->fetch().Read(bytes, offset) : image->Read(bytes, offset);
+  });
 }
 
 int addcow_pwrite(void*, const void* buffer, uint32_t count, uint64_t offset, uint32_t flags) {
@@ -240,7 +259,10 @@ int addcow_trim(void*, uint32_t count, uint64_t offset, uint32_t flags) {
 }
 
 int addcow_cache(void*, uint32_t count, uint64_t offset, uint32_t) {
-  return AtBoundary([&] { return image->Prefetch(offset, count); });
+  return AtBoundary([&] {
+    return fetch != nullptr ? fetch->fetch().Prefetch(offset, count)
+                            : image->Prefetch(offset, count);
+  });
 }
 
 int addcow_extents(void*, uint32_t count, uint64_t offset, uint32_t flags,
@@ -285,6 +307,7 @@ void LogLoss(const Error& cause) {
 
 // All connections are closed: write out what no client has flushed.
 void addcow_cleanup() {
+  fetch.reset();
   StopBackgroundFlush();  // Close wants to be alone
   if (image == nullptr) return;
   (void)AtBoundary([]() -> Status {

@@ -52,6 +52,7 @@ unit_sources = \
 	tests/unit/cloner_test.cc \
 	tests/unit/durable_create_test.cc \
 	tests/unit/fake_file_test.cc \
+	tests/unit/fetch_failure_test.cc \
 	tests/unit/fetch_race_test.cc \
 	tests/unit/fetch_test.cc \
 	tests/unit/fetch_window_test.cc \

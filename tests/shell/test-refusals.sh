@@ -85,6 +85,10 @@ refused "layer=: is '', must be 'all' or 'top'" layer=
 for value in '' x -1 +1 1.5 5s ' 5' 86401 4294967296; do
     refused "^nbdkit: error: sync-interval=: is '.*', must be whole seconds, 0 \(off\) to 86400$" sync-interval="$value"
 done
+refused "copy-on-read=: is 'maybe', must be 'on' or 'off'" copy-on-read=maybe
+for value in '' x 0 2k 100k 64M 1.3M -4k '64 k'; do
+    refused "^nbdkit: error: fetch-size=: is '.*', must be a power of two from 4k to 32M, as 256k$" fetch-size="$value"
+done
 refused "parameter 'colour': unknown" colour=red
 refused 'image=: the file name is empty' image=
 expect_fails 1 nbdkit -U - addcow --run true

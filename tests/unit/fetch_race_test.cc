@@ -120,13 +120,14 @@ TEST_P(FetchRace, WriteWhileItIsKeptSurvives) {
 }
 
 TEST_P(FetchRace, KeepingWaitsForAWriteUnderWay) {
-  if (std::get<0>(GetParam()).zero) GTEST_SKIP() << "is done by other calls";
+  const auto is_change = [](const Operation& operation) {
+    return IsChange(operation.kind) && operation.path == kImagePath;
+  };
   for (const bool before : {true, false}) {
     SetUp();
     ASSERT_OK(FetchRead(kC + 5 * kS));
     const auto data = random_.Bytes(std::get<0>(GetParam()).length);
-    Gate::Stop writing = before ? gate_.ParkBefore(OpKind::kWrite, kImagePath)
-                                : gate_.ParkAfter(OpKind::kWrite, kImagePath);
+    Gate::Stop writing = before ? gate_.ParkBefore(is_change) : gate_.ParkAfter(is_change);
     Racer writer([&] { EXPECT_OK(Start(data)); });
     writing.WaitUntilParked();
     Racer keeper([&] { RunAll(); });
