@@ -82,7 +82,7 @@ Fetch::Fetch(Image& image, const Options& options, LogSink log)
       unit_(std::min(size_, image.files().layout().cluster_size())),
       memory_(std::max(options.memory, 2 * size_)),
       pause_(options.pause),
-      log_(std::move(log)) {}
+      log_(log ? std::move(log) : [](LogLevel, const std::string&) {}) {}
 
 // Whether what is read can be kept, and something is left to be kept.
 bool Fetch::Active() const {

@@ -64,7 +64,7 @@ class Fetch {
   // be slow to answer.
   static uint64_t DefaultSize(const Image& image);
 
-  // `image` must outlive it, and not be closed before.
+  // `image` must outlive it, and not be closed before. `log` may be empty.
   Fetch(Image& image, const Options& options, LogSink log);
 
   // As those of Image. Prefetch also keeps, and waits for room.

@@ -69,6 +69,7 @@ mutated_files = \
 	common/image/image_store.cc \
 	common/io/durable_create.cc \
 	common/io/zeroer.cc \
+	common/jobs/fetch.cc \
 	common/ops/convert.cc \
 	common/ops/create.cc \
 	common/ops/flatten.cc
@@ -82,6 +83,7 @@ mutated_sources = \
 	tests/crash/mutated/common/image/image_store.cpp \
 	tests/crash/mutated/common/io/durable_create.cpp \
 	tests/crash/mutated/common/io/zeroer.cpp \
+	tests/crash/mutated/common/jobs/fetch.cpp \
 	tests/crash/mutated/common/ops/convert.cpp \
 	tests/crash/mutated/common/ops/create.cpp \
 	tests/crash/mutated/common/ops/flatten.cpp

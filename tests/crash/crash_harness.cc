@@ -63,7 +63,7 @@ CrashHarness::CrashHarness(const ImageSpec& spec, const FakeInode::Abilities& ab
 }
 
 void CrashHarness::Start(const FakeFileSystem& files) {
-  image_.reset();
+  DropImage();
   seam_.reset();
   faulty_.reset();
   look_.reset();
@@ -235,14 +235,23 @@ void CrashHarness::FailChange(uint64_t n, FaultPlan::Effect effect, const std::s
        }});
 }
 
+void CrashHarness::DropImage() {
+  fetch_.reset();
+  image_.reset();
+}
+
 void CrashHarness::Kill() {
   Begin("open");
   faults_.Clear();
-  image_.reset();
+  DropImage();
   auto image = OpenTestImage(*seam_, kDirectory, OpenMode::kReadWrite, nullptr, subclusters_);
   if (!image) return Wrong(image.error().Message());
   image_ = std::move(*image);
   layout_ = image_->files().layout();
+  fetch_ = std::make_unique<Fetch>(
+      *image_,
+      Fetch::Options{.size = (4 * kKiB) << random_.Below(6), .pause = std::chrono::seconds(0)},
+      nullptr);
   wrote_ = false;
   const auto contents = ReadAll(*image_);
   if (const std::string wrong = model_->Check(contents); !wrong.empty())
@@ -296,6 +305,8 @@ Status CrashHarness::Do(const CrashRequest& request) {
                   {.may_punch = request.kind == CrashRequest::Kind::kTrim}, request.fua);
     case CrashRequest::Kind::kCopyUp:
       return CopyUp(image_->files().layout().Touched(request.offset, request.length));
+    case CrashRequest::Kind::kRead:
+      return Read(request.offset, request.length);
     case CrashRequest::Kind::kFlush:
       return Flush();
   }
@@ -326,6 +337,18 @@ Status CrashHarness::CopyUp(ClusterRange range) {
   return done;
 }
 
+Status CrashHarness::Read(uint64_t offset, uint64_t length) {
+  Begin(fmt::format("read {}+{}", offset, length));
+  std::vector<std::byte> bytes(length);
+  Status done = fetch_->Read(bytes, offset);
+  const auto wanted = std::span(model_->contents()).subspan(offset, length);
+  if (const auto wrong = Difference(bytes, wanted, offset); done && !wrong.empty())
+    Wrong("read: " + wrong);
+  while (fetch_->RunOne()) {
+  }
+  return done;
+}
+
 Status CrashHarness::Flush() {
   Begin("flush");
   return Run(0, size(), Fua::kYes, [&] { return image_->Flush(); });
@@ -342,7 +365,7 @@ Status CrashHarness::Close() {
 void CrashHarness::Rebase() {
   Kill();
   if (!wrong_.empty()) return;
-  image_.reset();
+  DropImage();
   Begin("rebase");
   // The same files by other names.
   RebaseOptions options{.add_cow_path = kAddCowPath, .backing = {}, .image_name = "./disk.raw"};
@@ -356,7 +379,7 @@ void CrashHarness::Rebase() {
 Status CrashHarness::Flatten(uint64_t killed_before) {
   Kill();
   if (!wrong_.empty()) return {};
-  image_.reset();
+  DropImage();
   Begin(killed_before == 0 ? "flatten"
                            : fmt::format("flatten, killed before operation {}", killed_before));
   KillBefore(killed_before);
@@ -379,7 +402,7 @@ Status CrashHarness::Flatten(uint64_t killed_before) {
 Status CrashHarness::Convert(const ConvertOptions& options, uint64_t killed_before) {
   Kill();
   if (!wrong_.empty()) return {};
-  image_.reset();
+  DropImage();
   Begin(
       fmt::format("to revision {}, clusters of {}{}{}", static_cast<uint32_t>(options.revision),
                   options.cluster_size, options.subclusters ? "" : " without subclusters",

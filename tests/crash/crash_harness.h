@@ -27,6 +27,7 @@
 #include <string>
 #include <vector>
 
+#include "common/jobs/fetch.h"
 #include "common/ops/convert.h"
 #include "tests/support/crash_disk.h"
 #include "tests/support/crash_model.h"
@@ -37,7 +38,8 @@
 namespace addcow {
 
 struct CrashRequest {
-  enum class Kind { kWrite, kZero, kTrim, kCopyUp, kFlush };
+  // kRead: with copy-on-read, and what was read is kept when it is done.
+  enum class Kind { kWrite, kZero, kTrim, kCopyUp, kRead, kFlush };
 
   Kind kind = Kind::kFlush;
   uint64_t offset = 0;
@@ -75,6 +77,7 @@ class CrashHarness {
   Status Write(uint64_t offset, uint64_t length, Fua fua = Fua::kNo);
   Status Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fua = Fua::kNo);
   Status CopyUp(ClusterRange range);
+  Status Read(uint64_t offset, uint64_t length);
   Status Flush();
   Status Close();
 
@@ -158,6 +161,7 @@ class CrashHarness {
   // A flush of that range which began at `moment` was answered.
   void Flushed(const CrashModel::Moment& moment, uint64_t offset, uint64_t length);
   void CheckContents(const std::string& when);
+  void DropImage();
 
   Status Perform(const Lane& lane);
   bool StartLane(std::vector<Lane>& lanes, size_t index, const CrashRequest& request);
@@ -174,6 +178,7 @@ class CrashHarness {
   std::unique_ptr<ForwardingFileSystem> faulty_;  // over disk_
   std::unique_ptr<ForwardingFileSystem> seam_;    // the schedule, over faulty_
   std::unique_ptr<Image> image_;
+  std::unique_ptr<Fetch> fetch_;  // over image_
   std::function<void()> meanwhile_;
   bool in_meanwhile_ = false;
   std::string failing_sync_;

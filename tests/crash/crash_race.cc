@@ -17,7 +17,8 @@ namespace {
 
 bool ChangesDisk(const CrashRequest& request) {
   return request.kind != CrashRequest::Kind::kFlush &&
-         request.kind != CrashRequest::Kind::kCopyUp;
+         request.kind != CrashRequest::Kind::kCopyUp &&
+         request.kind != CrashRequest::Kind::kRead;
 }
 
 bool ShareSectors(const CrashRequest& a, const CrashRequest& b) {
@@ -38,6 +39,8 @@ std::string ToString(const CrashRequest& request) {
       return "trim " + where;
     case CrashRequest::Kind::kCopyUp:
       return "copy up " + where;
+    case CrashRequest::Kind::kRead:
+      return "read " + where;
     case CrashRequest::Kind::kFlush:
       return "flush";
   }
@@ -59,6 +62,14 @@ Status CrashHarness::Perform(const Lane& lane) {
                           request.fua);
     case CrashRequest::Kind::kCopyUp:
       return image_->CopyUp(image_->files().layout().Touched(request.offset, request.length));
+    case CrashRequest::Kind::kRead: {
+      // What it reads may be in flight.
+      std::vector<std::byte> bytes(request.length);
+      Status done = fetch_->Read(bytes, request.offset);
+      while (fetch_->RunOne()) {
+      }
+      return done;
+    }
     case CrashRequest::Kind::kFlush:
       return image_->Flush();
   }

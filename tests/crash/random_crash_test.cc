@@ -46,6 +46,7 @@ TEST(RandomCrash, EverySectorReadsAVersionThatMayBeThere) {
                            "zero",
                            "trim",
                            "copy-up",
+                           "read",
                            "FUA",
                            "FUA beside a flush",
                            "FUA without room",

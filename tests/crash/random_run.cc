@@ -30,6 +30,8 @@ const char* NameOf(const CrashRequest& request, uint64_t cluster_size) {
       return "trim";
     case CrashRequest::Kind::kCopyUp:
       return "copy-up";
+    case CrashRequest::Kind::kRead:
+      return "read";
     case CrashRequest::Kind::kFlush:
       return "flush";
   }
@@ -151,7 +153,7 @@ CrashRequest RandomRun::RandomChange(Fua fua) {
   } else if (random_.OneIn(6)) {
     request.length = random_.Between(1, size - request.offset);
   }
-  const uint64_t kind = random_.Below(9);
+  const uint64_t kind = random_.Below(10);
   if (kind < 4 && random_.OneIn(4)) {  // longer than is zeroed by one write
     request.offset = random_.Below(DivideUp(size, 2));
     request.length = size - request.offset;
@@ -173,6 +175,9 @@ CrashRequest RandomRun::RandomChange(Fua fua) {
     case 3:
       request.kind = CrashRequest::Kind::kCopyUp;
       break;
+    case 4:
+      request.kind = CrashRequest::Kind::kRead;
+      break;
     default:
       request.kind = CrashRequest::Kind::kWrite;
       break;
@@ -186,7 +191,8 @@ void RandomRun::Change(Fua fua) { Do(RandomChange(fua)); }
 void RandomRun::Do(const CrashRequest& request) {
   if (!harness_.Do(request)) return;
   harness_.Count(NameOf(request, harness_.layout().cluster_size()));
-  if (request.fua == Fua::kYes && request.kind != CrashRequest::Kind::kCopyUp)
+  if (request.fua == Fua::kYes && request.kind != CrashRequest::Kind::kCopyUp &&
+      request.kind != CrashRequest::Kind::kRead)
     harness_.Count("FUA");
 }
 
@@ -243,7 +249,7 @@ void RandomRun::Race() {
     if (random_.OneIn(3)) return request;  // a flush
     if (last_.length > 0 && random_.OneIn(5)) {
       request = last_;  // where a write may be under way
-      request.kind = CrashRequest::Kind::kCopyUp;
+      request.kind = random_.OneIn(2) ? CrashRequest::Kind::kCopyUp : CrashRequest::Kind::kRead;
       return request;
     }
     if (last_.length > 0 && random_.OneIn(6)) return WriteBesideLast();

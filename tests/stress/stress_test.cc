@@ -3,7 +3,8 @@
 // Many threads, random operations at odd offsets, on one Image, against a
 // disk that says what must be read. On files in memory, where the threads
 // meet most often, and on real ones; with the background flush and without.
-// Made to be run under ThreadSanitizer (make stress).
+// In half of the rounds reads are kept (copy-on-read). Made to be run under
+// ThreadSanitizer (make stress).
 //
 // A test is a row of rounds, each on a new image: after some hundred
 // operations every cluster is allocated, and the races of allocation are over.
@@ -24,6 +25,7 @@
 
 #include "common/base/zero_bytes.h"
 #include "common/image/background_flush.h"
+#include "common/jobs/fetch_threads.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
 #include "tests/support/forms.h"
@@ -131,6 +133,14 @@ class StressTest : public testing::TestWithParam<Setup> {
                                                     ADD_FAILURE() << message;
                                                   }));
     }
+    if (Random setup = RandomOf(kThreads + 1); setup.OneIn(2)) {
+      // Now and then with no room for all that is read.
+      const uint64_t size = (4 * kKiB) << setup.Below(9);
+      ASSERT_OK_AND_ASSIGN(
+          fetch_, FetchThreads::Start(
+                      *image_, {.size = size, .memory = setup.OneIn(3) ? 0 : 64 * kMiB},
+                      [](LogLevel, const std::string& message) { ADD_FAILURE() << message; }));
+    }
     std::vector<std::string> wrong(kThreads);
     std::vector<std::thread> threads;
     std::atomic<bool> stop = false;
@@ -147,7 +157,13 @@ class StressTest : public testing::TestWithParam<Setup> {
       });
     }
     for (std::thread& thread : threads) thread.join();
+    fetch_.reset();
     EXPECT_EQ(wrong, std::vector<std::string>(kThreads)) << "in round " << rounds_;
+  }
+
+  Status Read(std::span<std::byte> buffer, uint64_t offset) {
+    return fetch_ != nullptr ? fetch_->fetch().Read(buffer, offset)
+                             : image_->Read(buffer, offset);
   }
 
   // A number below `count`, half of the time near where all threads are.
@@ -162,6 +178,8 @@ class StressTest : public testing::TestWithParam<Setup> {
     const uint64_t clusters = image_->bitmap().clusters();
     const uint64_t first = PickNear(random, clusters);
     const uint64_t count = random.Between(1, std::min<uint64_t>(clusters - first, 3));
+    const uint64_t offset = first * cluster_size();
+    const uint64_t end = std::min(offset + count * cluster_size(), image_->virtual_size());
     Status done;
     switch (random.Below(3)) {
       case 0:
@@ -173,7 +191,9 @@ class StressTest : public testing::TestWithParam<Setup> {
           done = image_->CopyUp({first, count});
         break;
       default:
-        done = image_->Prefetch(0, image_->virtual_size());
+        // That would keep all of it, and end the races.
+        done = fetch_ == nullptr ? image_->Prefetch(0, image_->virtual_size())
+                                 : fetch_->fetch().Prefetch(offset, end - offset);
     }
     return done ? "" : done.error().Message();
   }
@@ -197,6 +217,7 @@ class StressTest : public testing::TestWithParam<Setup> {
 
   std::vector<std::byte> contents_;
   std::unique_ptr<Image> image_;
+  std::unique_ptr<FetchThreads> fetch_;  // over image_, while threads run; or none
 
  private:
   FakeFileSystem memory_;
@@ -302,7 +323,7 @@ TEST_P(StressTest, NeighboursDoNotDisturbEachOther) {
         }
         default: {
           std::vector<std::byte> buffer(range.length);
-          done = image_->Read(buffer, range.offset);
+          done = Read(buffer, range.offset);
           if (done) return disk.Check(buffer, range.offset);
         }
       }
@@ -353,7 +374,7 @@ TEST_P(StressTest, OverlappingRequestsGiveOneOrTheOther) {
           });
         } else {
           std::vector<std::byte> buffer(count * kSectorSize);
-          const Status done = image_->Read(buffer, offset);
+          const Status done = Read(buffer, offset);
           wrong = done ? sectors.Check(first, buffer, read) : done.error().Message();
         }
         sectors.EndRead(read);
