@@ -7,7 +7,8 @@
 // and words with their neighbours. A stripe belongs to one connection, with
 // at most one request in flight, so its content is known at every moment,
 // whatever is done to the rest of its cluster. That goes for extents as well:
-// what is reported to read as zeroes must be zero in the shadow.
+// what is reported to read as zeroes must be zero in the shadow. In half of the rounds
+// the server keeps what it reads (copy-on-read).
 //
 // Rounds, as in tests/stress. ADDCOW_STRESS_SECONDS is the time for all tests;
 // without it each does one round.
@@ -91,7 +92,10 @@ class Client {
       request->cookie = nbd_aio_flush(nbd, none, 0);
     } else if (kind < 4) {
       const uint64_t offset = random_.Below(disk_.size());
-      request->cookie = nbd_aio_cache(nbd, disk_.size() - offset, offset, none, 0);
+      // With copy-on-read, all of it would be all there is to be allocated.
+      const uint64_t most = random_.OneIn(20) ? UINT64_MAX : 100'000;
+      request->cookie =
+          nbd_aio_cache(nbd, std::min(disk_.size() - offset, most), offset, none, 0);
     } else {
       request->stripe = stripe;
       if (kind < 15) {
@@ -173,7 +177,9 @@ class ParallelNbdTest : public NbdTest, public testing::WithParamInterface<Image
     for (const char* name : {"/x.add-cow", "/disk.raw", "/base.img"})
       std::filesystem::remove(directory_ + name);
     MakeImage(GetParam());
-    StartServer({}, {"sync-interval=1", seed % 3 == 0 ? "subclusters=off" : "subclusters=on"});
+    StartServer({}, {"sync-interval=1", seed % 3 == 0 ? "subclusters=off" : "subclusters=on",
+                     seed / kConnections % 2 == 0 ? "copy-on-read=on" : "copy-on-read=off",
+                     seed / kConnections % 5 == 0 ? "fetch-size=4k" : "fetch-size=256k"});
     if (HasFatalFailure()) return;
     ReferenceDisk disk(contents_);
     std::vector<std::string> wrong(kConnections);

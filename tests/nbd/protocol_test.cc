@@ -115,6 +115,43 @@ TEST_F(NbdTest, RequestsPastTheEndAreRefused) {
   EXPECT_NBD(nbd_pwrite(nbd.get(), &byte, 1, 99999, 0));
 }
 
+TEST_P(NbdForms, WhatWasReadIsKeptAndReadOnce) {
+  MakeImage(
+      InForm({.size = 40 * kClusterSize + 700, .backing_size = 40 * kClusterSize}, GetParam()));
+  StartServer({}, {"copy-on-read=on", "fetch-size=256k", "sync-interval=0"});
+  {
+    const NbdHandle nbd = Connect();
+    const auto got = NbdRead(nbd.get(), 5 * kClusterSize + 100, 1000);
+    EXPECT_EQ(Difference(got, std::span(contents_).subspan(5 * kClusterSize + 100, 1000)), "");
+    EXPECT_NBD(nbd_cache(nbd.get(), 100, 17 * kClusterSize, 0));
+    const std::vector<std::byte> data = Repeat(7, 1000);
+    EXPECT_NBD(nbd_pwrite(nbd.get(), data.data(), data.size(), 6 * kClusterSize, 0));
+    std::ranges::copy(data, contents_.begin() + 6 * kClusterSize);
+  }
+  StopServer();
+  EXPECT_EQ(AllocatedInFile(), 8 * kClusterSize);
+  EXPECT_EQ(Difference(ReadFromFiles(), contents_), "");
+}
+
+// The server is stopped, and a client leaves, as soon as they have their answers: what is
+// fetched then for nobody ends with them.
+TEST_F(NbdTest, StopsInTheMiddleOfFetching) {
+  for (int round = 0; round < 5; round++) {
+    for (const char* name : {"/x.add-cow", "/disk.raw", "/base.img"})
+      std::filesystem::remove(directory_ + name);
+    MakeImage({.size = 400 * kClusterSize, .backing_size = 400 * kClusterSize});
+    StartServer({}, {"copy-on-read=on", "fetch-size=1M"});
+    {
+      const NbdHandle nbd = Connect();
+      for (uint64_t at = 0; at < 400; at += 7)
+        (void)NbdRead(nbd.get(), at * kClusterSize + 100, 512);
+    }
+    StopServer();
+    EXPECT_GE(AllocatedInFile(), 58 * kClusterSize);
+    EXPECT_EQ(Difference(ReadFromFiles(), contents_), "");
+  }
+}
+
 TEST_F(NbdTest, CacheAndFastZeroSucceed) {
   MakeImage({.size = 4 * kClusterSize, .backing_size = 4 * kClusterSize, .allocated = {1}});
   StartServer();

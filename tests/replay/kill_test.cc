@@ -13,6 +13,8 @@
 // exact: it says nothing about writes that nobody flushed, which fio's own
 // verification after a kill would.
 //
+// In half of the rounds what the server reads of the backing file is kept (copy-on-read).
+//
 // ADDCOW_KILL_ROUNDS says how many rounds there are.
 
 #include <fmt/format.h>
@@ -143,7 +145,9 @@ void Kill::Round(uint64_t seed) {
   std::ofstream(log, std::ios::trunc).close();  // nothing may be asked before the kill
   {
     const RecorderEnvironment environment(log);
-    StartServer({RecorderFilter()}, {subclusters_ ? "subclusters=on" : "subclusters=off"});
+    StartServer({RecorderFilter()}, {subclusters_ ? "subclusters=on" : "subclusters=off",
+                                     seed % 2 == 0 ? "copy-on-read=on" : "copy-on-read=off",
+                                     seed % 3 == 0 ? "fetch-size=1M" : "fetch-size=64k"});
   }
   if (HasFatalFailure()) return;
 
