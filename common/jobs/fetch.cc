@@ -373,10 +373,11 @@ void Fetch::Stop() {
   room_.NotifyAll();
 }
 
-// A failed sync has been logged by who met it, and ends keeping.
 void Fetch::Keep(const FetchWindow& window) {
   if (!Active()) return;
   for (const ByteRange range : window.ToKeep(unit_, image_.grain())) {
+    const Image::Place place = image_.PlaceAt(range.offset, range.end());
+    if (place.source == Extent::Source::kImage && place.end == range.end()) continue;
     if (const Status kept = image_.Keep(window.Bytes(range), range.offset); !kept)
       return KeepFailed(kept.error());
     paused_until_.store(0, std::memory_order_relaxed);

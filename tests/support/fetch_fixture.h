@@ -17,6 +17,10 @@ namespace addcow {
 
 class FetchFixture : public EngineLines {
  protected:
+  using Reads = std::vector<ByteRange>;
+  static constexpr Fetch::Options kSmall{.size = kC};
+  static constexpr Fetch::Options kLarge{.size = kMiB};
+
   void TearDown() override { fetch_.reset(); }
 
   void MakeFetch(const ImageSpec& spec, const Fetch::Options& options = {}) {

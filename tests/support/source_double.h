@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -27,6 +28,7 @@ class SourceDouble final : public Source {
 
   uint64_t size() const override { return source_->size(); }
   Status Read(std::span<std::byte> buffer, uint64_t offset) override {
+    if (before_read) before_read();
     {
       const std::lock_guard lock(mutex_);
       reads_.push_back({offset, buffer.size()});
@@ -46,6 +48,7 @@ class SourceDouble final : public Source {
 
   uint64_t longest_run = 0;  // in bytes, of what it tells; 0: any
   std::atomic<bool> cannot_tell = false;
+  std::function<void()> before_read;  // it is slow
 
   // Reads that touch the range fail from now on.
   void Break(ByteRange range) {

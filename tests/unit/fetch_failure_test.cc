@@ -10,11 +10,6 @@
 namespace addcow {
 namespace {
 
-using Reads = std::vector<ByteRange>;
-
-constexpr Fetch::Options kSmall{.size = kC};
-constexpr Fetch::Options kLarge{.size = kMiB};
-
 class FetchFailure : public FetchFixture {};
 
 TEST_F(FetchFailure, WhatFindsNoRoomIsOnlyRead) {

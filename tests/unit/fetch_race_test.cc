@@ -18,7 +18,7 @@ namespace addcow {
 namespace {
 
 // What a client does to a window, and may do at any moment.
-struct Change {
+struct RacingChange {
   const char* name;
   uint64_t offset;
   uint64_t length;
@@ -26,7 +26,7 @@ struct Change {
   bool trim = false;
 };
 
-constexpr Change kChanges[] = {
+constexpr RacingChange kRacingChanges[] = {
     {"WholeCluster", kC, kC},
     {"TwoClusters", 0, 2 * kC},
     {"Subcluster", kC + 5 * kS, kS},
@@ -37,9 +37,9 @@ constexpr Change kChanges[] = {
     {"Trim", kC + 100, 20000, true, true},
 };
 
-using Case = std::tuple<Change, bool, uint64_t>;
+using FetchRaceCase = std::tuple<RacingChange, bool, uint64_t>;
 
-class FetchRace : public FetchFixture, public testing::WithParamInterface<Case> {
+class FetchRace : public FetchFixture, public testing::WithParamInterface<FetchRaceCase> {
  protected:
   void SetUp() override {
     subclusters_ = std::get<1>(GetParam());
@@ -47,7 +47,7 @@ class FetchRace : public FetchFixture, public testing::WithParamInterface<Case> 
   }
 
   void Do() {
-    const Change& change = std::get<0>(GetParam());
+    const RacingChange& change = std::get<0>(GetParam());
     if (change.zero)
       Zero(change.offset, change.length, {.may_punch = change.trim});
     else
@@ -55,12 +55,12 @@ class FetchRace : public FetchFixture, public testing::WithParamInterface<Case> 
   }
   // For another thread, without the reference.
   Status Start(std::span<const std::byte> data) {
-    const Change& change = std::get<0>(GetParam());
+    const RacingChange& change = std::get<0>(GetParam());
     return change.zero ? image_->Zero(change.offset, change.length, {.may_punch = change.trim})
                        : image_->Write(data, change.offset);
   }
   void Started(std::span<const std::byte> data) {
-    const Change& change = std::get<0>(GetParam());
+    const RacingChange& change = std::get<0>(GetParam());
     change.zero ? reference_->Zero(change.offset, change.length)
                 : reference_->Write(data, change.offset);
   }
@@ -165,16 +165,16 @@ TEST_P(FetchRace, WriteWhileTheBaseIsAskedForHolesSurvives) {
   ExpectAsReferenceEverAfter();
 }
 
-std::string CaseName(const testing::TestParamInfo<Case>& one) {
+std::string FetchRaceName(const testing::TestParamInfo<FetchRaceCase>& one) {
   return std::string(std::get<0>(one.param).name) +
          (std::get<1>(one.param) ? "" : "WithoutSubclusters") + "By" +
          std::to_string(std::get<2>(one.param) / kKiB) + "k";
 }
 
 INSTANTIATE_TEST_SUITE_P(Changes, FetchRace,
-                         testing::Combine(testing::ValuesIn(kChanges), testing::Bool(),
+                         testing::Combine(testing::ValuesIn(kRacingChanges), testing::Bool(),
                                           testing::Values(4 * kKiB, kC, kMiB)),
-                         CaseName);
+                         FetchRaceName);
 
 }  // namespace
 }  // namespace addcow

@@ -6,17 +6,14 @@
 
 #include "common/jobs/fetch.h"
 
+#include <thread>
+
 #include "common/jobs/fetch_threads.h"
 #include "tests/support/fetch_fixture.h"
 #include "tests/support/forms.h"
 
 namespace addcow {
 namespace {
-
-using Reads = std::vector<ByteRange>;
-
-constexpr Fetch::Options kSmall{.size = kC};
-constexpr Fetch::Options kLarge{.size = kMiB};
 
 class FetchTest : public FetchFixture {};
 
@@ -334,6 +331,44 @@ TEST_F(FetchTest, ThreadsKeepWhatWasReadAndEnd) {
     }
   }
   ExpectAsReference();
+}
+
+// Each thread knows what is in its own subclusters, whatever the others do beside it.
+TEST_F(FetchTest, OverASlowBaseEveryAnsweredWriteStays) {
+  for (const uint64_t size : {16 * kKiB, 256 * kKiB}) {
+    Make({.size = kMiB, .backing_size = kMiB, .seed = TestSeed()});
+    Open();
+    fetch_.reset();
+    std::atomic<uint64_t> reads = 0;
+    source_->before_read = [&reads] {
+      std::this_thread::sleep_for(std::chrono::microseconds(reads++ % 7 * 300));
+    };
+    {
+      ASSERT_OK_AND_ASSIGN(const auto threads,
+                           FetchThreads::Start(*image_, {.size = size}, nullptr));
+      std::vector<std::thread> clients;
+      for (uint64_t client = 0; client < 6; client++) {
+        clients.emplace_back([&, client] {
+          Random random(TestSeed() + client);
+          for (uint64_t at = client * 1000; at + 1000 <= kMiB; at += 6000) {
+            std::vector<std::byte> bytes(random.Between(1, 1000));
+            if (random.OneIn(3)) {
+              bytes = random.Bytes(bytes.size());
+              EXPECT_OK(image_->Write(bytes, at));
+              reference_->Write(bytes, at);
+            }
+            EXPECT_OK(threads->fetch().Read(bytes, at));
+            EXPECT_EQ(reference_->Check(bytes, at), "");
+          }
+        });
+      }
+      for (std::thread& client : clients) client.join();
+    }
+    ExpectAsReference();
+    ASSERT_OK(image_->Close());
+    Open();
+    ExpectAsReference();
+  }
 }
 
 // Prefetching.

@@ -15,15 +15,15 @@ namespace addcow {
 namespace {
 
 using Block = FetchWindow::Block;
-using Ranges = std::vector<ByteRange>;
+using Kept = std::vector<ByteRange>;
 
-constexpr ByteRange kAll{kC, kC};
+constexpr ByteRange kWindow{kC, kC};
 
 TEST(FetchWindow, ClaimsEachBlockOnce) {
   FetchWindow window(kC, 2 * kC);
   EXPECT_EQ(window.Claim({kC + 5, 10}, {kC, 2 * kS}), (ByteRange{kC, 2 * kS}));
-  EXPECT_EQ(window.Claim({kC, 3 * kS}, kAll), (ByteRange{kC + 2 * kS, kC - 2 * kS}));
-  EXPECT_EQ(window.Claim(kAll, kAll).length, 0u);
+  EXPECT_EQ(window.Claim({kC, 3 * kS}, kWindow), (ByteRange{kC + 2 * kS, kC - 2 * kS}));
+  EXPECT_EQ(window.Claim(kWindow, kWindow).length, 0u);
 }
 
 TEST(FetchWindow, ClaimEndsWithTheDisk) {
@@ -40,7 +40,7 @@ TEST(FetchWindow, OnlyWhatIsThereIsThere) {
                                   {Block::kElsewhere, false},
                                   {Block::kFailed, false},
                                   {Block::kIdle, false}}) {
-    const ByteRange claimed = window.Claim(kAll, kAll);
+    const ByteRange claimed = window.Claim(kWindow, kWindow);
     const ByteRange first{claimed.offset, kS};
     window.Set(first, to);
     window.Set(claimed, Block::kIdle);
@@ -50,7 +50,7 @@ TEST(FetchWindow, OnlyWhatIsThereIsThere) {
 
 TEST(FetchWindow, WaitsOnlyForItsOwnBlocks) {
   FetchWindow window(kC, 2 * kC);
-  (void)window.Claim(kAll, kAll);
+  (void)window.Claim(kWindow, kWindow);
   window.Set({kC, kS}, Block::kData);
   EXPECT_TRUE(window.Wait({kC, kS}));
   bool there = false;
@@ -64,9 +64,9 @@ TEST(FetchWindow, WaitsOnlyForItsOwnBlocks) {
 
 TEST(FetchWindow, SetTouchesNothingThatSomebodyElseHasSaid) {
   FetchWindow window(kC, 2 * kC);
-  (void)window.Claim(kAll, kAll);
+  (void)window.Claim(kWindow, kWindow);
   window.Set({kC, kS}, Block::kData);
-  window.Set(kAll, Block::kFailed);
+  window.Set(kWindow, Block::kFailed);
   EXPECT_TRUE(window.Wait({kC, kS}));
   EXPECT_FALSE(window.Wait({kC, 2 * kS}));
 }
@@ -89,7 +89,7 @@ TEST(FetchWindow, IsSettledWhenNothingIsIdleOrRead) {
 
 // What ToKeep says of a window of two clusters, block by block: '.' failed, 'd' data,
 // 'z' zero, 'e' elsewhere.
-Ranges Kept(const std::string& blocks, uint64_t unit, uint64_t grain, uint64_t cut = 0) {
+Kept ToKeep(const std::string& blocks, uint64_t unit, uint64_t grain, uint64_t cut = 0) {
   FetchWindow window(2 * kC, 2 * kC + blocks.size() * kS - cut);
   const ByteRange all{window.offset(), window.length()};
   (void)window.Claim(all, all);
@@ -101,38 +101,38 @@ Ranges Kept(const std::string& blocks, uint64_t unit, uint64_t grain, uint64_t c
                                                               : c == 'e' ? Block::kElsewhere
                                                                          : Block::kFailed);
   }
-  Ranges ranges = window.ToKeep(unit, grain);
+  Kept ranges = window.ToKeep(unit, grain);
   for (ByteRange& range : ranges) range.offset -= window.offset();
   return ranges;
 }
 
 TEST(FetchWindow, KeepsWholeUnits) {
-  EXPECT_EQ(Kept("dddddddd", 4 * kS, kS), (Ranges{{0, 8 * kS}}));
-  EXPECT_EQ(Kept("dzzzzezd", 4 * kS, kS), (Ranges{{0, 8 * kS}}));
-  EXPECT_EQ(Kept("dddd", 4 * kS, 4 * kS), (Ranges{{0, 4 * kS}}));
+  EXPECT_EQ(ToKeep("dddddddd", 4 * kS, kS), (Kept{{0, 8 * kS}}));
+  EXPECT_EQ(ToKeep("dzzzzezd", 4 * kS, kS), (Kept{{0, 8 * kS}}));
+  EXPECT_EQ(ToKeep("dddd", 4 * kS, 4 * kS), (Kept{{0, 4 * kS}}));
 }
 
 TEST(FetchWindow, KeepsNoUnitWithoutData) {
-  EXPECT_EQ(Kept("zzzzdddd", 4 * kS, kS), (Ranges{{4 * kS, 4 * kS}}));
-  EXPECT_EQ(Kept("zzezeeee", 4 * kS, kS), Ranges{});
+  EXPECT_EQ(ToKeep("zzzzdddd", 4 * kS, kS), (Kept{{4 * kS, 4 * kS}}));
+  EXPECT_EQ(ToKeep("zzezeeee", 4 * kS, kS), Kept{});
 }
 
 TEST(FetchWindow, OfAUnitThatIsNotWholeKeepsGrains) {
-  EXPECT_EQ(Kept("dd.zzddd", 4 * kS, kS), (Ranges{{0, 2 * kS}, {4 * kS, 4 * kS}}));
-  EXPECT_EQ(Kept("d.zd", 4 * kS, 2 * kS), (Ranges{{2 * kS, 2 * kS}}));
-  EXPECT_EQ(Kept("de.d", 4 * kS, kS), (Ranges{{0, kS}, {3 * kS, kS}}));
+  EXPECT_EQ(ToKeep("dd.zzddd", 4 * kS, kS), (Kept{{0, 2 * kS}, {4 * kS, 4 * kS}}));
+  EXPECT_EQ(ToKeep("d.zd", 4 * kS, 2 * kS), (Kept{{2 * kS, 2 * kS}}));
+  EXPECT_EQ(ToKeep("de.d", 4 * kS, kS), (Kept{{0, kS}, {3 * kS, kS}}));
 }
 
 TEST(FetchWindow, OfAGrainItKeepsAllOrNothing) {
-  EXPECT_EQ(Kept("ddd.", 4 * kS, 4 * kS), Ranges{});
-  EXPECT_EQ(Kept("ddde", 4 * kS, 4 * kS), Ranges{});
-  EXPECT_EQ(Kept("dzzd", 4 * kS, 4 * kS), (Ranges{{0, 4 * kS}}));
+  EXPECT_EQ(ToKeep("ddd.", 4 * kS, 4 * kS), Kept{});
+  EXPECT_EQ(ToKeep("ddde", 4 * kS, 4 * kS), Kept{});
+  EXPECT_EQ(ToKeep("dzzd", 4 * kS, 4 * kS), (Kept{{0, 4 * kS}}));
 }
 
 TEST(FetchWindow, LastUnitEndsWithTheDisk) {
-  EXPECT_EQ(Kept("dddddd", 4 * kS, kS, 100), (Ranges{{0, 6 * kS - 100}}));
-  EXPECT_EQ(Kept("zzzzd", 4 * kS, 4 * kS, 1), (Ranges{{4 * kS, kS - 1}}));
-  EXPECT_EQ(Kept("zzzz.d", 4 * kS, kS, 1), (Ranges{{5 * kS, kS - 1}}));
+  EXPECT_EQ(ToKeep("dddddd", 4 * kS, kS, 100), (Kept{{0, 6 * kS - 100}}));
+  EXPECT_EQ(ToKeep("zzzzd", 4 * kS, 4 * kS, 1), (Kept{{4 * kS, kS - 1}}));
+  EXPECT_EQ(ToKeep("zzzz.d", 4 * kS, kS, 1), (Kept{{5 * kS, kS - 1}}));
 }
 
 }  // namespace
