@@ -18,9 +18,8 @@
 // it is logged, and for a while all is only read. What finds no room in memory is only
 // read, too.
 //
-// Threads: any. mutex_ is held while windows are looked up, never across I/O; a window's
-// own comes after it. Who waits has claimed nothing, neither blocks nor a range of the
-// disk.
+// Threads: any. mutex_ is held while windows are looked up, never across I/O, nor together
+// with a window's own. Who waits has claimed nothing, neither blocks nor a range of the disk.
 
 #ifndef ADDCOW_COMMON_JOBS_FETCH_H
 #define ADDCOW_COMMON_JOBS_FETCH_H
