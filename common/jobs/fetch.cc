@@ -61,7 +61,7 @@ class Fetch::Made {
  public:
   Made(Fetch& fetch, const Place& place) : fetch_(fetch), place_(place) {}
   ~Made() {
-    if (place_.is_new) fetch_.Queue(place_.made);
+    if (place_.made) fetch_.Queue(*place_.made);
   }
   Made(const Made&) = delete;
   Made& operator=(const Made&) = delete;
@@ -128,17 +128,19 @@ Status Fetch::Serve(std::byte* buffer, uint64_t offset, uint64_t length) {
 Result<uint64_t> Fetch::ServeFromBacking(std::byte* buffer, uint64_t offset, uint64_t end) {
   const Place place = PlaceFor(offset, end, buffer == nullptr);
   const ByteRange needed = Between(offset, std::min(end, place.end));
-  bool there = false;
+  auto found = FetchWindow::Found::kNot;
   if (place.window != nullptr) {
-    {
-      const Made made(*this, place);
-      ADDCOW_TRY(FetchNeeded(*place.window, needed));
-    }
-    there = place.window->Wait(needed);
+    const Made made(*this, place);
+    ADDCOW_TRY(FetchNeeded(*place.window, needed));
+  }
+  while (place.window != nullptr) {
+    found = place.window->Wait(needed);
+    if (found != FetchWindow::Found::kIdle) break;
+    ADDCOW_TRY(FetchNeeded(*place.window, needed));
   }
   if (buffer != nullptr) {
     const std::span wanted(buffer, static_cast<size_t>(needed.length));
-    if (there)
+    if (found == FetchWindow::Found::kThere)
       std::ranges::copy(place.window->Bytes(needed), wanted.begin());
     else
       ADDCOW_TRY(ReadOnly(wanted, offset));
@@ -195,7 +197,6 @@ Fetch::Place Fetch::PlaceFor(uint64_t offset, uint64_t end, bool wait) {
       used_ += length;
       place.window = made.front();
       place.made = made.begin();
-      place.is_new = true;
       busy_.splice(busy_.end(), made);
       return place;
     }
@@ -354,14 +355,12 @@ bool Fetch::RunOne() {
 }
 
 void Fetch::RunUntilStopped() {
-  for (;;) {
-    {
-      MutexLock lock(mutex_);
-      while (queue_.empty() && !stop_) queued_.Wait(mutex_);
-      if (queue_.empty()) return;
-    }
-    (void)RunOne();
-  }
+  const auto wait = [this] {
+    MutexLock lock(mutex_);
+    while (queue_.empty() && !stop_) queued_.Wait(mutex_);
+    return !queue_.empty();
+  };
+  while (wait()) (void)RunOne();
 }
 
 void Fetch::Stop() {
@@ -386,8 +385,8 @@ void Fetch::Keep(const FetchWindow& window) {
 }
 
 void Fetch::KeepFailed(const Error& error) {
-  const Clock::rep until = (Clock::now() + pause_).time_since_epoch().count();
-  paused_until_.store(until, std::memory_order_relaxed);
+  paused_until_.store((Clock::now() + pause_).time_since_epoch().count(),
+                      std::memory_order_relaxed);
   if (!image_.writable() || failing_.exchange(true, std::memory_order_relaxed)) return;
   log_(LogLevel::kError,
        error

@@ -30,6 +30,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -86,10 +87,9 @@ class Fetch {
   using Windows = std::list<std::shared_ptr<FetchWindow>>;
   // For one who needs bytes of the backing file.
   struct Place {
-    std::shared_ptr<FetchWindow> window;  // null: there is no room for one
-    uint64_t end = 0;                     // how far that goes
-    Windows::iterator made;               // if it was made for the caller
-    bool is_new = false;
+    std::shared_ptr<FetchWindow> window;    // null: there is no room for one
+    uint64_t end = 0;                       // how far that goes
+    std::optional<Windows::iterator> made;  // if it was made for the caller
   };
   class Made;
   class Claimed;

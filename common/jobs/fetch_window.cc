@@ -56,15 +56,16 @@ void FetchWindow::Change(Blocks of, Block from, Block to) {
   changed_.NotifyAll();
 }
 
-bool FetchWindow::Wait(ByteRange range) {
+FetchWindow::Found FetchWindow::Wait(ByteRange range) {
   const Blocks of = Touched(range);
   MutexLock lock(mutex_);
-  bool there = true;
+  Found found = Found::kThere;
   for (size_t i = of.first; i < of.end; i++) {
     while (blocks_[i] == Block::kReading) changed_.Wait(mutex_);
-    there = there && (blocks_[i] == Block::kData || blocks_[i] == Block::kZero);
+    if (blocks_[i] == Block::kElsewhere || blocks_[i] == Block::kFailed) return Found::kNot;
+    if (blocks_[i] == Block::kIdle) found = Found::kIdle;
   }
-  return there;
+  return found;
 }
 
 bool FetchWindow::HasData() const {

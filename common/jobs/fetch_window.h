@@ -57,9 +57,14 @@ class FetchWindow {
   // Idle ones are kFailed.
   void GiveUpIdle() ADDCOW_EXCLUDES(mutex_);
 
-  // Waits until nobody reads any of the blocks that the range touches. Whether all of
-  // them are there. Never while the caller has claimed some.
-  bool Wait(ByteRange range) ADDCOW_EXCLUDES(mutex_);
+  // Waits until nobody reads any of the blocks that the range touches. Never while the
+  // caller has claimed some.
+  enum class Found {
+    kThere,  // all of them
+    kIdle,   // who had claimed some has not read them: to be claimed again
+    kNot,    // some will not be there
+  };
+  Found Wait(ByteRange range) ADDCOW_EXCLUDES(mutex_);
 
   // Whether any data is there.
   bool HasData() const ADDCOW_EXCLUDES(mutex_);

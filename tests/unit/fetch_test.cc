@@ -217,6 +217,26 @@ TEST_F(FetchTest, WhoseBytesAreThereIsAnsweredWhileTheRestIsRead) {
   ExpectAsReferenceEverAfter();
 }
 
+// It was claimed with what the first wants, who finds a hole between them.
+TEST_F(FetchTest, WhatAnotherHasClaimedAndDoesNotReadIsReadOnce) {
+  MakeFetch({.backing_data = {{{0, kS}, {8 * kS, kS}}}}, kSmall);
+  Gate::Stop asking = gate_.ParkBefore(
+      [](const Operation& operation) { return operation.kind == OpKind::kSeekData; });
+  Racer first([&] { ExpectRead(0, 512); });
+  asking.WaitUntilParked();
+  Racer second([&] { ExpectRead(8 * kS, 512); });
+  second.WaitUntilBlockedOrDone();
+  EXPECT_FALSE(second.done());
+  asking.Release();
+  first.Join();
+  second.Join();
+  RunAll();
+  EXPECT_FALSE(source_->ReadTwice());
+  EXPECT_EQ(source_->bytes_read(), 2 * kS);
+  EXPECT_TRUE(IsAllocated(0));
+  ExpectAsReferenceEverAfter();
+}
+
 TEST_F(FetchTest, WhileItIsKeptNobodyReadsItAgain) {
   MakeFetch({}, kSmall);
   ExpectRead(0, 512);

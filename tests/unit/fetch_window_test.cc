@@ -15,6 +15,7 @@ namespace addcow {
 namespace {
 
 using Block = FetchWindow::Block;
+using Found = FetchWindow::Found;
 using Kept = std::vector<ByteRange>;
 
 constexpr ByteRange kWindow{kC, kC};
@@ -34,17 +35,17 @@ TEST(FetchWindow, ClaimEndsWithTheDisk) {
 
 TEST(FetchWindow, OnlyWhatIsThereIsThere) {
   FetchWindow window(kC, 2 * kC);
-  EXPECT_FALSE(window.Wait({kC, 1})) << "idle";
-  for (const auto& [to, there] : {std::pair{Block::kData, true},
-                                  {Block::kZero, true},
-                                  {Block::kElsewhere, false},
-                                  {Block::kFailed, false},
-                                  {Block::kIdle, false}}) {
+  EXPECT_EQ(window.Wait({kC, 1}), Found::kIdle);
+  for (const auto& [to, found] : {std::pair{Block::kData, Found::kThere},
+                                  {Block::kZero, Found::kThere},
+                                  {Block::kElsewhere, Found::kNot},
+                                  {Block::kFailed, Found::kNot},
+                                  {Block::kIdle, Found::kIdle}}) {
     const ByteRange claimed = window.Claim(kWindow, kWindow);
     const ByteRange first{claimed.offset, kS};
     window.Set(first, to);
     window.Set(claimed, Block::kIdle);
-    EXPECT_EQ(window.Wait(first), there);
+    EXPECT_EQ(window.Wait(first), found);
   }
 }
 
@@ -52,14 +53,14 @@ TEST(FetchWindow, WaitsOnlyForItsOwnBlocks) {
   FetchWindow window(kC, 2 * kC);
   (void)window.Claim(kWindow, kWindow);
   window.Set({kC, kS}, Block::kData);
-  EXPECT_TRUE(window.Wait({kC, kS}));
-  bool there = false;
-  Racer waiter([&] { there = window.Wait({kC, 2 * kS}); });
+  EXPECT_EQ(window.Wait({kC, kS}), Found::kThere);
+  Found found = Found::kNot;
+  Racer waiter([&] { found = window.Wait({kC, 2 * kS}); });
   waiter.WaitUntilBlockedOrDone();
   EXPECT_FALSE(waiter.done());
   window.Set({kC + kS, kS}, Block::kData);
   waiter.Join();
-  EXPECT_TRUE(there);
+  EXPECT_EQ(found, Found::kThere);
 }
 
 TEST(FetchWindow, SetTouchesNothingThatSomebodyElseHasSaid) {
@@ -67,8 +68,8 @@ TEST(FetchWindow, SetTouchesNothingThatSomebodyElseHasSaid) {
   (void)window.Claim(kWindow, kWindow);
   window.Set({kC, kS}, Block::kData);
   window.Set(kWindow, Block::kFailed);
-  EXPECT_TRUE(window.Wait({kC, kS}));
-  EXPECT_FALSE(window.Wait({kC, 2 * kS}));
+  EXPECT_EQ(window.Wait({kC, kS}), Found::kThere);
+  EXPECT_EQ(window.Wait({kC, 2 * kS}), Found::kNot);
 }
 
 TEST(FetchWindow, IsSettledWhenNothingIsIdleOrRead) {
@@ -84,7 +85,7 @@ TEST(FetchWindow, IsSettledWhenNothingIsIdleOrRead) {
   EXPECT_FALSE(settled);
   window.GiveUpIdle();
   EXPECT_TRUE(window.WaitUntilSettled());
-  EXPECT_TRUE(window.Wait({kC, kS}));
+  EXPECT_EQ(window.Wait({kC, kS}), Found::kThere);
 }
 
 // What ToKeep says of a window of two clusters, block by block: '.' failed, 'd' data,
