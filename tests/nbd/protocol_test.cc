@@ -2,7 +2,9 @@
 //
 // What a client sees of the plugin, one feature of the protocol at a time.
 
+#include <chrono>
 #include <filesystem>
+#include <thread>
 
 #include "tests/nbd/server.h"
 #include "tests/support/forms.h"
@@ -118,7 +120,7 @@ TEST_F(NbdTest, RequestsPastTheEndAreRefused) {
 TEST_P(NbdForms, WhatWasReadIsKeptAndReadOnce) {
   MakeImage(
       InForm({.size = 40 * kClusterSize + 700, .backing_size = 40 * kClusterSize}, GetParam()));
-  StartServer({}, {"copy-on-read=on", "fetch-size=256k", "sync-interval=0"});
+  StartServer({}, {"copy-on-read=on", "fetch-size=256k", "sync-interval=1"});
   {
     const NbdHandle nbd = Connect();
     const auto got = NbdRead(nbd.get(), 5 * kClusterSize + 100, 1000);
@@ -128,6 +130,9 @@ TEST_P(NbdForms, WhatWasReadIsKeptAndReadOnce) {
     EXPECT_NBD(nbd_pwrite(nbd.get(), data.data(), data.size(), 6 * kClusterSize, 0));
     std::ranges::copy(data, contents_.begin() + 6 * kClusterSize);
   }
+  // A stop would end what nobody waits for.
+  for (int i = 0; i < 600 && AllocatedInFile() < 8 * kClusterSize; i++)
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
   StopServer();
   EXPECT_EQ(AllocatedInFile(), 8 * kClusterSize);
   EXPECT_EQ(Difference(ReadFromFiles(), contents_), "");

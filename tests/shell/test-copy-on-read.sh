@@ -14,6 +14,11 @@ on() {
 }
 all_is_kept() { expect_equal '[]' "$(on 1)" "left in the backing file"; }
 
+# used FILE BYTES: waits until it has so much storage. A stop would end a fetch of what
+# nobody waits for.
+used() { wait_until '' has_used "$@" || fail "$1 has $(used_bytes "$1") bytes, expected $2"; }
+has_used() { [ "$(used_bytes "$1")" -ge "$2" ]; }
+
 random_file noise 4M
 client_knows '
 base = open("base.img", "rb").read()
@@ -49,6 +54,7 @@ cksum base.img | cmp - before
 new_image
 start_server sock addcow x.add-cow copy-on-read=on fetch-size=256k
 client 'right(700000, 10)' 'h.cache(1, 3 * 1024 * 1024)'
+used disk.raw 524288
 stop_server "$server_pid"
 expect_equal '[[524288,262144],[3145728,262144]]' "$(in_image x.add-cow)" "fetched by 256k"
 new_image
@@ -61,6 +67,7 @@ expect_equal '[[655360,65536]]' "$(in_image x.add-cow)" "fetched by the default"
 addcow create -q -b x.add-cow -F add-cow -i y.raw y.add-cow
 start_server sock addcow y.add-cow copy-on-read=on
 client 'right(1700000, 10)'
+used y.raw 1048576
 stop_server "$server_pid"
 expect_equal '[[1048576,1048576]]' "$(in_image y.add-cow)" "fetched of an image"
 rm y.raw y.add-cow
