@@ -359,7 +359,8 @@ std::vector<std::string> Links(FakeFileSystem& fake, const std::string& path,
   std::vector<std::string> lines;
   for (size_t i = 0; chain && i < chain->size(); i++) {
     const ChainLink& link = (*chain)[i];
-    lines.push_back(fmt::format("{} {} {}", link.path, link.format, link.virtual_size.value_or(0)));
+    lines.push_back(
+        fmt::format("{} {} {}", link.path, link.format, link.virtual_size.value_or(0)));
   }
   return lines;
 }
