@@ -45,7 +45,9 @@ tests_replay_replay_tests_SOURCES = \
 tests_replay_replay_tests_CPPFLAGS = $(replay_cppflags)
 tests_replay_replay_tests_LDADD = $(replay_ldadd)
 
-tests_replay_kill_tests_SOURCES = tests/replay/kill_test.cc
+tests_replay_kill_tests_SOURCES = \
+	tests/replay/kill_test.cc \
+	tests/source/base_server.cc tests/source/base_server.h
 tests_replay_kill_tests_CPPFLAGS = $(replay_cppflags)
 tests_replay_kill_tests_LDADD = $(replay_ldadd)
 
