@@ -4,6 +4,7 @@
 
 bench_sources = \
 	bench/bench.py \
+	bench/boot_trace.py \
 	bench/client.py \
 	bench/ratios.gp \
 	bench/report.py \
