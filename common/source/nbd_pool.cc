@@ -128,6 +128,7 @@ void NbdPool::Ready() {
   {
     MutexLock lock(mutex_);
     again = ready_++ == 0 && lost_.has_value();
+    silent_since_.reset();
     generation_++;
   }
   changed_.NotifyAll();
@@ -140,7 +141,9 @@ void NbdPool::Lost(const Error& error, bool was_ready) {
   {
     MutexLock lock(mutex_);
     last = was_ready && --ready_ == 0 && !refused_;
-    if (last) down_since_ = Clock::now();
+    // One that froze has been lost for as long as it has not answered: who asks again does
+    // not wait once more.
+    if (last) down_since_ = silent_since_.value_or(Clock::now());
     lost_ = error;
   }
   changed_.NotifyAll();
@@ -211,6 +214,10 @@ bool NbdPool::WaitUntil(NbdBatch& batch, Clock::time_point time) {
 
 void NbdPool::Wait(NbdBatch& batch, Clock::time_point deadline) {
   if (WaitUntil(batch, deadline)) return;
+  {
+    MutexLock lock(mutex_);
+    silent_since_ = deadline - options_.timeout;
+  }
   // libnbd may write to a buffer for as long as the command is in flight, and has no way
   // to take one back but to close the connection. Others in flight there are sent again.
   batch.VisitInFlight([](NbdConnection& connection) { connection.Drop(); });

@@ -102,6 +102,8 @@ class NbdPool {
   uint64_t generation_ ADDCOW_GUARDED_BY(mutex_) = 0;  // of what comes after
   size_t ready_ ADDCOW_GUARDED_BY(mutex_) = 0;         // connections
   Clock::time_point down_since_ ADDCOW_GUARDED_BY(mutex_) = Clock::now();  // if none is
+  // When something was asked that had no answer; of a server that does not say it is lost.
+  std::optional<Clock::time_point> silent_since_ ADDCOW_GUARDED_BY(mutex_);
   std::optional<Error> lost_ ADDCOW_GUARDED_BY(mutex_);  // the last one, by that
   bool refused_ ADDCOW_GUARDED_BY(mutex_) = false;       // for good
 };
