@@ -38,6 +38,7 @@ struct NbdCommand {
   bool answered = false;  // by the server; else it was not sent, or the connection was lost
   int error = 0;          // the server's answer, an errno; 0: it succeeded
   std::vector<Block> blocks = {};  // from `offset` on; may be fewer, or more, than asked for
+  uint64_t received = 0;           // bytes of a read
 
   // The connection's and the batch's.
   NbdBatch* batch = nullptr;

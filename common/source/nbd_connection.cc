@@ -33,6 +33,11 @@ constexpr uint64_t kMostLength = 32 * kMiB;
 // it lets go of it.
 int OnAnswer(void* data, int* error) {
   auto& command = *static_cast<NbdCommand*>(data);
+  // A structured reply can end before all of it was sent. libnbd minds only where it is
+  // asked for the command later, which nobody does.
+  if (*error == 0 && command.kind == NbdCommand::Kind::kRead &&
+      command.received != command.length)
+    *error = EPROTO;
   // ENOTCONN is libnbd's own word, for what was in flight when the connection was lost; a
   // server that ends says ESHUTDOWN.
   command.answered = *error != ENOTCONN && *error != ESHUTDOWN;
@@ -44,6 +49,11 @@ int OnAnswer(void* data, int* error) {
 void OnEnd(void* data) {
   auto& command = *static_cast<NbdCommand*>(data);
   command.batch->Ended(command);
+}
+
+int OnChunk(void* data, const void*, size_t count, uint64_t, unsigned status, int*) {
+  if (status != LIBNBD_READ_ERROR) static_cast<NbdCommand*>(data)->received += count;
+  return 0;
 }
 
 int OnExtents(void* data, const char*, uint64_t, uint32_t* entries, size_t count, int*) {
@@ -59,7 +69,9 @@ int64_t SendTo(nbd_handle* handle, NbdCommand& command) {
       .callback = OnAnswer, .user_data = &command, .free = OnEnd};
   switch (command.kind) {
     case NbdCommand::Kind::kRead:
-      return nbd_aio_pread(handle, command.buffer, command.length, command.offset, end, 0);
+      return nbd_aio_pread_structured(
+          handle, command.buffer, command.length, command.offset,
+          {.callback = OnChunk, .user_data = &command, .free = nullptr}, end, 0);
     case NbdCommand::Kind::kBlockStatus:
       return nbd_aio_block_status(
           handle, command.length, command.offset,
@@ -126,6 +138,7 @@ bool NbdConnection::Send(NbdCommand& command) {
   command.answered = false;
   command.error = 0;
   command.blocks.clear();
+  command.received = 0;
   command.on = this;
   command.batch->Started(command);
   // From here on the command may end at any time, in the driver's thread.
@@ -172,8 +185,6 @@ void NbdConnection::Connect() {
   if (handle == nullptr) return Lose(LibnbdError());
   connect_by_ = Clock::now() + timeout_;
   (void)nbd_add_meta_context(handle.get(), LIBNBD_CONTEXT_BASE_ALLOCATION);
-  // What a read that failed leaves in the buffer is of no interest.
-  (void)nbd_set_pread_initialize(handle.get(), false);
   {
     MutexLock lock(mutex_);
     handle_ = std::move(handle);

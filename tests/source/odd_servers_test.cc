@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// NbdSource against servers that break the protocol, hang or have odd sizes.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <thread>
+
+#include "common/base/units.h"
+#include "common/source/nbd_source.h"
+#include "common/source/nbd_uri.h"
+#include "tests/source/scripted_server.h"
+#include "tests/support/expect.h"
+#include "tests/support/temp_dir.h"
+
+namespace addcow {
+namespace {
+
+using Client = ScriptedServer::Client;
+using Request = ScriptedServer::Request;
+using std::chrono::seconds;
+using std::chrono::steady_clock;
+
+class OddServerTest : public testing::Test {
+ protected:
+  void TearDown() override {
+    source_.reset();
+    server_.reset();
+  }
+  // All is data where the script does not answer itself.
+  void Serve(ScriptedExport what, ScriptedServer::Script script) {
+    const std::string path = directory_.path() + "/odd.sock";
+    server_ = std::make_unique<ScriptedServer>(path, what, std::move(script));
+    ASSERT_OK_AND_ASSIGN(source_, NbdSource::Open(ServerOfUri("nbd+unix:///?socket=" + path),
+                                                  {.timeout = seconds(1), .log = {}}));
+    ASSERT_OK(source_->Start());
+  }
+  Status Read(uint64_t offset, size_t length, std::vector<std::byte>& bytes) {
+    bytes.assign(length, std::byte{0xee});
+    return source_->Read(bytes, offset);
+  }
+
+  TempDir directory_;
+  std::unique_ptr<ScriptedServer> server_;
+  std::unique_ptr<NbdSource> source_;
+};
+
+bool AllIsData(Client& client, const Request& request) {
+  client.Blocks(request, {{request.length, 0}});
+  return true;
+}
+
+// What was not sent must not be taken for what the disk holds.
+TEST_F(OddServerTest, AReplyThatEndsEarlyIsAnError) {
+  Serve({}, [](Client& client, const Request& request) {
+    if (request.type == ScriptedServer::kBlockStatus) return AllIsData(client, request);
+    if (request.offset == 0)
+      client.End(request);
+    else
+      client.Data(request, request.offset, request.length / 2, 'x', true);
+    return true;
+  });
+  std::vector<std::byte> bytes;
+  for (const uint64_t offset : {uint64_t{0}, 64 * kKiB}) {
+    const Status read = Read(offset, 4096, bytes);
+    EXPECT_TRUE(FailsWith(read, EIO)) << offset;
+    EXPECT_TRUE(FailsSaying(read, "Protocol error")) << offset;
+  }
+}
+
+// In any order, and with what lies between told as a hole.
+TEST_F(OddServerTest, AReplyInPiecesIsRead) {
+  Serve({}, [](Client& client, const Request& request) {
+    if (request.type == ScriptedServer::kBlockStatus) return AllIsData(client, request);
+    client.Data(request, request.offset + 1024, request.length - 1024, 'b', false);
+    client.Data(request, request.offset, 1024, 'a', true);
+    return true;
+  });
+  std::vector<std::byte> bytes;
+  ASSERT_OK(Read(512, 4096, bytes));
+  EXPECT_EQ(std::ranges::count(bytes, std::byte{'a'}), 1024);
+  EXPECT_EQ(std::ranges::count(bytes, std::byte{'b'}), 3072);
+}
+
+}  // namespace
+}  // namespace addcow
