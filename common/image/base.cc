@@ -147,21 +147,23 @@ Result<Base> OpenUriBase(const BaseRequest& request) {
   return OpenServedBase(ServerOfUri(request.path), request.access);
 }
 
-// That no file that QEMU opens is one that it must not be.
-Status CheckQemuFiles(FileSystem& file_system, const BaseRequest& request,
-                      const std::string& path) {
-  ADDCOW_TRY_ASSIGN(const auto files,
-                    FilesOfQemuImage(path, request.format, request.access.timeout));
-  for (const QemuFile& file : files) {
-    if (file.named_by.empty()) continue;
-    if (request.access.confine)
-      ADDCOW_TRY(OpenConfined(file_system, request.access, file.named_by, file.name,
-                              OpenMode::kReadOnly));
-    // What cannot be looked at is for QEMU to find; it may be no file.
-    if (const auto info = file_system.Identify(file.name))
-      ADDCOW_TRY(CheckNotAbove(*info, file.name, request.above));
-  }
-  return {};
+// The files that QEMU opens besides the image at `path`; none of them is one that it must
+// not be, nor opened before that is known.
+Result<std::vector<ChainFile>> QemuFiles(FileSystem& file_system, const BaseRequest& request,
+                                         const std::string& path) {
+  std::vector<ChainFile> files;
+  ADDCOW_TRY(FilesOfQemuImage(
+      path, request.format, request.access.timeout, [&](const QemuFile& file) -> Status {
+        if (request.access.confine)
+          ADDCOW_TRY(CheckConfined(file_system, request.access, file.named_by, file.name));
+        // What cannot be looked at is for QEMU to find; it may be no file.
+        const auto info = file_system.Identify(file.name);
+        if (!info) return {};
+        ADDCOW_TRY(CheckNotAbove(*info, file.name, request.above));
+        files.push_back({.info = *info, .path = file.name});
+        return {};
+      }));
+  return files;
 }
 
 Result<Base> OpenQemuBase(FileSystem& file_system, const BaseRequest& request,
@@ -172,8 +174,9 @@ Result<Base> OpenQemuBase(FileSystem& file_system, const BaseRequest& request,
                                                     .format = request.format,
                                                     .is_block_device = info.is_block_device,
                                                     .lock = request.access.lock}));
-  ADDCOW_TRY(CheckQemuFiles(file_system, request, path));
+  ADDCOW_TRY_ASSIGN(auto files, QemuFiles(file_system, request, path));
   ADDCOW_TRY_ASSIGN(Base base, OpenServedBase(std::move(server), request.access));
+  base.files = std::move(files);
   if (!info.is_block_device) base.identity.modified = info.modified;
   return base;
 }
@@ -219,7 +222,7 @@ Result<Base> OpenBase(FileSystem& file_system, BaseRequest request) {
     } else {
       ADDCOW_TRY_ASSIGN(base, OpenQemuBase(file_system, request, info));
     }
-    base.files.push_back({.info = info, .path = path});
+    base.files.insert(base.files.begin(), {.info = info, .path = path});
   }
   return base;
 }

@@ -59,6 +59,19 @@ Result<std::unique_ptr<File>> OpenConfined(FileSystem& file_system, const Access
   }
 }
 
+Status CheckConfined(FileSystem& file_system, const AccessOptions& access,
+                     const std::string& named_by, const std::string& name) {
+  if (IsNbdUri(name)) return CheckAllowed(access, named_by, {name, "raw"}, true);
+  // For QEMU anything else is a server or worse, also where there is such a file.
+  if (!name.starts_with('/'))
+    return Fail(Error::Because(EXDEV, named_by,
+                               fmt::format("names '{}', which is no file and so refused "
+                                           "({}confine=)",
+                                           name, access.option_prefix)));
+  ADDCOW_TRY(OpenConfined(file_system, access, named_by, name, OpenMode::kReadOnly));
+  return {};
+}
+
 Status CheckAllowed(const AccessOptions& access, const std::string& named_by,
                     const NamedFile& backing, bool by_header) {
   if (!access.confine) return {};

@@ -27,6 +27,10 @@ Result<std::unique_ptr<File>> OpenConfined(FileSystem& file_system, const Access
                                            const std::string& named_by, const std::string& name,
                                            OpenMode mode);
 
+// Whether QEMU may open what an image of one of its formats names. EXDEV or ELOOP where not.
+Status CheckConfined(FileSystem& file_system, const AccessOptions& access,
+                     const std::string& named_by, const std::string& name);
+
 // Whether what the header of `named_by` says of its backing file may be done. EXDEV where
 // not. `by_header`: its name is the header's too.
 Status CheckAllowed(const AccessOptions& access, const std::string& named_by,

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "common/image/base.h"
+#include "common/image/confine.h"
 #include "common/ops/raw_bitmap.h"
 #include "common/source/nbd_uri.h"
 #include "common/source/program.h"
@@ -80,7 +81,13 @@ Status AddQemuLinks(FileSystem& file_system, File& file, const std::string& path
     return {};
   }
   ADDCOW_TRY_ASSIGN(const std::string real, RealPathOf(file_system, file, path));
-  ADDCOW_TRY_ASSIGN(const auto files, FilesOfQemuImage(real, format, source.access.timeout));
+  ADDCOW_TRY_ASSIGN(
+      const auto files,
+      FilesOfQemuImage(real, format, source.access.timeout, [&](const QemuFile& named) {
+        return source.access.confine
+                   ? CheckConfined(file_system, source.access, named.named_by, named.name)
+                   : Status();
+      }));
   for (const QemuFile& found : files) {
     if (found.format.empty()) continue;
     chain.push_back(

@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
@@ -32,6 +34,30 @@ uint64_t Number(const Json& json, const char* key) {
   return at != json.end() && at->is_number_unsigned() ? at->get<uint64_t>() : 0;
 }
 
+// What QEMU reads bytes from, and nothing else. Other names are descriptions of several
+// layers (json:, blkverify:), in any of which a format may be left open, and qemu-img
+// shows none of that.
+constexpr std::array<std::string_view, 12> kProtocols = {
+    "nbd",  "nbd+tcp", "nbd+unix", "http", "https", "ftp",
+    "ftps", "ssh",     "iscsi",    "rbd",  "nfs",   "gluster"};
+
+// As QEMU tells it; empty: a file.
+std::string_view ProtocolOf(std::string_view name) {
+  const size_t end = name.find_first_of(":/");
+  return end != std::string_view::npos && name[end] == ':' ? name.substr(0, end) : "";
+}
+
+Status CheckName(const QemuFile& file) {
+  const std::string_view protocol = ProtocolOf(file.name);
+  if (protocol.empty() || std::ranges::find(kProtocols, protocol) != kProtocols.end())
+    return {};
+  return Fail(Error::Because(
+      EINVAL, file.named_by,
+      fmt::format("names '{}', in which a format may be guessed: it must name a file (or an "
+                  "NBD URI), and say its format (qemu-img rebase -u -F FORMAT -b FILE {})",
+                  file.name, ShellWord(file.named_by))));
+}
+
 }  // namespace
 
 Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& path) {
@@ -52,7 +78,7 @@ Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& 
   const auto add = [&](const std::string& name) {
     if (name.empty() || name == path) return;
     // Of a data file qemu-img prints what the image says.
-    const bool relative = name.front() != '/' && name.find(':') == std::string::npos;
+    const bool relative = name.front() != '/' && ProtocolOf(name).empty();
     info.extents.push_back(relative ? directory + name : name);
   };
   add(Text(data, "data-file"));
@@ -62,10 +88,16 @@ Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& 
   return info;
 }
 
-Result<std::vector<QemuFile>> FilesOfQemuImage(const std::string& path,
-                                               const std::string& format,
-                                               std::chrono::seconds timeout) {
+Result<std::vector<QemuFile>> FilesOfQemuImage(
+    const std::string& path, const std::string& format, std::chrono::seconds timeout,
+    const std::function<Status(const QemuFile&)>& accept) {
   std::vector<QemuFile> files;
+  const auto add = [&](QemuFile file) -> Status {
+    ADDCOW_TRY(CheckName(file));
+    ADDCOW_TRY(accept(file));
+    files.push_back(std::move(file));
+    return {};
+  };
   std::set<std::string> seen;
   files.push_back({.name = path, .named_by = "", .format = format});
   for (size_t at = 0; files[at].format != "raw"; at = files.size() - 1) {
@@ -81,7 +113,7 @@ Result<std::vector<QemuFile>> FilesOfQemuImage(const std::string& path,
     files[at].virtual_size = info.virtual_size;
     files[at].actual_size = info.actual_size;
     for (const std::string& extent : info.extents)
-      files.push_back({.name = extent, .named_by = name, .format = ""});
+      ADDCOW_TRY(add({.name = extent, .named_by = name, .format = ""}));
     if (info.backing.empty()) break;
     if (info.backing_format.empty())
       return Fail(Error::Because(
@@ -90,7 +122,7 @@ Result<std::vector<QemuFile>> FilesOfQemuImage(const std::string& path,
                       "never guessed (say it: qemu-img rebase -u -F FORMAT -b {} {})",
                       info.backing_as_named, ShellWord(info.backing_as_named),
                       ShellWord(name))));
-    files.push_back({.name = info.backing, .named_by = name, .format = info.backing_format});
+    ADDCOW_TRY(add({.name = info.backing, .named_by = name, .format = info.backing_format}));
   }
   return files;
 }

@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,11 +26,13 @@ struct QemuFile {
   uint64_t actual_size = 0;   // the same, of storage
 };
 
-// The image at `path`, and those that it needs, in the order in which they are found.
-// EINVAL where one is named without its format, which QEMU would guess.
-Result<std::vector<QemuFile>> FilesOfQemuImage(const std::string& path,
-                                               const std::string& format,
-                                               std::chrono::seconds timeout);
+// The image at `path`, and those that it needs, in the order in which they are found. Each
+// but the first is shown to `accept` before, and not opened where that refuses it. EINVAL
+// where one is named without its format, which QEMU would guess, or in a way that may hide
+// that.
+Result<std::vector<QemuFile>> FilesOfQemuImage(
+    const std::string& path, const std::string& format, std::chrono::seconds timeout,
+    const std::function<Status(const QemuFile&)>& accept);
 
 // What qemu-img prints of one image, in JSON.
 struct QemuImageInfo {

@@ -139,6 +139,43 @@ if qemu-img create -q -f qcow2 -o data_file=../outside/data.raw,data_file_raw=on
         nbdkit -U - addcow data.add-cow confine="$PWD" allow=formats --run true
 fi
 
+# A name that says more than where a file is can hide a format that is guessed: here that
+# of what a guest wrote, which names a file of the host.
+head -c 64K /dev/zero | tr '\0' 's' >secret
+qemu-img create -q -f qcow2 -b secret -F raw guest.img
+qemu-img create -q -f qcow2 -b guest.img -F raw middle.qcow2
+forget_format middle.qcow2
+json='{"driver":"raw","file":{"driver":"qcow2","file":{"driver":"file","filename":"'"$PWD"'/middle.qcow2"}}}'
+for name in "json:$json" "blkverify:$PWD/secret:$PWD/secret"; do
+    qemu-img create -q -f qcow2 -u -b "$name" -F raw odd.qcow2 64K
+    refused "in which a format may be guessed" addcow create -q -b odd.qcow2 -F qcow2 -i g.raw g.add-cow
+done
+
+# What is outside is not even opened. A server has to be allowed as well, also where there
+# is a file of that name.
+qemu-img create -q -f qcow2 -b ../outside/top.qcow2 -F qcow2 -u far.qcow2 8M
+cp guess.qcow2 ../outside/top.qcow2
+ln -s "$PWD/base.qcow2" ../outside/base.qcow2
+refused "names the backing file" addcow create -q -b far.qcow2 -F qcow2 -i far.raw far.add-cow
+cp far.qcow2 out.qcow2
+refused "outside/top.qcow2', which is not beneath" \
+    nbdkit -U - addcow out.add-cow confine="$PWD" allow=formats --run true
+mkdir -p nbd:/nowhere.invalid
+truncate -s 8M nbd:/nowhere.invalid/disk
+for name in nbd://nowhere.invalid/disk nbd:nowhere.invalid:10809; do
+    qemu-img create -q -f qcow2 -u -b "$name" -F raw out.qcow2 8M
+    refused "nowhere.invalid" nbdkit -U - addcow out.add-cow confine="$PWD" allow=formats --run true
+    grep -q confine= err || fail "$name: $(cat err)"
+done
+
+# Who may not read all files of the base may not read the image either.
+cp --no-preserve=mode base.qcow2 private.qcow2
+chmod 600 private.qcow2
+qemu-img create -q -f qcow2 -b private.qcow2 -F qcow2 public.qcow2
+chmod 644 public.qcow2
+addcow create -q -b public.qcow2 -F qcow2 -i rights.raw rights.add-cow
+expect_equal 600 "$(stat -c %a rights.raw)" "the rights of rights.raw"
+
 # An image must not stand on itself by way of QEMU either.
 qemu-img create -q -f qcow2 -b loop.raw -F raw -u loop.qcow2 8M
 truncate -s 8M loop.raw
