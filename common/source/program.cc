@@ -31,8 +31,9 @@ using Clock = std::chrono::steady_clock;
 // posix_spawn with files for the three standard ones.
 class Files {
  public:
-  Files(int output, int errors) {
+  Files(const std::string& directory, int output, int errors) {
     ::posix_spawn_file_actions_init(&actions_);
+    ::posix_spawn_file_actions_addchdir_np(&actions_, directory.c_str());
     ::posix_spawn_file_actions_addopen(&actions_, 0, "/dev/null", O_RDONLY, 0);
     ::posix_spawn_file_actions_adddup2(&actions_, output, 1);
     ::posix_spawn_file_actions_adddup2(&actions_, errors, 2);
@@ -96,14 +97,14 @@ bool HasProgram(const std::string& name) {
 }
 
 Result<std::string> OutputOf(const std::vector<std::string>& words,
-                             std::chrono::seconds timeout) {
+                             const std::string& directory, std::chrono::seconds timeout) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) == -1)
     return Fail(Error::System(errno, "make a pipe for", words.front()));
   const UniqueFd from(ends[0]);
   UniqueFd to(ends[1]);
   const ErrorOutput errors;
-  ADDCOW_TRY_ASSIGN(const ::pid_t child, Files(to.get(), errors.fd()).Spawn(words));
+  ADDCOW_TRY_ASSIGN(const ::pid_t child, Files(directory, to.get(), errors.fd()).Spawn(words));
   to = UniqueFd();
   std::string text;
   const bool ended = ReadAll(from.get(), Clock::now() + timeout, text);
@@ -120,13 +121,13 @@ Result<std::string> OutputOf(const std::vector<std::string>& words,
   return Fail(Error::Because(EIO, words.front(), said.empty() ? "failed" : said));
 }
 
+std::string PathOfFd(int fd) { return fmt::format("/proc/{}/fd/{}", ::getpid(), fd); }
+
 ErrorOutput::ErrorOutput() : fd_(::memfd_create("addcow-errors", MFD_CLOEXEC)) {}
 
 ErrorOutput::~ErrorOutput() {
   if (fd_ >= 0) ::close(fd_);
 }
-
-std::string ErrorOutput::path() const { return fmt::format("/proc/{}/fd/{}", ::getpid(), fd_); }
 
 void ErrorOutput::Clear() { (void)!::ftruncate(fd_, 0); }
 

@@ -16,10 +16,13 @@ namespace addcow {
 // Whether a program of that name is in $PATH.
 bool HasProgram(const std::string& name);
 
-// Runs a program of $PATH, which reads nothing, and gives what it prints. EIO where it
+// Runs a program of $PATH in a directory. It reads nothing; gives what it prints. EIO where it
 // fails, with what it says of that; ETIMEDOUT where it takes longer, and is killed.
 Result<std::string> OutputOf(const std::vector<std::string>& words,
-                             std::chrono::seconds timeout);
+                             const std::string& directory, std::chrono::seconds timeout);
+
+// By which another process can open a file of this one, as long as that lives.
+std::string PathOfFd(int fd);
 
 // What a program says on its standard error, which may be long gone by then: a file
 // without a name.
@@ -30,8 +33,7 @@ class ErrorOutput {
   ErrorOutput(const ErrorOutput&) = delete;
   ErrorOutput& operator=(const ErrorOutput&) = delete;
 
-  // By which another process can open it, as long as this one lives.
-  std::string path() const;
+  std::string path() const { return PathOfFd(fd_); }
   int fd() const { return fd_; }
 
   void Clear();

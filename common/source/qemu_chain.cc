@@ -60,7 +60,12 @@ Status CheckName(const QemuFile& file) {
 
 }  // namespace
 
-Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& path) {
+std::string DirectoryOfImage(const std::string& path) {
+  return path.substr(0, path.rfind('/') + 1);
+}
+
+Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& path,
+                                    const std::string& directory) {
   const Json parsed = Json::parse(json, nullptr, false);
   if (!parsed.is_object())
     return Fail(Error::Because(EIO, path, "what qemu-img says of it cannot be understood"));
@@ -74,7 +79,6 @@ Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& 
   const Json specific = parsed.value("format-specific", Json::object());
   const Json data = specific.is_object() ? specific.value("data", Json::object()) : Json();
   if (!data.is_object()) return info;
-  const std::string directory = path.substr(0, path.rfind('/') + 1);
   const auto add = [&](const std::string& name) {
     if (name.empty() || name == path) return;
     // Of a data file qemu-img prints what the image says.
@@ -98,6 +102,7 @@ Result<std::vector<QemuFile>> FilesOfQemuImage(
     files.push_back(std::move(file));
     return {};
   };
+  const std::string directory = DirectoryOfImage(path);
   std::set<std::string> seen;
   files.push_back({.name = path, .named_by = "", .format = format});
   for (size_t at = 0; files[at].format != "raw"; at = files.size() - 1) {
@@ -106,10 +111,10 @@ Result<std::vector<QemuFile>> FilesOfQemuImage(
       return Fail(Error::Because(ELOOP, name, "stands on itself, or on too many images"));
     const auto printed = OutputOf({"qemu-img", "info", "--force-share", "--output=json",
                                    "--format=" + files[at].format, name},
-                                  timeout);
+                                  directory, timeout);
     if (!printed)
       return Fail(Error::Because(printed.error().code(), name, printed.error().Message()));
-    ADDCOW_TRY_ASSIGN(const QemuImageInfo info, ParseQemuInfo(*printed, name));
+    ADDCOW_TRY_ASSIGN(const QemuImageInfo info, ParseQemuInfo(*printed, name, directory));
     files[at].virtual_size = info.virtual_size;
     files[at].actual_size = info.actual_size;
     for (const std::string& extent : info.extents)

@@ -34,7 +34,11 @@ Result<std::vector<QemuFile>> FilesOfQemuImage(
     const std::string& path, const std::string& format, std::chrono::seconds timeout,
     const std::function<Status(const QemuFile&)>& accept);
 
-// What qemu-img prints of one image, in JSON.
+// Where QEMU runs for an image: relative names of data files start there, also those of the
+// images that it stands on.
+std::string DirectoryOfImage(const std::string& path);
+
+// What qemu-img prints of one image, in JSON. `directory`: where QEMU runs.
 struct QemuImageInfo {
   std::string backing;         // as it can be opened; empty: it stands on nothing
   std::string backing_format;  // empty: it does not say
@@ -43,7 +47,8 @@ struct QemuImageInfo {
   uint64_t virtual_size = 0;         // bytes; 0: it does not say
   uint64_t actual_size = 0;          // the same, of storage
 };
-Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& path);
+Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& path,
+                                    const std::string& directory);
 
 }  // namespace addcow
 

@@ -4,6 +4,7 @@
 
 #include "common/source/qemu_server.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <libnbd.h>
 #include <signal.h>
@@ -18,8 +19,10 @@
 #include <vector>
 
 #include "common/base/mutex.h"
+#include "common/base/unique_fd.h"
 #include "common/source/nbd_pool.h"
 #include "common/source/program.h"
+#include "common/source/qemu_chain.h"
 
 namespace addcow {
 
@@ -28,8 +31,28 @@ namespace {
 constexpr std::array<std::string_view, 11> kFormats = {
     "qcow2", "qed", "vmdk", "vdi", "vhdx", "vpc", "parallels", "dmg", "qcow", "bochs", "cloop"};
 
-// Its errors go where we can read them, even when it runs longer than the terminal.
-constexpr const char* kScript = R"(exec </dev/null >/dev/null 2>>"$0"; exec "$@")";
+// A shell's, which becomes qemu-nbd: $0 is where its errors go, even when it runs longer
+// than the terminal; $1 a pipe of ours; $2 our process; $3 the image's directory: a relative
+// name of a qcow2's data file starts where QEMU runs.
+//
+// qemu-nbd ends with its last client, but not before it has had one. Were we killed before
+// that, it would stay; so a child waits at the pipe, for a word or for our end. It must not
+// keep the socket open (3), or nobody would see qemu-nbd fail. Files of ours cannot be
+// opened without /proc, nor by who has changed the user since: then it does without.
+//
+// What a terminal sends to all of its processes is not for qemu-nbd: it ends with us, and
+// we may not end at once.
+constexpr const char* kScript = R"(cd "$3"
+exec </dev/null >/dev/null
+[ -w "$0" ] && exec 2>>"$0"
+if [ -r "$1" ]; then
+  ( { (read -r word <&4 || kill -9 $$) 3<&- & } 4<"$1" )
+elif [ "$PPID" != "$2" ]; then
+  exit 1
+fi
+shift 3
+command -v setsid >/dev/null && exec setsid "$@"
+exec "$@")";
 
 // A value of QEMU's options ends at a comma; two of them are one.
 std::string OptionValue(const std::string& text) {
@@ -49,6 +72,7 @@ class QemuServer final : public NbdServer {
   }
 
   void Connected(nbd_handle* handle) override {
+    Release();
     ::sockaddr_un address = {};
     ::socklen_t length = sizeof address;
     if (::getpeername(nbd_aio_get_fd(handle), reinterpret_cast<::sockaddr*>(&address),
@@ -60,7 +84,9 @@ class QemuServer final : public NbdServer {
 
   // libnbd waits for the end of a child. It only reads, so nothing is lost with it.
   void Closing(nbd_handle* handle, size_t connection) override {
-    if (connection == 0 && parent_ == ::getpid()) (void)nbd_kill_subprocess(handle, SIGKILL);
+    if (connection != 0) return;
+    if (parent_ == ::getpid()) (void)nbd_kill_subprocess(handle, SIGKILL);
+    Release();
   }
 
   std::string Explanation() const override { return errors_.Text(); }
@@ -73,13 +99,30 @@ class QemuServer final : public NbdServer {
         fmt::format("driver={},read-only=on,file.driver={},file.filename={}", image_.format,
                     image_.is_block_device ? "host_device" : "file", OptionValue(image_.path));
     if (!image_.lock) options += ",force-share=on";
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) == 0) {
+      watched_ = UniqueFd(ends[0]);
+      word_ = UniqueFd(ends[1]);
+    }
     const std::string errors = errors_.path();
+    const std::string watched = PathOfFd(watched_.get());
+    const std::string directory = DirectoryOfImage(image_.path);
+    const std::string parent = fmt::format("{}", parent_);
     const std::string shared = fmt::format("--shared={}", NbdPool::kMostConnections);
-    std::array<const char*, 10> words = {
-        "sh",          "-c",           kScript,        errors.c_str(),  "qemu-nbd",
-        "--read-only", shared.c_str(), "--image-opts", options.c_str(), nullptr};
+    std::array<const char*, 13> words = {
+        "/bin/sh",       "-c",           kScript,           errors.c_str(),
+        watched.c_str(), parent.c_str(), directory.c_str(), "qemu-nbd",
+        "--read-only",   shared.c_str(), "--image-opts",    options.c_str(),
+        nullptr};
     // libnbd copies what it needs, and changes nothing.
     return nbd_aio_connect_systemd_socket_activation(handle, const_cast<char**>(words.data()));
+  }
+
+  // It has a client, or was killed and is not reaped yet: nobody need do that any more.
+  void Release() {
+    if (word_.valid()) (void)!::write(word_.get(), "\n", 1);
+    word_ = UniqueFd();
+    watched_ = UniqueFd();
   }
 
   int ConnectAgain(nbd_handle* handle) {
@@ -93,7 +136,10 @@ class QemuServer final : public NbdServer {
 
   const QemuImage image_;
   ErrorOutput errors_;
-  ::pid_t parent_ = -1;  // the first connection's
+  // The first connection's.
+  ::pid_t parent_ = -1;
+  UniqueFd watched_;  // while it starts
+  UniqueFd word_;
 
   Mutex mutex_;
   std::string socket_ ADDCOW_GUARDED_BY(mutex_);  // the one that runs

@@ -137,6 +137,8 @@ if qemu-img create -q -f qcow2 -o data_file=../outside/data.raw,data_file_raw=on
     nbdkit -U - addcow data.add-cow --run true
     refused "outside/data.raw', which is not beneath" \
         nbdkit -U - addcow data.add-cow confine="$PWD" allow=formats --run true
+    # From wherever it is served, the data file is the one that was looked at.
+    (cd / && nbdkit -U - addcow "$scratch/vm/data.add-cow" --run true)
 fi
 
 # A name that says more than where a file is can hide a format that is guessed: here that
@@ -208,6 +210,49 @@ wait_until '' ended "$top" || fail "kill -9 leaves a qemu-nbd"
 start_daemon sock addcow vm/chain.add-cow
 kill "$server_pid"
 wait_until '' ended "$top" || fail "a clean stop leaves a qemu-nbd"
+
+# So does one that starts, and that nobody will connect to any more.
+mkdir slow
+cat >slow/qemu-nbd <<END
+#!/bin/sh
+echo \$\$ >"$scratch/slow.pid"
+sleep 1
+exec "$(command -v qemu-nbd)" "\$@"
+END
+chmod +x slow/qemu-nbd
+PATH="$PWD/slow:$PATH" "$ADDCOW_RUN" nbdkit -f -U "$scratch/slow.sock" addcow vm/chain.add-cow 2>slow.log &
+starting=$!
+wait_for slow.pid "$starting"
+kill -9 "$starting"
+wait "$starting" || true
+slow="$(cat slow.pid)"
+at_exit "kill -9 $slow 2>/dev/null"
+wait_until '' is_gone "$slow" || fail "kill -9 leaves a qemu-nbd that starts"
+
+# It is not of our process group, which a terminal sends Ctrl-C to.
+start_server sock addcow vm/chain.add-cow
+if command -v setsid >/dev/null; then
+    [ "$(cut -d' ' -f5 "/proc/$(pid_of_qemu "$top")/stat")" != "$(cut -d' ' -f5 "/proc/$server_pid/stat")" ] ||
+        fail "qemu-nbd is in our process group"
+fi
+stop_server "$server_pid"
+wait_until '' ended "$top" || fail "a clean stop leaves a qemu-nbd"
+
+# By another user than the one who opened it; and without /proc.
+if [ "$(id -u)" -eq 0 ] && getent passwd nobody >/dev/null; then
+    chmod 777 .
+    chmod -R a+rwX vm
+    start_daemon sock -u nobody addcow vm/chain.add-cow timeout=10
+    kill -9 "$(pid_of_qemu "$top")"
+    nbdcopy "nbd+unix:///?socket=$scratch/sock" copy.raw
+    qemu-img compare -f raw -F qcow2 copy.raw "$top"
+    kill_daemon "$server_pid"
+    wait_until '' ended "$top" || fail "kill -9 leaves a qemu-nbd of another user"
+fi
+if can_mount; then
+    without_proc "$ADDCOW_RUN" nbdkit -r -U - addcow vm/chain.add-cow --run 'nbdcopy "$uri" copy.raw'
+    qemu-img compare -f raw -F qcow2 copy.raw "$top"
+fi
 
 # A name that QEMU could read as something else.
 cd vm

@@ -40,7 +40,7 @@ TEST(QemuInfo, WhatAnImageNames) {
                        ParseQemuInfo(R"({"filename": "/vm/o.qcow2", "backing-filename": "b.raw",
                         "full-backing-filename": "/vm/b.raw", "backing-filename-format": "raw",
                         "format-specific": {"type": "qcow2", "data": {"data-file": "d.raw"}}})",
-                                     "/vm/o.qcow2"));
+                                     "/vm/o.qcow2", "/vm/"));
   EXPECT_EQ(info.backing, "/vm/b.raw");
   EXPECT_EQ(info.backing_as_named, "b.raw");
   EXPECT_EQ(info.backing_format, "raw");
@@ -53,18 +53,18 @@ TEST(QemuInfo, ExtentsThatAreOtherFiles) {
       ParseQemuInfo(R"({"format-specific": {"type": "vmdk", "data": {"extents": [
                         {"filename": "/vm/x.vmdk", "format": "SPARSE"},
                         {"filename": "/vm/x-f001.vmdk", "format": "FLAT"}, {}, 7]}}})",
-                    "/vm/x.vmdk"));
+                    "/vm/x.vmdk", "/vm/"));
   EXPECT_TRUE(info.backing.empty());
   EXPECT_EQ(info.extents, std::vector<std::string>{"/vm/x-f001.vmdk"});
 }
 
 TEST(QemuInfo, NothingThatIsUnderstoodIsNoReasonToEnd) {
   for (const char* json : {"", "[]", "7", "{", "\"x\"", "null"})
-    EXPECT_FALSE(ParseQemuInfo(json, "/x")) << json;
+    EXPECT_FALSE(ParseQemuInfo(json, "/x", "/")) << json;
   for (const char* json : {"{}", R"({"backing-filename": 7})", R"({"format-specific": 7})",
                            R"({"format-specific": {"data": []}})",
                            R"({"format-specific": {"data": {"extents": {}}}})"}) {
-    const auto info = ParseQemuInfo(json, "/x");
+    const auto info = ParseQemuInfo(json, "/x", "/");
     ASSERT_OK(info) << json;
     EXPECT_TRUE(info->backing.empty()) << json;
     EXPECT_TRUE(info->extents.empty()) << json;
