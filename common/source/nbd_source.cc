@@ -107,20 +107,29 @@ Result<DataRun> NbdSource::RunAt(uint64_t offset, uint64_t limit) {
 Result<DataRun> NbdSource::Look(uint64_t offset, uint64_t limit, For what) {
   if (!pool_->found().block_status) return DataRun{true, limit};
   const uint64_t region = offset / kRegion;
+  std::shared_ptr<Question> question;
   {
     MutexLock lock(mutex_);
-    for (;;) {
+    while (question == nullptr) {
       if (const auto run = runs_.At(offset))
         return DataRun{run->data, std::min(run->end, limit)};
       if (what == For::kReadAtOnce || (what == For::kRead && runs_.forgot()))
         return DataRun{true, limit};
-      if (asking_.insert(region).second) break;
-      asked_.Wait(mutex_);
+      std::shared_ptr<Question>& asked = asking_[region];
+      if (asked == nullptr) {
+        question = asked = std::make_shared<Question>();
+        break;
+      }
+      const std::shared_ptr<Question> of_another = asked;
+      while (!of_another->over) asked_.Wait(mutex_);
+      if (of_another->failed) return Fail(*of_another->failed);
     }
   }
   const auto answer = Ask(offset);
   MutexLock lock(mutex_);
   asking_.erase(region);
+  question->over = true;
+  if (!answer) question->failed = answer.error();
   asked_.NotifyAll();
   if (!answer) return Fail(answer.error());
   uint64_t at = offset;

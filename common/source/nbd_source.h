@@ -9,8 +9,9 @@
 #define ADDCOW_COMMON_SOURCE_NBD_SOURCE_H
 
 #include <cstdint>
+#include <map>
 #include <memory>
-#include <set>
+#include <optional>
 #include <vector>
 
 #include "common/base/error.h"
@@ -49,12 +50,19 @@ class NbdSource final : public Source {
   // The runs from `offset` on; none where the server does not say.
   Result<std::vector<DataRun>> Ask(uint64_t offset);
 
+  // What is being asked about a region. Who wants to know the same waits for the answer, and
+  // has failed with it where there is none: asking in turn, each would wait for as long.
+  struct Question {
+    bool over = false;
+    std::optional<Error> failed;
+  };
+
   const std::unique_ptr<NbdPool> pool_;
 
   Mutex mutex_;
   ConditionVariable asked_;
   KnownRuns runs_ ADDCOW_GUARDED_BY(mutex_);
-  std::set<uint64_t> asking_ ADDCOW_GUARDED_BY(mutex_);  // about which regions
+  std::map<uint64_t, std::shared_ptr<Question>> asking_ ADDCOW_GUARDED_BY(mutex_);
 };
 
 }  // namespace addcow

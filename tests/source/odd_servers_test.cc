@@ -86,5 +86,22 @@ TEST_F(OddServerTest, AReplyInPiecesIsRead) {
   EXPECT_EQ(std::ranges::count(bytes, std::byte{'b'}), 3072);
 }
 
+// Nobody's turn to ask begins when the time of another one is over.
+TEST_F(OddServerTest, ReadersWaitTogetherForWhatNobodyAnswers) {
+  Serve({}, [this](Client&, const Request&) {
+    server_->Hang();
+    return false;
+  });
+  const auto before = steady_clock::now();
+  std::vector<std::thread> threads;
+  for (uint64_t i = 0; i < 6; i++)
+    threads.emplace_back([this, i] {
+      std::vector<std::byte> bytes;
+      EXPECT_TRUE(FailsWith(Read(i * 4096, 4096, bytes), EIO));
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_LT(steady_clock::now() - before, seconds(3));
+}
+
 }  // namespace
 }  // namespace addcow
