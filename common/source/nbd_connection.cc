@@ -120,6 +120,9 @@ void KeepAlive(int fd) {
 
 void NbdConnection::CloseHandle::operator()(nbd_handle* handle) const {
   peer->Closing(handle);
+  // Another process may have the socket as well: the parent of a server that nbdkit runs a
+  // program for (--run). A server that lets one client in must see that this one has gone.
+  if (const int fd = nbd_aio_get_fd(handle); fd >= 0) (void)::shutdown(fd, SHUT_RDWR);
   nbd_close(handle);
 }
 
