@@ -28,6 +28,8 @@ constexpr uint64_t kUsualMaximum = 32 * kMiB;
 // The most that libnbd takes, and the longest block status that is a multiple of any
 // minimum.
 constexpr uint64_t kMostLength = 32 * kMiB;
+// What is kept of an answer, which can have millions: 1 MiB. Where it ends it is asked again.
+constexpr size_t kMostBlocks = 64 * kKiB;
 
 // libnbd's callbacks. It calls `free` last, whatever has become of the command: only then
 // it lets go of it.
@@ -58,7 +60,7 @@ int OnChunk(void* data, const void*, size_t count, uint64_t, unsigned status, in
 
 int OnExtents(void* data, const char*, uint64_t, uint32_t* entries, size_t count, int*) {
   auto& command = *static_cast<NbdCommand*>(data);
-  for (size_t i = 0; i + 1 < count; i += 2)
+  for (size_t i = 0; i + 1 < count && command.blocks.size() < kMostBlocks; i += 2)
     command.blocks.push_back(
         {.length = entries[i], .zero = (entries[i + 1] & LIBNBD_STATE_ZERO) != 0});
   return 0;
@@ -187,6 +189,10 @@ void NbdConnection::Connect() {
   Handle handle(nbd_create(), {&peer_});
   if (handle == nullptr) return Lose(LibnbdError());
   connect_by_ = Clock::now() + timeout_;
+  // An export may end between two of its blocks, and then the last one is asked for as far
+  // as it goes. Whether it can be is the server's decision.
+  (void)nbd_set_strict_mode(handle.get(),
+                            nbd_get_strict_mode(handle.get()) & ~LIBNBD_STRICT_ALIGN);
   (void)nbd_add_meta_context(handle.get(), LIBNBD_CONTEXT_BASE_ALLOCATION);
   {
     MutexLock lock(mutex_);

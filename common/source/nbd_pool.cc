@@ -133,7 +133,8 @@ void NbdPool::Ready() {
   }
   changed_.NotifyAll();
   if (again && options_.log)
-    options_.log(LogLevel::kNote, server_->name() + ": connected again");
+    options_.log(LogLevel::kNote,
+                 Error::Because(0, server_->name(), "connected again").Message());
 }
 
 void NbdPool::Lost(const Error& error, bool was_ready) {
@@ -178,10 +179,8 @@ Status NbdPool::WaitForConnection(uint64_t generation, Clock::time_point deadlin
     if (generation_ != generation) return {};
     auto until = deadline;
     if (ready_ == 0) until = std::min(until, down_since_ + options_.timeout);
-    if (Clock::now() >= until) {
-      const std::string why = lost_ ? lost_->Message() : "no connection";
-      return Fail(Error::Because(EIO, server_->name(), why));
-    }
+    if (Clock::now() >= until)
+      return Fail(lost_ ? *lost_ : Error::Because(EIO, server_->name(), "no connection"));
     if (!started_) return {};
     (void)changed_.WaitUntil(mutex_, until);
   }
@@ -198,7 +197,7 @@ Status NbdPool::Send(NbdCommand& command, Clock::time_point deadline) {
     for (size_t i = 0; i < lines_.size(); i++)
       if (lines_[(first + i) % lines_.size()]->connection().Send(command)) return {};
     if (const Status there = WaitForConnection(generation, deadline); !there)
-      return Fail(Failure(command, there.error().Message()));
+      return Fail(Failure(command, there.error().OfFile("").Message()));
   }
 }
 

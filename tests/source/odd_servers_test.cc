@@ -86,6 +86,51 @@ TEST_F(OddServerTest, AReplyInPiecesIsRead) {
   EXPECT_EQ(std::ranges::count(bytes, std::byte{'b'}), 3072);
 }
 
+// The last of its blocks is not whole.
+TEST_F(OddServerTest, AnExportThatEndsBetweenItsBlocksIsReadToTheEnd) {
+  Serve({.size = kMiB + 100, .minimum = 512}, [](Client& client, const Request& request) {
+    if (request.type == ScriptedServer::kBlockStatus)
+      client.Blocks(request, {{512, 0}, {request.length - 512, request.offset == 0 ? 3u : 0u}});
+    else
+      client.Data(request, request.offset, request.length, 'x', true);
+    return true;
+  });
+  std::vector<std::byte> bytes;
+  ASSERT_OK(Read(kMiB - 1000, 1100, bytes));
+  EXPECT_EQ(std::ranges::count(bytes, std::byte{'x'}), 1100);
+  ASSERT_OK_AND_ASSIGN(const DataRun run, source_->RunAt(0, kMiB + 100));
+  EXPECT_EQ(run.end, 512u);
+}
+
+// Also where it says so in more pieces than are kept of one answer.
+TEST_F(OddServerTest, AnAnswerOfManyBlocksIsUsedToTheEnd) {
+  std::atomic<int> asked = 0;
+  Serve({.size = 64 * kMiB}, [&asked](Client& client, const Request& request) {
+    asked++;
+    std::vector<std::pair<uint32_t, uint32_t>> all;
+    for (uint64_t at = request.offset; at < request.offset + request.length; at += 512)
+      all.emplace_back(512, at / 512 % 2 == 0 ? 0 : 3);
+    client.Blocks(request, all);
+    return true;
+  });
+  ASSERT_OK_AND_ASSIGN(const DataRun first, source_->RunAt(0, 64 * kMiB));
+  EXPECT_TRUE(first.data);
+  EXPECT_EQ(first.end, 512u);
+  ASSERT_OK_AND_ASSIGN(const DataRun last, source_->RunAt(64 * kMiB - 512, 64 * kMiB));
+  EXPECT_FALSE(last.data);
+  EXPECT_EQ(asked, 2);
+}
+
+// In one line, with the server's name once.
+TEST_F(OddServerTest, AReadThatFailsNamesTheServerOnce) {
+  Serve({}, [](Client&, const Request&) { return false; });
+  std::vector<std::byte> bytes;
+  const Status read = Read(0, 512, bytes);
+  ASSERT_TRUE(FailsWith(read, EIO));
+  const std::string message = read.error().Message();
+  EXPECT_EQ(message.find("nbd+unix"), message.rfind("nbd+unix")) << message;
+}
+
 // Nobody's turn to ask begins when the time of another one is over.
 TEST_F(OddServerTest, ReadersWaitTogetherForWhatNobodyAnswers) {
   Serve({}, [this](Client&, const Request&) {
