@@ -138,7 +138,7 @@ if qemu-img create -q -f qcow2 -o data_file=../outside/data.raw,data_file_raw=on
     refused "outside/data.raw', which is not beneath" \
         nbdkit -U - addcow data.add-cow confine="$PWD" allow=formats --run true
     # From wherever it is served, the data file is the one that was looked at.
-    (cd / && nbdkit -U - addcow "$scratch/vm/data.add-cow" --run true)
+    env -C / "$ADDCOW_RUN" nbdkit -U - addcow "$scratch/vm/data.add-cow" --run true
 fi
 
 # A name that says more than where a file is can hide a format that is guessed: here that

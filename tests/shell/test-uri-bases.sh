@@ -155,12 +155,13 @@ qemu-nbd -r -t -e 1 -f raw -k "$PWD/base.sock" src.raw 2>>base.log &
 base_pid=$!
 at_exit "kill -9 $base_pid 2>/dev/null"
 wait_until "$base_pid" nbdinfo --size "$uri" >/dev/null 2>&1
-export base_pid read_base
+export base_pid
+printf '%s' "$read_base" >read.py
 nbdkit -r -U - addcow vm/m.add-cow timeout=1 --run '
     kill -STOP "$base_pid"
     ! nbdsh -u "$uri" -c "h.pread(512, 512 * 1024)" 2>/dev/null
     kill -CONT "$base_pid"
-    timeout 60 nbdsh -u "$uri" -c "$read_base"'
+    timeout 60 nbdsh -u "$uri" -c "$(cat read.py)"'
 kill -9 "$base_pid"
 # Cut off in the middle of a read: it comes once the server is back. In the middle of a
 # copy-up: what was copied is kept, and the next run goes on.
