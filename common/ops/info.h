@@ -53,7 +53,7 @@ Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source);
 struct ChainLink {
   std::string path;
   std::string format;
-  std::optional<ImageInfo> image = std::nullopt;  // of an add-cow image
+  std::optional<ImageInfo> image = std::nullopt;        // of an add-cow image
   std::optional<uint64_t> virtual_size = std::nullopt;  // bytes; none where it takes a server
   std::optional<uint64_t> actual_size = std::nullopt;   // bytes of storage; the same
 };
