@@ -133,8 +133,8 @@ TEST_F(OddServerTest, AReadThatFailsNamesTheServerOnce) {
 
 // Nobody's turn to ask begins when the time of another one is over.
 TEST_F(OddServerTest, ReadersWaitTogetherForWhatNobodyAnswers) {
-  Serve({}, [this](Client&, const Request&) {
-    server_->Hang();
+  Serve({}, [](Client& client, const Request&) {
+    client.Hang();
     return false;
   });
   const auto before = steady_clock::now();

@@ -9,7 +9,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <cstring>
 
 namespace addcow {
@@ -90,7 +89,6 @@ ScriptedServer::ScriptedServer(const std::string& path, ScriptedExport what, Scr
 }
 
 ScriptedServer::~ScriptedServer() {
-  stop_ = true;
   ::shutdown(listening_, SHUT_RDWR);
   accepting_.join();
   std::vector<std::thread> threads;
@@ -105,8 +103,10 @@ ScriptedServer::~ScriptedServer() {
   ::close(listening_);
 }
 
-void ScriptedServer::Hang() const {
-  while (!stop_) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+void ScriptedServer::Client::Hang() const {
+  std::string text;
+  while (Read(fd_, 1, text)) {
+  }
 }
 
 void ScriptedServer::Accept() {

@@ -6,7 +6,6 @@
 #ifndef ADDCOW_TESTS_SOURCE_SCRIPTED_SERVER_H
 #define ADDCOW_TESTS_SOURCE_SCRIPTED_SERVER_H
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -46,6 +45,8 @@ class ScriptedServer {
     void Blocks(const Request& request, const std::vector<std::pair<uint32_t, uint32_t>>& all);
     // A reply that ends without more.
     void End(const Request& request);
+    // Answers nothing more, until the client or the server is gone.
+    void Hang() const;
     int fd() const { return fd_; }
 
    private:
@@ -61,9 +62,6 @@ class ScriptedServer {
   ScriptedServer(const ScriptedServer&) = delete;
   ScriptedServer& operator=(const ScriptedServer&) = delete;
 
-  // For scripts that hang: until the object is destroyed.
-  void Hang() const;
-
  private:
   void Accept();
   void Serve(int fd);
@@ -72,7 +70,6 @@ class ScriptedServer {
   const ScriptedExport what_;
   const Script script_;
   int listening_ = -1;
-  std::atomic<bool> stop_ = false;
   Mutex mutex_;
   std::vector<int> fds_ ADDCOW_GUARDED_BY(mutex_);
   std::vector<std::thread> threads_ ADDCOW_GUARDED_BY(mutex_);
