@@ -17,6 +17,7 @@ import tempfile
 sys.dont_write_bytecode = True  # the sources may lie in a folder that is read only
 
 # pylint: disable=wrong-import-position
+import bases
 import report
 import tasks
 from servers import SERVERS, Failed, sync_file
@@ -134,7 +135,8 @@ def main():
         return 0 if sys.argv[1] in ("-h", "--help") else 2
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, interrupted)
-    settings = Settings(SERVERS, WORKLOADS, tasks.TASKS)
+    settings = Settings(SERVERS, {"fio": WORKLOADS, "tools": tasks.TASKS,
+                                  "bases": bases.READINGS}, bases.BASES)
     told = [f"{name}={shlex.quote(value) if name != 'BENCH_OTHER' else 'BUILD'}"
             for name, value in sorted(os.environ.items())
             if name.startswith("BENCH_")
@@ -149,6 +151,8 @@ def main():
         try:
             if settings.group == "fio":
                 run_fio_group(settings, scratch, result)
+            elif settings.group == "bases":
+                bases.run_group(settings, scratch, result, skip, say)
             else:
                 tasks.run_group(settings, scratch, result, say)
         except SystemExit:

@@ -3,6 +3,7 @@
 # "make check", which has tests/shell/test-bench.sh to see that it works.
 
 bench_sources = \
+	bench/bases.py \
 	bench/bench.py \
 	bench/boot_trace.py \
 	bench/client.py \

@@ -153,6 +153,28 @@ def tasks_table(result):
     return "\n".join(lines) + "\n"
 
 
+def bases_table(result):
+    """The Markdown table of a "bases" run: straight, and through addcow."""
+    by_round = {}
+    for sample in result["samples"]:
+        key = (sample["base"], sample["reading"], sample["side"])
+        by_round.setdefault(key, {})[sample["round"]] = speed(sample)
+    lines = ["| base | reading | straight, MB/s | through addcow, MB/s | ratio | target |",
+             "|---|---|---|---|---|---|"]
+    for reading in result["readings"]:
+        for base in result["bases"]:
+            straight, through = (by_round.get((base["name"], reading["name"], side), {})
+                                 for side in ("straight", "through addcow"))
+            ratios = [through[number] / straight[number] for number in through
+                      if number in straight]
+            cells = [f"{statistics.median(each.values()):.0f}" if each else "–"
+                     for each in (straight, through)]
+            cells.append(f"{statistics.median(ratios):.2f}" if ratios else "–")
+            lines.append("| " + " | ".join([base["title"], reading["title"], *cells,
+                                            reading["target"]]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def machine_lines(result):
     machine = result["machine"]
     lines = [f"{machine['date']}, {machine['cores']} cores of {machine['cpu']}, "
@@ -174,6 +196,10 @@ def markdown(result):
     if result["group"] == "tools":
         words = "Medians of interleaved rounds; below 1 is less than the reference.\n"
         return tasks_table(result) + "\n" + words + "\n" + machine_lines(result)
+    if result["group"] == "bases":
+        words = ("Medians of interleaved rounds; the ratio is the median of the ratios within a "
+                 "round. MB/s are millions of bytes.\n")
+        return bases_table(result) + "\n" + words + "\n" + machine_lines(result)
     words = ("Ratios within the same round, median of the rounds, to the raw limit where nothing "
              "else is said; in brackets MB/s "
              f"(millions of bytes), median; {result['rounds']} interleaved rounds.\n")

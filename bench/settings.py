@@ -53,10 +53,11 @@ def chosen(name, known):
 class Settings:
     """All BENCH_* variables."""
 
-    def __init__(self, servers, workloads, tasks):
+    def __init__(self, servers, workloads, bases):
+        """`workloads`: of each group; `bases`: of the group of that name."""
         self.group = os.environ.get("BENCH_GROUP") or "fio"
-        if self.group not in ("fio", "tools"):
-            wrong(f"BENCH_GROUP={self.group}: fio or tools")
+        if self.group not in workloads:
+            wrong(f"BENCH_GROUP={self.group}: there are: {' '.join(workloads)}")
         self.rounds = number("BENCH_ROUNDS", 3, 1)
         self.seconds = number("BENCH_SECONDS", 2.0, 0.01)
         self.size = parse_size(os.environ.get("BENCH_SIZE") or "2G")
@@ -74,7 +75,8 @@ class Settings:
             wrong(f"BENCH_OTHER={self.other}: not the folder of a build, it has no program 'run'")
         self.servers = chosen("BENCH_SERVERS", [name for name in servers
                                                 if self.other or name != "addcow-other"])
-        self.workloads = chosen("BENCH_WORKLOADS", workloads if self.group == "fio" else tasks)
+        self.bases = chosen("BENCH_BASES", bases)
+        self.workloads = chosen("BENCH_WORKLOADS", workloads[self.group])
         if self.group == "fio" and "raw" not in self.servers:
             wrong("BENCH_SERVERS: 'raw' is what the others are compared to, it cannot be left out")
         if not os.path.isdir(self.directory):

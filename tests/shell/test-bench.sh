@@ -63,6 +63,14 @@ times = {("t", "cp", ""): (1.0, 8.0, 2.0), ("t", "addcow", ""): (3.0, 4.0, 1.0),
 open("tasks", "w").write(report.tasks_table({"tasks": tasks, "samples": [
     {"task": name, "program": program, "part": part, "round": number, "value": value}
     for (name, program, part), values in times.items() for number, value in enumerate(values)]}))
+
+# A base from both sides; one that was never measured through addcow.
+mbps = {("s", "straight"): (100, 10, 200), ("s", "through addcow"): (50, 10, 150), ("t", "straight"): (7,)}
+open("bases", "w").write(report.bases_table({
+    "bases": [{"name": "s", "title": "socket"}, {"name": "t", "title": "TCP"}],
+    "readings": [{"name": "r", "title": "read", "target": "0.90"}], "samples": [
+    {"base": base, "reading": "r", "side": side, "round": number, "bytes": value * 1000000, "seconds": 1.0}
+    for (base, side), values in mbps.items() for number, value in enumerate(values)]}))
 END_OF_PYTHON
 diff -u want table
 cat >want <<'END_OF_TABLE'
@@ -84,6 +92,13 @@ cat >want <<'END_OF_TABLE'
 | nothing | addcow | 5.000 s | – | 1.00 |
 END_OF_TABLE
 diff -u want tasks
+cat >want <<'END_OF_TABLE'
+| base | reading | straight, MB/s | through addcow, MB/s | ratio | target |
+|---|---|---|---|---|---|
+| socket | read | 100 | 50 | 0.75 | 0.90 |
+| TCP | read | 7 | – | – | 0.90 |
+END_OF_TABLE
+diff -u want bases
 printf 'workload\t"addcow"\t"cow filter"\n"write,\\nflushed"\t0.5000\t1.2500\n"read"\t?\t?\n' >want
 diff -u want plot
 
@@ -152,7 +167,7 @@ small=(env ADDCOW_RUN="$ADDCOW_RUN" BENCH_DIR="$PWD/data" BENCH_OUTPUT="$PWD/out
 bench=(python3 "$srcdir/bench/bench.py")
 # What makes no sense is refused before anything is measured.
 for setting in BENCH_ROUNDS=0 BENCH_SIZE=7x BENCH_SERVERS=addcow BENCH_WORKLOADS=nothing BENCH_DIR="$PWD/none" \
-    BENCH_NAME=a/b BENCH_OUTPUT="$PWD/log/x" BENCH_OTHER="$PWD/data" BENCH_SERVERS='raw addcow-other'; do
+    BENCH_NAME=a/b BENCH_OUTPUT="$PWD/log/x" BENCH_OTHER="$PWD/data" BENCH_SERVERS='raw addcow-other' BENCH_BASES=none BENCH_GROUP=none; do
     status=0
     "${small[@]}" "$setting" timeout 60 "${bench[@]}" >table 2>log || status=$?
     expect_equal 2 "$status" "exit status with $setting"
@@ -206,6 +221,20 @@ result = json.load(open("out/latest-tools.json"))
 stored = {s["program"]: s["value"] for s in result["samples"] if s["task"] == "storage"}
 assert all(value >= 1 for value in stored.values()) and stored["raw, sparse"] < 2, stored
 END_OF_PYTHON
+
+# Bases from both sides; what cannot be had here is named.
+"${small[@]}" BENCH_ROUNDS=2 BENCH_GROUP=bases "${bench[@]}" >table 2>log ||
+    { cat log >&2; fail "a small run of bases"; }
+for base in file file-tcp file-1ms file-tcp-1ms add-cow qcow2; do
+    if [ $base = qcow2 ] && ! command -v qemu-nbd >/dev/null; then continue; fi
+    python3 - $base <<'END_OF_PYTHON'
+import json, sys
+result = json.load(open("out/latest-bases.json"))
+found = [s for s in result["samples"] if s["base"] == sys.argv[1]]
+assert len(found) == 2 * 2 * 2 and all(s["bytes"] > 0 and s["seconds"] > 0 for s in found), result
+END_OF_PYTHON
+done
+expect_equal "$(grep -c '"title": "nbdkit file' out/latest-bases.json)" 4 "servers of nbdkit file"
 
 # Interrupted, it stops its server and removes its files.
 "${small[@]}" BENCH_SECONDS=60 BENCH_SERVERS=raw BENCH_WORKLOADS=randread-4k "${bench[@]}" \
