@@ -91,6 +91,8 @@ TESTS += $(shell_tests)
 # Not part of "make check": they take ten minutes and more, and want a kernel.
 slow_tests = \
 	tests/slow/test-guestfish-fstrim.sh \
+	tests/slow/test-qcow2-guest.sh \
+	tests/slow/test-rbd-base.sh \
 	tests/slow/test-virt-v2v.sh
 
 EXTRA_DIST += $(shell_tests) $(slow_tests) tests/functions.sh tests/slow/make-guest.sh \
