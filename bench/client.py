@@ -8,6 +8,8 @@ the one that runs the benchmark.
   client.py scatter URI COUNT SIZE   writes COUNT blocks of a disk of SIZE bytes
   client.py status URI COUNT SIZE    times block status after that, before a flush and after
   client.py flush URI COUNT SIZE     times flushes after that, without and beside FUA writes
+  client.py first URI COUNT TIME     times the way from connecting to the first COUNT bytes
+  client.py part URI COUNT TIME      times reading the first COUNT bytes in small pieces
 
 Blocks are of 4 KiB and none is written twice. Places are random, and the same in
 each run. What was done, or how long it took, is printed as JSON."""
@@ -156,7 +158,38 @@ def flush(uri, count, size, flushes=5):
     return {part: statistics.median(times) for part, times in found.items()}
 
 
-COMMANDS = {"alternate": alternate, "scatter": scatter, "status": status, "flush": flush}
+def wait_for(nanoseconds):
+    """Until that time of the system's monotonic clock, which many clients can wait for."""
+    time.sleep(max(0, nanoseconds - time.monotonic_ns()) / 1e9)
+
+
+def first(uri, count, start):
+    """Seconds from the time `start`, when it connects, to the answer."""
+    wait_for(start)
+    handle = nbd.NBD()
+    handle.connect_uri(uri)
+    handle.pread(count, handle.get_size() // 2)
+    return (time.monotonic_ns() - start) / 1e9
+
+
+def part(uri, count, start):
+    """Seconds for the first `count` bytes in pieces of 4 to 64 KiB, one after the other,
+    which begin anywhere: for everybody in the same order."""
+    chance, pieces, offset = random.Random(2), [], 0
+    while offset < count:
+        length = min(count - offset, BLOCK << chance.randrange(5))
+        pieces.append((length, offset))
+        offset += length
+    chance.shuffle(pieces)
+    handle = connected(uri)
+    wait_for(start)
+    for length, offset in pieces:
+        handle.pread(length, offset)
+    return (time.monotonic_ns() - start) / 1e9
+
+
+COMMANDS = {"alternate": alternate, "scatter": scatter, "status": status, "flush": flush,
+            "first": first, "part": part}
 
 
 def main():

@@ -7,6 +7,7 @@ bench_sources = \
 	bench/bench.py \
 	bench/boot_trace.py \
 	bench/client.py \
+	bench/fleet.py \
 	bench/ratios.gp \
 	bench/report.py \
 	bench/servers.py \

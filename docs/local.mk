@@ -30,5 +30,6 @@ dist_doc_DATA += \
 	docs/durability.md \
 	docs/format.md \
 	docs/performance.md \
+	docs/scaling.md \
 	docs/security.md \
 	docs/testing.md

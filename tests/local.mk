@@ -66,6 +66,7 @@ shell_tests = \
 	tests/shell/test-revision-20.sh \
 	tests/shell/test-run-script.sh \
 	tests/shell/test-sandbox.sh \
+	tests/shell/test-scaling.sh \
 	tests/shell/test-size-limit.sh \
 	tests/shell/test-sizes.sh \
 	tests/shell/test-sparse-random.sh \
