@@ -94,7 +94,8 @@ slow_tests = \
 	tests/slow/test-guestfish-fstrim.sh \
 	tests/slow/test-qcow2-guest.sh \
 	tests/slow/test-rbd-base.sh \
-	tests/slow/test-virt-v2v.sh
+	tests/slow/test-virt-v2v.sh \
+	tests/slow/test-virt-v2v-killed.sh
 
 EXTRA_DIST += $(shell_tests) $(slow_tests) tests/functions.sh tests/slow/make-guest.sh \
 	tests/README.md \
