@@ -99,7 +99,7 @@ start_qemu() { # FILE
     wait_until "$base_pid" nbdinfo --size "$uri" >/dev/null 2>&1
 }
 start_qemu src.raw
-start_server sock addcow vm/m.add-cow timeout=2
+start_server sock addcow vm/m.add-cow timeout=5
 client="nbd+unix:///?socket=$PWD/sock"
 nbdsh -u "$client" -c 'h.pwrite(b"a" * 65536, 0)' -c 'h.flush()'
 kill -STOP "$base_pid"
@@ -157,7 +157,7 @@ at_exit "kill -9 $base_pid 2>/dev/null"
 wait_until "$base_pid" nbdinfo --size "$uri" >/dev/null 2>&1
 export base_pid
 printf '%s' "$read_base" >read.py
-nbdkit -r -U - addcow vm/m.add-cow timeout=1 --run '
+nbdkit -r -U - addcow vm/m.add-cow timeout=3 --run '
     kill -STOP "$base_pid"
     ! nbdsh -u "$uri" -c "h.pread(512, 512 * 1024)" 2>/dev/null
     kill -CONT "$base_pid"
@@ -182,7 +182,7 @@ stop_server "$server_pid"
 kill -9 "$base_pid"
 wait "$base_pid" 2>/dev/null || true
 slow_base 200ms
-addcow flatten --timeout=1 vm/b.add-cow 2>err &
+addcow flatten --timeout=5 vm/b.add-cow 2>err &
 flatten=$!
 at_exit "kill $flatten 2>/dev/null"
 has_begun() { [ "$(used_bytes vm/b.raw)" -gt 0 ]; }

@@ -278,7 +278,7 @@ TEST_F(NbdSourceTest, ItComesBackUnderReaders) {
 TEST_F(NbdSourceTest, ReadsFailAfterTheTimeoutAndThenAtOnce) {
   MakeFile(kMiB);
   server_->StartQemu(path());
-  Open(seconds(1));
+  Open(seconds(3));
   ASSERT_OK(source_->Start());
   ASSERT_OK(ReadOne(Data()));
   server_->Kill();
@@ -300,7 +300,7 @@ TEST_F(NbdSourceTest, ReadsFailAfterTheTimeoutAndThenAtOnce) {
 TEST_F(NbdSourceTest, AFrozenServerIsGivenUpAndTakenAgain) {
   MakeFile(kMiB);
   server_->StartQemu(path());
-  Open(seconds(1));
+  Open(seconds(3));
   ASSERT_OK(source_->Start());
   ReadAtRandom(1, 20);
   server_->Freeze();

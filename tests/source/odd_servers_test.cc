@@ -36,7 +36,7 @@ class OddServerTest : public testing::Test {
     const std::string path = directory_.path() + "/odd.sock";
     server_ = std::make_unique<ScriptedServer>(path, what, std::move(script));
     ASSERT_OK_AND_ASSIGN(source_, NbdSource::Open(ServerOfUri("nbd+unix:///?socket=" + path),
-                                                  {.timeout = seconds(1), .log = {}}));
+                                                  {.timeout = seconds(5), .log = {}}));
     ASSERT_OK(source_->Start());
   }
   Status Read(uint64_t offset, size_t length, std::vector<std::byte>& bytes) {
@@ -145,7 +145,7 @@ TEST_F(OddServerTest, ReadersWaitTogetherForWhatNobodyAnswers) {
       EXPECT_TRUE(FailsWith(Read(i * 4096, 4096, bytes), EIO));
     });
   for (std::thread& thread : threads) thread.join();
-  EXPECT_LT(steady_clock::now() - before, seconds(3));
+  EXPECT_LT(steady_clock::now() - before, seconds(25));
 }
 
 }  // namespace
