@@ -26,6 +26,7 @@ bench_results = \
 	bench/results/2026-11-27-xfs.json bench/results/2026-11-27-xfs.md \
 	bench/results/2026-11-28.json bench/results/2026-11-28.md \
 	bench/results/2026-11-28-again.json bench/results/2026-11-28-again.md \
+	bench/results/2026-11-28-bases.json bench/results/2026-11-28-bases.md \
 	bench/results/2026-11-28-cluster-4k.json bench/results/2026-11-28-cluster-4k.md \
 	bench/results/2026-11-28-cluster-4k-open.json bench/results/2026-11-28-cluster-4k-open.md \
 	bench/results/2026-11-28-subclusters.json bench/results/2026-11-28-subclusters.md \
