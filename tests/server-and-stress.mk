@@ -49,6 +49,7 @@ cxx_thread_tests += tests/source/source-tests
 tests_source_source_tests_SOURCES = \
 	tests/nbd/server.cc tests/nbd/server.h \
 	tests/source/base_server.cc tests/source/base_server.h \
+	tests/source/nbd_connection_test.cc \
 	tests/source/nbd_source_test.cc \
 	tests/source/odd_servers_test.cc \
 	tests/source/scripted_server.cc tests/source/scripted_server.h

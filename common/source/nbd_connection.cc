@@ -283,6 +283,8 @@ void NbdConnection::Run(Clock::time_point until) {
     (void)Poll(-1, 0, &happened, std::min(until, connect_at_));
     return;
   }
+  // A server can answer so fast that all is done where it was begun.
+  if (!established_ && nbd_aio_is_ready(handle_.get()) != 0) return Establish();
   if (!established_) until = std::min(until, connect_by_);
   if (const Status moved = Move(until); !moved) return Lose(moved.error());
   if (IsGone(handle_.get())) return Lose(Error::Because(EIO, name_, "the connection was lost"));
