@@ -18,7 +18,7 @@ constexpr uint64_t kLocalSize = 64 * kKiB;
 constexpr uint64_t kRemoteSize = kMiB;
 
 // What is read first, around what somebody needs.
-constexpr uint64_t kPiece = 64 * kKiB;
+constexpr uint64_t kNeededPiece = 64 * kKiB;
 
 // What is read at once of the rest: who comes meanwhile and needs some of it waits no
 // longer than for so much.
@@ -236,8 +236,9 @@ uint64_t Fetch::memory_used() {
 // What of it nobody reads yet, and what is around that in its pieces. An error is one of
 // bytes that are all needed.
 Status Fetch::FetchNeeded(FetchWindow& window, ByteRange needed) {
-  const ByteRange within = Between(std::max(RoundDown(needed.offset, kPiece), window.offset()),
-                                   std::min(RoundUp(needed.end(), kPiece), window.end()));
+  const ByteRange within =
+      Between(std::max(RoundDown(needed.offset, kNeededPiece), window.offset()),
+              std::min(RoundUp(needed.end(), kNeededPiece), window.end()));
   for (ByteRange left = needed; left.length > 0;) {
     const ByteRange claimed = window.Claim(left, within);
     if (claimed.length == 0) break;

@@ -50,7 +50,7 @@ refuses 64 '-u is required' -b base.img -F raw
 refuses 64 'is required' -u
 refuses 64 '-b needs -F' -u -b base.img
 refuses 64 '-F FORMAT needs -b' -u -F raw -i disk.raw
-refuses 1 "backing format 'qcow2'" -u -b base.img -F qcow2
+refuses 1 "backing format 'luks'" -u -b base.img -F luks
 refuses 1 'none.img: not found' -u -b none.img -F raw
 refuses 1 'empty.img: the backing file is empty' -u -b empty.img -F raw
 refuses 1 'different files' -u -b disk.raw -F raw

@@ -378,8 +378,8 @@ TEST_F(ChainTest, InfoTellsOfEveryLink) {
 
 TEST_F(ChainTest, InfoTellsOfAFormatThatCannotBeServed) {
   MakeThree();
-  SetBacking("a", {"base.img", "qcow2"});
-  EXPECT_EQ(Links(fake_, Path("a"), "/vm").back(), "/vm/base.img qcow2 0");
+  SetBacking("a", {"base.img", "luks"});
+  EXPECT_EQ(Links(fake_, Path("a"), "/vm").back(), "/vm/base.img luks 0");
 }
 
 TEST_F(ChainTest, InfoOfAChainEndsWhereNothingIsReadFurtherDown) {
