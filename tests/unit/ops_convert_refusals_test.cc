@@ -74,7 +74,7 @@ TEST_F(ConvertRefusals, TheRestOfTheHeaderAndTheRightsAreKept) {
       wanted.revision = to.revision;
       wanted.cluster_size = to.cluster_size;
       ASSERT_OK(Convert(fake_, To(to)));
-      wanted.subclusters = to.name != k4kForm.name;
+      wanted.subclusters = to.cluster_size != k4kForm.cluster_size;
       // They are those of one revision.
       if (to.revision != from.revision) wanted.optional_features = 0;
       EXPECT_EQ(TestHeader(fake_), wanted);
@@ -182,7 +182,7 @@ TEST_F(ConvertRefusals, ADeviceIsRefused) {
   for (const Form& form : kForms) {
     Make(InForm({.size = 5 * kC}, form));
     AddCow().SetAbilities({.is_block_device = true});
-    const Form& other = form.name == k4kForm.name ? k2MForm : k4kForm;
+    const Form& other = form.cluster_size == k4kForm.cluster_size ? k2MForm : k4kForm;
     ExpectRefused(Convert(fake_, To(other)),
                   "is a block device, and cannot be written anew in one step");
     ExpectRefused(RebaseUnsafely(fake_, {.add_cow_path = kAddCowPath,

@@ -209,7 +209,7 @@ TEST_P(ConvertForms, CopiesUpWhereSubclustersMayNotBe) {
       EXPECT_EQ(now, Completed(units, to().cluster_size));
     }
     // So it stays, whatever is asked for.
-    const Form& other = to().name == k2MForm.name ? kVersion1Form : k2MForm;
+    const Form& other = to().cluster_size == k2MForm.cluster_size ? kVersion1Form : k2MForm;
     ASSERT_OK(Convert(fake_, To(other)));
     ExpectForm(other, false);
     EXPECT_TRUE(TestHeader(fake_).no_subclusters);
