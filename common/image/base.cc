@@ -29,7 +29,6 @@ class ImageBase final : public Source {
  public:
   explicit ImageBase(std::unique_ptr<Image> image) : image_(std::move(image)) {}
 
-  const Image& image() const { return *image_; }
   uint64_t size() const override { return image_->virtual_size(); }
   Status Read(std::span<std::byte> buffer, uint64_t offset) override {
     return image_->Read(buffer, offset);
@@ -69,18 +68,15 @@ Status ImageBase::ReadPieces(std::span<const Piece> pieces) {
   return below.empty() ? Status() : base->ReadPieces(below);
 }
 
-// What a record can say of it: its disk's size, and when one of its files was changed
-// last.
-Result<BackingIdentity> IdentityOf(const ImageFiles& files) {
-  BackingIdentity identity{.size = files.virtual_size, .modified = {}};
+// When one of its files was changed last.
+Result<std::optional<FileTime>> ModifiedOf(const ImageFiles& files) {
+  std::optional<FileTime> modified;
   for (File* const file : {files.add_cow.get(), files.image.get()}) {
     ADDCOW_TRY_ASSIGN(const FileInfo info, file->Info());
-    if (info.is_block_device)
-      return BackingIdentity{.size = files.virtual_size, .modified = {}};
-    if (!identity.modified || *identity.modified < info.modified)
-      identity.modified = info.modified;
+    if (info.is_block_device) return std::optional<FileTime>();
+    if (!modified || *modified < info.modified) modified = info.modified;
   }
-  return identity;
+  return modified;
 }
 
 }  // namespace
@@ -116,9 +112,8 @@ Result<Base> OpenRawBase(BaseRequest request, const FileInfo& info) {
   ADDCOW_TRY_ASSIGN(const uint64_t size, file.Size());
   ADDCOW_TRY(CheckBacking(file, size));
   Base base;
-  base.identity.size = size;
   base.sample_edge = kMostSampleEdge;
-  if (!info.is_block_device) base.identity.modified = info.modified;
+  if (!info.is_block_device) base.modified = info.modified;
   if (Note note = NoteOtherFormat(file, "backing file")) base.notes.push_back(*note);
   base.source = std::make_unique<FileSource>(std::move(request.file), size);
   return base;
@@ -132,7 +127,6 @@ Result<Base> OpenServedBase(std::unique_ptr<NbdServer> server, const AccessOptio
   if (source->size() == 0)
     return Fail(Error::Because(EINVAL, name, "the backing file is empty"));
   Base base;
-  base.identity.size = source->size();
   base.source = std::move(source);
   return base;
 }
@@ -177,7 +171,7 @@ Result<Base> OpenQemuBase(FileSystem& file_system, const BaseRequest& request,
   ADDCOW_TRY_ASSIGN(auto files, QemuFiles(file_system, request, path));
   ADDCOW_TRY_ASSIGN(Base base, OpenServedBase(std::move(server), request.access));
   base.files = std::move(files);
-  if (!info.is_block_device) base.identity.modified = info.modified;
+  if (!info.is_block_device) base.modified = info.modified;
   return base;
 }
 
@@ -186,7 +180,7 @@ Result<Base> OpenQemuBase(FileSystem& file_system, const BaseRequest& request,
 Result<Base> BaseOfImage(FileSystem& file_system, ImageFiles files) {
   Base base;
   base.notes = files.notes;
-  ADDCOW_TRY_ASSIGN(base.identity, IdentityOf(files));
+  ADDCOW_TRY_ASSIGN(base.modified, ModifiedOf(files));
   // Its log is that of the image that stands on it.
   ADDCOW_TRY_ASSIGN(auto image, Image::Of(file_system, std::move(files), {}, {}));
   base.image = image.get();

@@ -7,12 +7,13 @@
 #define ADDCOW_COMMON_IMAGE_BASE_H
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "common/base/error.h"
-#include "common/format/backing_identity.h"
+#include "common/base/file_time.h"
 #include "common/format/sample.h"
 #include "common/image/image_files.h"
 #include "common/io/file_system.h"
@@ -38,7 +39,7 @@ struct BaseRequest {
 struct Base {
   std::unique_ptr<Source> source;
   Image* image = nullptr;                   // of an add-cow file: what `source` reads
-  BackingIdentity identity;                 // what it is now, without a sample
+  std::optional<FileTime> modified;         // when it was last; none of what has no such time
   uint32_t sample_edge = kSmallSampleEdge;  // of the sample that is to be noted
   std::vector<ChainFile> files;             // all that it is made of, if OpenBase has opened it
   std::vector<std::string> notes;           // what somebody should know, a line each

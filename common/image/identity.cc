@@ -28,11 +28,11 @@ tl::unexpected<Error> Refuse(const IdentityWords& words, const std::string& what
 }
 
 // Where both are known and not the same.
-std::string OtherTime(const BackingIdentity& now, const BackingIdentity& noted,
+std::string OtherTime(const std::optional<FileTime>& now, const BackingIdentity& noted,
                       const IdentityWords& words) {
-  if (!noted.modified || !now.modified || *noted.modified == *now.modified) return "";
+  if (!noted.modified || !now || *noted.modified == *now) return "";
   return fmt::format("the backing file was modified at {}, but at {} when {} noted it",
-                     TimeText(*now.modified), TimeText(*noted.modified), words.add_cow);
+                     TimeText(*now), TimeText(*noted.modified), words.add_cow);
 }
 
 Result<Note> CompareSample(Base& base, const BackingIdentity& noted, const std::string& time,
@@ -78,8 +78,7 @@ Note NoteOtherBase(const std::string& path, Base& base, const BackingIdentity& n
 }
 
 BackingIdentity IdentityToNote(Base& base) {
-  BackingIdentity identity = base.identity;
-  identity.size = base.source->size();
+  BackingIdentity identity{.size = base.source->size(), .modified = base.modified};
   const auto hash = HashSample(*base.source, base.sample_edge);
   if (hash)
     identity.sample = {.edge = base.sample_edge, .hash = *hash};
@@ -104,7 +103,7 @@ Result<Note> CompareIdentity(Base& base, const BackingIdentity& noted,
     if (noted.sample) return Refuse(words, what + ": it is another one, or was written to");
     return NoteOf(words, WithRemedy(words, what));
   }
-  const std::string time = OtherTime(base.identity, noted, words);
+  const std::string time = OtherTime(base.modified, noted, words);
   if (noted.sample) return CompareSample(base, noted, time, words);
   return time.empty() ? Note() : NoteOf(words, WithRemedy(words, time));
 }

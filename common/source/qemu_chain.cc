@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "common/base/shell_word.h"
+#include "common/io/file_system.h"
 #include "common/source/program.h"
 
 namespace addcow {
@@ -60,10 +61,6 @@ Status CheckName(const QemuFile& file) {
 
 }  // namespace
 
-std::string DirectoryOfImage(const std::string& path) {
-  return path.substr(0, path.rfind('/') + 1);
-}
-
 Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& path,
                                     const std::string& directory) {
   const Json parsed = Json::parse(json, nullptr, false);
@@ -82,8 +79,7 @@ Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& 
   const auto add = [&](const std::string& name) {
     if (name.empty() || name == path) return;
     // Of a data file qemu-img prints what the image says.
-    const bool relative = name.front() != '/' && ProtocolOf(name).empty();
-    info.extents.push_back(relative ? directory + name : name);
+    info.extents.push_back(ProtocolOf(name).empty() ? ResolveName(directory, name) : name);
   };
   add(Text(data, "data-file"));
   const auto extents = data.find("extents");
@@ -102,7 +98,7 @@ Result<std::vector<QemuFile>> FilesOfQemuImage(
     files.push_back(std::move(file));
     return {};
   };
-  const std::string directory = DirectoryOfImage(path);
+  const std::string directory = DirectoryOf(path);
   std::set<std::string> seen;
   files.push_back({.name = path, .named_by = "", .format = format});
   for (size_t at = 0; files[at].format != "raw"; at = files.size() - 1) {

@@ -34,11 +34,8 @@ Result<std::vector<QemuFile>> FilesOfQemuImage(
     const std::string& path, const std::string& format, std::chrono::seconds timeout,
     const std::function<Status(const QemuFile&)>& accept);
 
-// Where QEMU runs for an image: relative names of data files start there, also those of the
-// images that it stands on.
-std::string DirectoryOfImage(const std::string& path);
-
-// What qemu-img prints of one image, in JSON. `directory`: where QEMU runs.
+// What qemu-img prints of one image, in JSON. `directory`: where QEMU runs,
+// from which relative names of data files start.
 struct QemuImageInfo {
   std::string backing;         // as it can be opened; empty: it stands on nothing
   std::string backing_format;  // empty: it does not say

@@ -20,9 +20,9 @@
 
 #include "common/base/mutex.h"
 #include "common/base/unique_fd.h"
+#include "common/io/file_system.h"
 #include "common/source/nbd_pool.h"
 #include "common/source/program.h"
-#include "common/source/qemu_chain.h"
 
 namespace addcow {
 
@@ -106,7 +106,8 @@ class QemuServer final : public NbdServer {
     }
     const std::string errors = errors_.path();
     const std::string watched = PathOfFd(watched_.get());
-    const std::string directory = DirectoryOfImage(image_.path);
+    // Relative names of data files start there, also those of what it stands on.
+    const std::string directory = DirectoryOf(image_.path);
     const std::string parent = fmt::format("{}", parent_);
     const std::string shared = fmt::format("--shared={}", NbdPool::kMostConnections);
     std::array<const char*, 13> words = {

@@ -225,7 +225,9 @@ PATH="$PWD/slow:$PATH" "$ADDCOW_RUN" nbdkit -f -U "$scratch/slow.sock" addcow vm
 starting=$!
 wait_for slow.pid "$starting"
 kill -9 "$starting"
-wait "$starting" || true
+status=0
+wait "$starting" || status=$?
+expect_equal 137 "$status" "exit status of a server that was killed"
 slow="$(cat slow.pid)"
 at_exit "kill -9 $slow 2>/dev/null"
 wait_until '' is_gone "$slow" || fail "kill -9 leaves a qemu-nbd that starts"

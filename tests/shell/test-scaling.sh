@@ -61,7 +61,7 @@ start_base() { # COMMAND...
     base_pid=$!
     at_exit "kill $base_pid 2>/dev/null; wait $base_pid 2>/dev/null"
 }
-stop_base() { kill "$base_pid"; wait "$base_pid" || true; }
+stop_base() { stop_server "$base_pid"; }
 uri="nbds://base.example.org/debian-12?tls-certificates=$scratch/pki/addcow"
 answers() { nbdinfo --size "$1" >/dev/null 2>&1; }
 read -r -a words <<<"$(command_of addcow-bases.service)"

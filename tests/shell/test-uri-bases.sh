@@ -29,7 +29,13 @@ start_base() { # NBDKIT-ARGUMENT...
     at_exit "kill -9 $base_pid 2>/dev/null"
     wait_for base.pid "$base_pid"
 }
-stop_base() { kill "$base_pid"; wait "$base_pid" || true; }
+stop_base() { stop_server "$base_pid"; }
+kill_base() { # and sees to it that nothing else has ended it
+    local status=0
+    kill -9 "$base_pid"
+    wait "$base_pid" 2>/dev/null || status=$?
+    expect_equal 137 "$status" "exit status of a base that was killed"
+}
 uri="nbd+unix:///?socket=$PWD/base.sock"
 start_base file src.raw
 addcow create -q -b "$uri" -F raw -i u.raw vm/u.add-cow
@@ -127,13 +133,11 @@ for i in range(3000):
         time.sleep(0.02)
 assert got == want[512 * 1024:512 * 1024 + 65536]'
 nbdsh -u "$client" -c "$read_base"
-kill -9 "$base_pid"
-wait "$base_pid" 2>/dev/null || true
+kill_base
 start_qemu src.raw
 nbdsh -u "$client" -c "$read_base"
 grep -q "$uri.*connected again" sock.log
-kill -9 "$base_pid"
-wait "$base_pid" 2>/dev/null || true
+kill_base
 truncate -s 4M other.raw
 start_qemu other.raw
 wait_until "$server_pid" grep -q "has 4194304 bytes now, and had 8388608" sock.log
@@ -175,21 +179,18 @@ nbdsh -u "$client" -c 'got = h.pread(4096, 1 << 20)' \
     -c 'assert got == open("big.raw", "rb").read()[1 << 20:(1 << 20) + 4096]' &
 reader=$!
 sleep 0.5
-kill -9 "$base_pid"
-wait "$base_pid" 2>/dev/null || true
+kill_base
 slow_base 0
 wait "$reader" || fail "a read that was cut off"
 stop_server "$server_pid"
-kill -9 "$base_pid"
-wait "$base_pid" 2>/dev/null || true
+kill_base
 slow_base 200ms
 addcow flatten --timeout=5 vm/b.add-cow 2>err &
 flatten=$!
 at_exit "kill $flatten 2>/dev/null"
 has_begun() { [ "$(used_bytes vm/b.raw)" -gt 0 ]; }
 wait_until "$flatten" has_begun
-kill -9 "$base_pid"
-wait "$base_pid" 2>/dev/null || true
+kill_base
 if wait "$flatten"; then fail "flatten without its base"; fi
 grep -q 'run it again to go on' err || fail "$(cat err)"
 slow_base 0
