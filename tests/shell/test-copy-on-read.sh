@@ -5,7 +5,6 @@
 # holes stay holes, and what cannot be kept fails no read.
 
 . "$(dirname "$0")/../functions.sh"
-if built_with_sanitizer; then skip "nbdkit hangs in the end of p11-kit here, with the sanitizer preloaded"; fi
 requires nbdsh nbdcopy jq
 
 # on DEPTH: what a map has there, in bytes, without holes.
@@ -132,6 +131,10 @@ nbdsh -u "$(uri sock)" -c 'assert h.pread(1048576, 0) == bytes(1048576)'
 stop_server "$server_pid"
 
 # Without threads no server that promises to keep.
+if built_with_sanitizer; then
+    echo "a thread that cannot be started is not tried: the sanitizer needs some, and does not end then"
+    exit 0
+fi
 with_faults true
 fault pthread_create 1+ 11 thread
 if with_faults timeout 60 "$ADDCOW_RUN" nbdkit -f -U sock2 addcow x.add-cow copy-on-read=on 2>stderr; then
