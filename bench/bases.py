@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What it costs to reach a base through addcow and not straight: the same client
 once at the server of the base, once at an addcow whose overlay has nothing and
-stands on that server. All bases have the same bytes.
+stands on that server, once at an nbdkit that only passes on (its nbd plugin). All
+bases have the same bytes.
 
 Each measurement has a new server, a new overlay, and all files in the page cache;
-nothing that addcow kept from the one before can help it. Both sides are measured in
+nothing that addcow kept from the one before can help it. All sides are measured in
 each round, one right after the other, and rounds take turns in which is first."""
 
 import contextlib
@@ -17,7 +18,7 @@ import workloads
 from servers import Failed, nbdkit, run, serving
 from task_files import MIB, Skip, need, sparse, timed
 
-STRAIGHT, THROUGH = "straight", "through addcow"
+STRAIGHT, THROUGH, PEER = "straight", "through addcow", "through nbdkit nbd"
 
 
 class Base:
@@ -26,7 +27,8 @@ class Base:
 
     name = title = ""
     programs = ("nbdkit",)
-    before = ()  # nbdkit's arguments before its plugin
+    readings = ("copy", "randread-4k")
+    before = after = ()  # nbdkit's arguments before its plugin, and behind it
 
     def __init__(self, settings, image, folder):
         self.settings, self.image, self.folder = settings, image, folder
@@ -43,11 +45,7 @@ class Base:
 
     def command(self):
         return ["nbdkit", *nbdkit(self.folder, "-r", *self.before, "file", self.image,
-                                  *self.after())]
-
-    def after(self):
-        """nbdkit's arguments behind its plugin."""
-        return []
+                                  *self.after)]
 
     def serve(self):
         return serving(self.command(), self.folder)
@@ -56,6 +54,14 @@ class Base:
         """What runs beneath addcow, for the length of a "with" statement; gives
         the name and the format of the base."""
         return self.as_uri()
+
+    @contextlib.contextmanager
+    def passed_on(self, folder):
+        """The peer: addcow's place taken by nbdkit's own client of NBD."""
+        with self.serve() as uri, serving(
+                ["nbdkit", *nbdkit(folder, "-r", "nbd", f"uri={uri}")],
+                folder) as passed:
+            yield passed
 
     @contextlib.contextmanager
     def as_uri(self):
@@ -68,7 +74,7 @@ class FileUnix(Base):
 
 
 class FileTcp(Base):
-    name, title = "file-tcp", "nbdkit file, TCP on the loopback"
+    name, title = "file-tcp", "nbdkit file, TCP"
 
     @contextlib.contextmanager
     def serve(self):
@@ -79,46 +85,96 @@ class FileTcp(Base):
         at = command.index("-U")
         command[at:at + 2] = ["-i", "127.0.0.1", "-p", str(port)]
         with serving(command, self.folder):
-            yield f"nbd://127.0.0.1:{port}"
+            yield self.uri(port)
+
+    def uri(self, port):
+        return f"nbd://127.0.0.1:{port}"
 
 
-class Slow:
-    """Each read takes a millisecond more, at the server: a network in between."""
+class FileTls(FileTcp):
+    name, title = "file-tls", "nbdkit file, TLS"
+    readings, programs = ("copy",), ("nbdkit", "psktool")
 
-    before = ("--filter=delay",)
+    def make(self):
+        self.keys = os.path.join(self.folder, "keys.psk")
+        run(["psktool", "-u", "host", "-p", self.keys])
+        self.before = ("--tls=require", f"--tls-psk={self.keys}")
 
-    def after(self):
-        return ["rdelay=1ms"]
-
-
-class SlowUnix(Slow, FileUnix):
-    name, title = "file-1ms", "nbdkit file, Unix socket, 1 ms a read"
-
-
-class SlowTcp(Slow, FileTcp):
-    name, title = "file-tcp-1ms", "nbdkit file, TCP on the loopback, 1 ms a read"
+    def uri(self, port):
+        return f"nbds://host@127.0.0.1:{port}/?tls-psk-file={self.keys}"
 
 
-class Qcow2(Base):
+class Far(FileTcp):
+    """Each read takes longer, at the server: a network in between, or its disk."""
+
+    name, title = "file-tcp-1ms", "nbdkit file, TCP, 1 ms a read"
+    readings, before, after = ("randread-4k",), ("--filter=delay",), ("rdelay=1ms",)
+
+
+class Farther(Far):
+    name, title = "file-tcp-5ms", "nbdkit file, TCP, 5 ms a read"
+    after = ("rdelay=5ms",)
+
+
+class Cable10(FileTcp):
+    """The server sends so much and no more: a cable."""
+
+    name, title = "file-tcp-10g", "nbdkit file, TCP, 10 Gbit/s"
+    readings, before, after = ("copy",), ("--filter=rate",), ("rate=10G", "burstiness=0.1")
+
+
+class Cable2(Cable10):
+    name, title = "file-tcp-2.5g", "nbdkit file, TCP, 2.5 Gbit/s"
+    after = ("rate=2500M", "burstiness=0.1")
+
+
+class OfQemu(Base):
     """A qemu-nbd, and for addcow the file itself, which it has a qemu-nbd of its own for."""
 
-    name, title = "qcow2", "qcow2, qemu-nbd"
     programs = ("qemu-nbd", "qemu-img")
 
     def make(self):
-        self.path = os.path.join(self.folder, "base.qcow2")
-        run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", self.image, self.path])
+        self.path = os.path.join(self.folder, "base")
+        run(["qemu-img", "convert", "-f", "raw", "-O", self.name, self.image, self.path])
 
     def files(self):
         return [self.path]
 
     def command(self):
-        return ["qemu-nbd", "-r", "-t", "-e", "4", "-f", "qcow2", "-k", f"{self.folder}/socket",
+        return ["qemu-nbd", "-r", "-t", "-e", "4", "-f", self.name, "-k", f"{self.folder}/socket",
                 f"--pid-file={self.folder}/pid", self.path]
 
     @contextlib.contextmanager
     def below(self):
-        yield self.path, "qcow2"
+        yield self.path, self.name
+
+
+class Qcow2(OfQemu):
+    name, title = "qcow2", "qcow2, qemu-nbd"
+
+
+class Qed(OfQemu):
+    name, title, readings = "qed", "qed, qemu-nbd", ("copy",)
+
+
+class Vmdk(OfQemu):
+    name, title, readings = "vmdk", "vmdk, qemu-nbd", ("copy",)
+
+
+class Vdi(OfQemu):
+    name, title, readings = "vdi", "vdi, qemu-nbd", ("copy",)
+
+
+class Vhdx(OfQemu):
+    name, title, readings = "vhdx", "vhdx, qemu-nbd", ("copy",)
+
+
+class Vpc(OfQemu):
+    name, title, readings = "vpc", "vpc, qemu-nbd", ("copy",)
+
+
+class Parallels(OfQemu):
+    name, title, readings = "parallels", "parallels, qemu-nbd", ("copy",)
 
 
 class AddCow(Base):
@@ -148,7 +204,9 @@ class AddCow(Base):
         yield self.path, "add-cow"
 
 
-BASES = {base.name: base for base in (FileUnix, FileTcp, Qcow2, AddCow, SlowUnix, SlowTcp)}
+BASES = {base.name: base for base in
+         (FileUnix, FileTcp, FileTls, Cable10, Cable2, Far, Farther, Qcow2, Qed, Vmdk, Vdi,
+          Vhdx, Vpc, Parallels, AddCow)}
 
 
 def copy(uri, _folder, settings):
@@ -185,6 +243,9 @@ def measure(reading, base, side, settings, scratch):
     folder = os.path.join(scratch, "overlay")
     os.mkdir(folder)
     try:
+        if side == PEER:
+            with base.passed_on(folder) as uri:
+                return READINGS[reading].measure(uri, base.folder, settings)
         with base.below() as (name, base_format):
             overlay = f"{folder}/x.add-cow"
             run([settings.run, "addcow", "create", "-q", "-b", name, "-F", base_format,
@@ -222,9 +283,10 @@ def run_group(settings, scratch, result, skip, say):
     result["readings"] = [{"name": name, "title": READINGS[name].title,
                            "target": READINGS[name].target} for name in readings]
     for number in range(settings.rounds):
-        sides = (STRAIGHT, THROUGH) if number % 2 == 0 else (THROUGH, STRAIGHT)
+        sides = (STRAIGHT, THROUGH, PEER)
+        sides = sides[number % 3:] + sides[:number % 3]
         for base in bases:
-            for reading in readings:
+            for reading in (each for each in readings if each in base.readings):
                 for side in sides:
                     what = f"round {number + 1}, {base.title}, {READINGS[reading].title}, {side}"
                     try:

@@ -154,24 +154,33 @@ def tasks_table(result):
 
 
 def bases_table(result):
-    """The Markdown table of a "bases" run: straight, and through addcow."""
+    """The Markdown table of a "bases" run: straight, through addcow, and through its peer."""
     by_round = {}
     for sample in result["samples"]:
         key = (sample["base"], sample["reading"], sample["side"])
         by_round.setdefault(key, {})[sample["round"]] = speed(sample)
-    lines = ["| base | reading | straight, MB/s | through addcow, MB/s | ratio | target |",
-             "|---|---|---|---|---|---|"]
+    lines = ["| base | reading | straight, MB/s | through addcow, MB/s | ratio | target | "
+             "through nbdkit nbd, MB/s | ratio |",
+             "|---|---|---|---|---|---|---|---|"]
     for reading in result["readings"]:
         for base in result["bases"]:
-            straight, through = (by_round.get((base["name"], reading["name"], side), {})
-                                 for side in ("straight", "through addcow"))
-            ratios = [through[number] / straight[number] for number in through
-                      if number in straight]
-            cells = [f"{statistics.median(each.values()):.0f}" if each else "–"
-                     for each in (straight, through)]
-            cells.append(f"{statistics.median(ratios):.2f}" if ratios else "–")
-            lines.append("| " + " | ".join([base["title"], reading["title"], *cells,
-                                            reading["target"]]) + " |")
+            if not any(key[:2] == (base["name"], reading["name"]) for key in by_round):
+                continue
+            straight, through, peer = (
+                by_round.get((base["name"], reading["name"], side), {})
+                for side in ("straight", "through addcow", "through nbdkit nbd"))
+
+            def rate(rounds):
+                return f"{statistics.median(rounds.values()):.0f}" if rounds else "–"
+
+            def ratio(rounds, straight=straight):
+                ratios = [rounds[number] / straight[number] for number in rounds
+                          if number in straight]
+                return f"{statistics.median(ratios):.2f}" if ratios else "–"
+
+            lines.append("| " + " | ".join([
+                base["title"], reading["title"], rate(straight), rate(through), ratio(through),
+                reading["target"], rate(peer), ratio(peer)]) + " |")
     return "\n".join(lines) + "\n"
 
 

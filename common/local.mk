@@ -35,6 +35,7 @@ engine_sources = \
 	common/format/sample.cc common/format/sample.h \
 	common/format/version1.cc common/format/version1.h \
 	common/source/file_source.cc common/source/file_source.h \
+	common/source/arrivals.h \
 	common/source/known_runs.cc common/source/known_runs.h \
 	common/source/nbd_command.cc common/source/nbd_command.h \
 	common/source/nbd_connection.cc common/source/nbd_connection.h \

@@ -55,6 +55,7 @@ unit_sources = \
 	tests/unit/fetch_failure_test.cc \
 	tests/unit/fetch_race_test.cc \
 	tests/unit/fetch_test.cc \
+	tests/unit/fetch_at_once_test.cc \
 	tests/unit/fetch_window_test.cc \
 	tests/unit/file_test.cc \
 	tests/unit/header_test.cc \

@@ -5,6 +5,7 @@
 #include "common/image/backing.h"
 
 #include <algorithm>
+#include <vector>
 
 namespace addcow {
 
@@ -14,6 +15,25 @@ Status Backing::Read(std::span<std::byte> buffer, uint64_t offset) const {
   if (!from_source.empty()) ADDCOW_TRY(source_->Read(from_source, offset));
   std::fill(buffer.begin() + static_cast<std::ptrdiff_t>(there), buffer.end(), std::byte{0});
   return {};
+}
+
+Status Backing::ReadPieces(std::span<const Source::Piece> pieces,
+                           const Source::Arrived& arrived) const {
+  std::vector<Source::Piece> there;
+  std::vector<size_t> piece_of;
+  for (size_t i = 0; i < pieces.size(); i++) {
+    const auto [buffer, offset] = pieces[i];
+    const auto data = offset < size_ ? std::min<uint64_t>(size_ - offset, buffer.size()) : 0;
+    std::ranges::fill(buffer.subspan(static_cast<size_t>(data)), std::byte{0});
+    if (data > 0) {
+      there.push_back({buffer.first(static_cast<size_t>(data)), offset});
+      piece_of.push_back(i);
+    } else {
+      arrived(i);
+    }
+  }
+  if (there.empty()) return {};
+  return source_->ReadPieces(there, [&](size_t i) { arrived(piece_of[i]); });
 }
 
 Result<DataRun> Backing::RunAt(uint64_t offset, uint64_t limit) const {

@@ -26,6 +26,11 @@ class Backing {
 
   Status Read(std::span<std::byte> buffer, uint64_t offset) const;
 
+  // As those of Source.
+  size_t pieces_at_once() const { return source_ != nullptr ? source_->pieces_at_once() : 1; }
+  Status ReadPieces(std::span<const Source::Piece> pieces,
+                    const Source::Arrived& arrived) const;
+
   // The bytes at `offset` that read alike, up to `limit` at most; they may end where
   // others like them begin. Past the end there is no data.
   Result<DataRun> RunAt(uint64_t offset, uint64_t limit) const;

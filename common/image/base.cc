@@ -14,6 +14,7 @@
 #include "common/image/confine.h"
 #include "common/image/image.h"
 #include "common/image/raw_file.h"
+#include "common/source/arrivals.h"
 #include "common/source/file_source.h"
 #include "common/source/nbd_source.h"
 #include "common/source/nbd_uri.h"
@@ -36,7 +37,8 @@ class ImageBase final : public Source {
   Result<DataRun> RunAt(uint64_t offset, uint64_t limit) override {
     return image_->RunAt(offset, limit);
   }
-  Status ReadPieces(std::span<const Piece> pieces) override;
+  size_t pieces_at_once() const override { return image_->backing().pieces_at_once(); }
+  Status ReadPieces(std::span<const Piece> pieces, const Arrived& arrived) override;
   Status Prefetch(uint64_t offset, uint64_t length) override {
     return image_->Prefetch(offset, length);
   }
@@ -48,24 +50,32 @@ class ImageBase final : public Source {
 
 // What its own base has goes on to that in one call: at the end of a chain there may be one
 // that is far away.
-Status ImageBase::ReadPieces(std::span<const Piece> pieces) {
+Status ImageBase::ReadPieces(std::span<const Piece> pieces, const Arrived& arrived) {
+  Arrivals arrivals(pieces.size(), arrived);
   std::vector<Piece> below;
+  std::vector<size_t> part_of;  // the pieces, by what is below
   Source* const base = image_->files().backing.get();
-  for (const Piece& piece : pieces) {
+  for (size_t i = 0; i < pieces.size(); i++) {
+    const Piece& piece = pieces[i];
     const uint64_t end = piece.offset + piece.buffer.size();
     for (uint64_t at = piece.offset; at < end;) {
       const Image::Place place = image_->PlaceAt(at, end);
       const auto part = piece.buffer.subspan(static_cast<size_t>(at - piece.offset),
                                              static_cast<size_t>(place.end - at));
       // A sector in which it ends is not its own to the end.
-      if (place.source == Extent::Source::kBacking && place.end <= base->size())
+      if (place.source == Extent::Source::kBacking && place.end <= base->size()) {
         below.push_back({part, at});
-      else
+        part_of.push_back(i);
+        arrivals.Expect(i);
+      } else {
         ADDCOW_TRY(image_->Read(part, at));
+      }
       at = place.end;
     }
+    arrivals.Came(i);
   }
-  return below.empty() ? Status() : base->ReadPieces(below);
+  if (below.empty()) return {};
+  return base->ReadPieces(below, [&](size_t part) { arrivals.Came(part_of[part]); });
 }
 
 // When one of its files was changed last.

@@ -20,9 +20,9 @@ constexpr uint64_t kRemoteSize = kMiB;
 // What is read first, around what somebody needs.
 constexpr uint64_t kNeededPiece = 64 * kKiB;
 
-// What is read at once of the rest: who comes meanwhile and needs some of it waits no
-// longer than for so much.
-constexpr uint64_t kRestPiece = 256 * kKiB;
+// What is asked for at once of the rest, and of a source that reads several at once: who
+// needs some of it waits for so much.
+constexpr uint64_t kPiece = 256 * kKiB;
 
 // A longer request gets windows as long as this, and so reads as large.
 constexpr uint64_t kMostOfRequest = 2 * kMiB;
@@ -37,38 +37,21 @@ bool IsWithin(ByteRange inner, ByteRange outer) {
 
 }  // namespace
 
-// Blocks that are claimed. Whatever ends the scope, nobody is left waiting for them.
-class Fetch::Claimed {
- public:
-  Claimed(FetchWindow& window, ByteRange range) : window_(window), ranges_{range} {}
-  ~Claimed() {
-    for (const ByteRange range : ranges_) window_.Set(range, FetchWindow::Block::kFailed);
-  }
-  Claimed(const Claimed&) = delete;
-  Claimed& operator=(const Claimed&) = delete;
-
-  // No more than these from now on: others may get claimed by somebody else.
-  void Only(std::vector<ByteRange> ranges) { ranges_.swap(ranges); }
-  const std::vector<ByteRange>& ranges() const { return ranges_; }
-
- private:
-  FetchWindow& window_;
-  std::vector<ByteRange> ranges_;
-};
-
-// A window that was made for the caller, who reads what it needs of it first.
+// A window that was made for the caller, who asks for what it needs of it first.
 class Fetch::Made {
  public:
-  Made(Fetch& fetch, const Place& place) : fetch_(fetch), place_(place) {}
-  ~Made() {
-    if (place_.made) fetch_.Queue(*place_.made);
-  }
+  Made(Fetch& fetch, const Place& place) : fetch_(fetch), window_(place.made) {}
+  ~Made() { Queue(); }
   Made(const Made&) = delete;
   Made& operator=(const Made&) = delete;
 
+  void Queue() {
+    if (window_) fetch_.Queue(*std::exchange(window_, std::nullopt));
+  }
+
  private:
   Fetch& fetch_;
-  const Place& place_;
+  std::optional<Windows::iterator> window_;
 };
 
 uint64_t Fetch::DefaultSize(const Image& image) {
@@ -130,8 +113,8 @@ Result<uint64_t> Fetch::ServeFromBacking(std::byte* buffer, uint64_t offset, uin
   const ByteRange needed = Between(offset, std::min(end, place.end));
   auto found = FetchWindow::Found::kNot;
   if (place.window != nullptr) {
-    const Made made(*this, place);
-    ADDCOW_TRY(FetchNeeded(*place.window, needed));
+    Made made(*this, place);
+    ADDCOW_TRY(FetchNeeded(*place.window, needed, &made));
   }
   while (place.window != nullptr) {
     found = place.window->Wait(needed);
@@ -235,52 +218,64 @@ uint64_t Fetch::memory_used() {
 
 // What of it nobody reads yet, and what is around that in its pieces. An error is one of
 // bytes that are all needed.
-Status Fetch::FetchNeeded(FetchWindow& window, ByteRange needed) {
+Status Fetch::FetchNeeded(FetchWindow& window, ByteRange needed, Made* made) {
   const ByteRange within =
       Between(std::max(RoundDown(needed.offset, kNeededPiece), window.offset()),
               std::min(RoundUp(needed.end(), kNeededPiece), window.end()));
   for (ByteRange left = needed; left.length > 0;) {
-    const ByteRange claimed = window.Claim(left, within);
-    if (claimed.length == 0) break;
-    ADDCOW_TRY(ReadClaimed(window, claimed, needed));
-    left = Between(std::min(claimed.end(), needed.end()), needed.end());
+    FetchClaim claim(window);
+    const uint64_t end = claim.Claim(left, within);
+    if (claim.ranges().empty()) break;
+    ADDCOW_TRY(ReadClaimed(window, claim, needed, made));
+    left = Between(std::min(end, needed.end()), needed.end());
   }
   return {};
 }
 
-// Whatever nobody has asked for, piece by piece; nothing if nobody needed any data. False:
-// not all of it.
+// Whatever nobody has asked for; nothing if nobody needed any data. False: not all of it.
+// No more is claimed than is on its way at once: others can be faster with the rest.
 bool Fetch::FetchRest(FetchWindow& window) {
-  if (!window.HasData()) return false;
+  if (!window.NeedsData()) return false;
+  const uint64_t step = kPiece * image_.backing().pieces_at_once();
   for (uint64_t at = window.offset(); at < window.end();) {
     if (stopped()) return false;
-    const ByteRange piece =
-        Between(at, std::min(RoundDown(at, kRestPiece) + kRestPiece, window.end()));
-    const ByteRange claimed = window.Claim(piece, piece);
-    if (claimed.length == 0)
-      at = piece.end();
-    else if (!ReadClaimed(window, claimed, claimed))
-      return false;
+    const ByteRange part = Between(at, std::min(RoundDown(at, step) + step, window.end()));
+    FetchClaim claim(window);
+    claim.ClaimAll(part);
+    if (!ReadClaimed(window, claim, part, nullptr)) return false;
+    at = part.end();
   }
   return true;
 }
 
 // The data in what is claimed that is `needed`, whole runs; others are idle again.
-Status Fetch::ReadClaimed(FetchWindow& window, ByteRange claimed, ByteRange needed) {
-  Claimed claim(window, claimed);
-  const std::vector<ByteRange> data = FindMissing(window, claimed);
-  const auto is_needed = [needed](ByteRange range) { return Overlap(range, needed); };
+Status Fetch::ReadClaimed(FetchWindow& window, FetchClaim& claim, ByteRange needed,
+                          Made* made) {
   std::vector<ByteRange> wanted;
-  std::ranges::copy_if(data, std::back_inserter(wanted), is_needed);
+  for (const ByteRange part : claim.ranges())
+    for (const ByteRange range : FindMissing(window, part)) {
+      if (Overlap(range, needed))
+        wanted.push_back(range);
+      else
+        window.Set(range, FetchWindow::Block::kIdle);
+    }
   claim.Only(std::move(wanted));
-  for (const ByteRange range : data)
-    if (!is_needed(range)) window.Set(range, FetchWindow::Block::kIdle);
-  for (const ByteRange range : claim.ranges()) {
-    const Status read = image_.backing().Read(window.Bytes(range), range.offset);
-    window.Set(range, read ? FetchWindow::Block::kData : FetchWindow::Block::kFailed);
-    if (!read && IsWithin(range, needed)) return read;
-  }
-  return {};
+  if (claim.ranges().empty()) return {};
+  if (made != nullptr) made->Queue();
+  std::vector<ByteRange> ranges;
+  std::vector<Source::Piece> pieces;
+  const bool cut = image_.backing().pieces_at_once() > 1;
+  for (const ByteRange range : claim.ranges())
+    for (uint64_t at = range.offset; at < range.end(); at = ranges.back().end()) {
+      const uint64_t stop = cut ? RoundDown(at, kPiece) + kPiece : range.end();
+      ranges.push_back(Between(at, std::min(stop, range.end())));
+      pieces.push_back({window.Bytes(ranges.back()), at});
+    }
+  const Status read = image_.backing().ReadPieces(
+      pieces, [&](size_t i) { window.Set(ranges[i], FetchWindow::Block::kData); });
+  // Else who needs some of it tries for that alone.
+  const auto is_needed = [needed](ByteRange range) { return IsWithin(range, needed); };
+  return std::ranges::all_of(claim.ranges(), is_needed) ? read : Status();
 }
 
 // Where the data is that has to be fetched of what is claimed. Of all else it is noted

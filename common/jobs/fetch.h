@@ -9,9 +9,9 @@
 //            comes: aligned, and longer than the request. Who needs a piece of it that
 //            nobody reads, reads that; who needs one that somebody reads, waits. Each is
 //            answered when its own bytes are there.
-//   RunOne   a thread of fetch_threads.h reads the rest of the window, and keeps it
-//            (Image::Keep: under a claim, with another look at the bits). Until that is
-//            done the window answers readers.
+//   RunOne   a thread of fetch_threads.h reads the rest of the window, as soon as the
+//            first has begun, and keeps it (Image::Keep: under a claim, with another look
+//            at the bits). Until that is done the window answers readers.
 //
 // Failures: a read that fails is tried again by each who waits, for its own bytes only,
 // and so fails for who wants those that cannot be read. What cannot be kept fails nobody:
@@ -92,7 +92,6 @@ class Fetch {
     std::optional<Windows::iterator> made;  // if it was made for the caller
   };
   class Made;
-  class Claimed;
 
   bool Active() const;
   Status Serve(std::byte* buffer, uint64_t offset, uint64_t length);
@@ -103,9 +102,9 @@ class Fetch {
   void Queue(Windows::iterator window) ADDCOW_EXCLUDES(mutex_);
   void Drop(Windows::iterator window) ADDCOW_EXCLUDES(mutex_);
   bool stopped() ADDCOW_EXCLUDES(mutex_);
-  Status FetchNeeded(FetchWindow& window, ByteRange needed);
+  Status FetchNeeded(FetchWindow& window, ByteRange needed, Made* made = nullptr);
   bool FetchRest(FetchWindow& window);
-  Status ReadClaimed(FetchWindow& window, ByteRange claimed, ByteRange needed);
+  Status ReadClaimed(FetchWindow& window, FetchClaim& claim, ByteRange needed, Made* made);
   std::vector<ByteRange> FindMissing(FetchWindow& window, ByteRange claimed);
   void FindData(FetchWindow& window, ByteRange missing, std::vector<ByteRange>& data);
   void Keep(const FetchWindow& window);

@@ -26,7 +26,7 @@ class FetchThreads {
   // What the threads are called, in ps(1) and debuggers.
   static constexpr const char* kThreadName = "addcow-fetch";
   // As many windows are read and kept at the same time.
-  static constexpr size_t kThreads = 4;
+  static constexpr size_t kThreads = 8;
 
   // `image` must outlive the object, and must not be closed before it has gone.
   static Result<std::unique_ptr<FetchThreads>> Start(Image& image,

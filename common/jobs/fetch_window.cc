@@ -39,6 +39,21 @@ ByteRange FetchWindow::Claim(ByteRange wanted, ByteRange within) {
   return {};
 }
 
+std::vector<ByteRange> FetchWindow::ClaimAll(ByteRange within) {
+  const Blocks of = Touched(within);
+  std::vector<ByteRange> ranges;
+  MutexLock lock(mutex_);
+  for (size_t i = of.first; i < of.end;) {
+    Blocks run{i, i};
+    while (run.end < of.end && blocks_[run.end] == Block::kIdle) run.end++;
+    if (run.end > run.first) ranges.push_back(RangeOf(run));
+    i = run.end + 1;
+  }
+  for (size_t i = of.first; i < of.end; i++)
+    if (blocks_[i] == Block::kIdle) blocks_[i] = Block::kReading;
+  return ranges;
+}
+
 void FetchWindow::Set(ByteRange range, Block to) {
   Change(Touched(range), Block::kReading, to);
 }
@@ -68,9 +83,10 @@ FetchWindow::Found FetchWindow::Wait(ByteRange range) {
   return found;
 }
 
-bool FetchWindow::HasData() const {
+bool FetchWindow::NeedsData() const {
   MutexLock lock(mutex_);
-  return std::ranges::find(blocks_, Block::kData) != blocks_.end();
+  return std::ranges::any_of(
+      blocks_, [](Block block) { return block == Block::kData || block == Block::kReading; });
 }
 
 bool FetchWindow::WaitUntilSettled() {

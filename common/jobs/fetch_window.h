@@ -52,6 +52,8 @@ class FetchWindow {
   // Claims the first idle block that `wanted` touches and those idle around it, no
   // further than `within`. Empty: there is none. All of it has to be Set, soon.
   ByteRange Claim(ByteRange wanted, ByteRange within) ADDCOW_EXCLUDES(mutex_);
+  // All that are idle of those that the range touches.
+  std::vector<ByteRange> ClaimAll(ByteRange within) ADDCOW_EXCLUDES(mutex_);
   // What has become of the blocks that the range touches, as far as they were claimed.
   void Set(ByteRange range, Block to) ADDCOW_EXCLUDES(mutex_);
   // Idle ones are kFailed.
@@ -66,8 +68,8 @@ class FetchWindow {
   };
   Found Wait(ByteRange range) ADDCOW_EXCLUDES(mutex_);
 
-  // Whether any data is there.
-  bool HasData() const ADDCOW_EXCLUDES(mutex_);
+  // Whether any data is there, or on its way.
+  bool NeedsData() const ADDCOW_EXCLUDES(mutex_);
 
   // Waits until nobody reads any block. Whether all are settled for good, none is idle.
   bool WaitUntilSettled() ADDCOW_EXCLUDES(mutex_);
@@ -96,6 +98,33 @@ class FetchWindow {
   mutable Mutex mutex_;
   ConditionVariable changed_;  // blocks are not being read any more
   std::vector<Block> blocks_ ADDCOW_GUARDED_BY(mutex_);
+};
+
+// Blocks that one has claimed. Whatever ends the scope, nobody is left waiting for them.
+class FetchClaim {
+ public:
+  explicit FetchClaim(FetchWindow& window) : window_(window) { ranges_.reserve(1); }
+  ~FetchClaim() {
+    for (const ByteRange range : ranges_) window_.Set(range, FetchWindow::Block::kFailed);
+  }
+  FetchClaim(const FetchClaim&) = delete;
+  FetchClaim& operator=(const FetchClaim&) = delete;
+
+  // As those of the window, once, one of them. Where the claimed blocks end.
+  uint64_t Claim(ByteRange wanted, ByteRange within) {
+    const ByteRange range = window_.Claim(wanted, within);
+    if (range.length > 0) ranges_.push_back(range);
+    return range.end();
+  }
+  void ClaimAll(ByteRange within) { ranges_ = window_.ClaimAll(within); }
+
+  // No more than these from now on: others may get claimed by somebody else.
+  void Only(std::vector<ByteRange> ranges) { ranges_.swap(ranges); }
+  const std::vector<ByteRange>& ranges() const { return ranges_; }
+
+ private:
+  FetchWindow& window_;
+  std::vector<ByteRange> ranges_;
 };
 
 }  // namespace addcow

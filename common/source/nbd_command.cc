@@ -13,6 +13,7 @@ void NbdBatch::Started(NbdCommand& command) {
 }
 
 void NbdBatch::Ended(NbdCommand& command) {
+  if (command.answered && command.error == 0 && command.succeeded) command.succeeded();
   // The owner may destroy both as soon as the lock is free.
   MutexLock lock(mutex_);
   command.in_flight = false;

@@ -33,6 +33,8 @@ struct NbdCommand {
   uint64_t offset = 0;
   uint64_t length = 0;          // bytes; no more than one command can have
   std::byte* buffer = nullptr;  // of a read; libnbd's as long as the command is in flight
+  // If not empty, told that it succeeded. In the driver's thread, which holds libnbd's lock.
+  std::function<void()> succeeded = {};
 
   // How it ended. For its owner, once it is not in flight.
   bool answered = false;  // by the server; else it was not sent, or the connection was lost

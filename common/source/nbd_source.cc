@@ -34,25 +34,32 @@ NbdSource::NbdSource(std::unique_ptr<NbdPool> pool)
     : pool_(std::move(pool)), runs_(kMostRuns) {}
 
 Status NbdSource::Read(std::span<std::byte> buffer, uint64_t offset) {
-  std::vector<Piece> data;
-  ADDCOW_TRY(FindData({buffer, offset}, For::kRead, data));
-  return ReadData(data);
+  const Piece piece{buffer, offset};
+  return ReadAll({&piece, 1}, For::kRead, {});
 }
 
-Status NbdSource::ReadPieces(std::span<const Piece> pieces) {
-  std::vector<Piece> data;
-  for (const Piece& piece : pieces) ADDCOW_TRY(FindData(piece, For::kReadAtOnce, data));
-  return ReadData(data);
+Status NbdSource::ReadPieces(std::span<const Piece> pieces, const Arrived& arrived) {
+  return ReadAll(pieces, For::kReadAtOnce, arrived);
 }
 
-Status NbdSource::FindData(const Piece& piece, For what, std::vector<Piece>& data) {
+Status NbdSource::ReadAll(std::span<const Piece> pieces, For what, const Arrived& arrived) {
+  Arrivals arrivals(pieces.size(), arrived);
+  std::vector<Data> data;
+  for (size_t i = 0; i < pieces.size(); i++) ADDCOW_TRY(FindData(pieces[i], i, what, data));
+  for (const Data& each : data) arrivals.Expect(each.of);
+  for (size_t i = 0; i < pieces.size(); i++) arrivals.Came(i);
+  return ReadData(data, arrivals);
+}
+
+Status NbdSource::FindData(const Piece& piece, size_t index, For what,
+                           std::vector<Data>& data) {
   const uint64_t end = piece.offset + piece.buffer.size();
   for (uint64_t at = piece.offset; at < end;) {
     ADDCOW_TRY_ASSIGN(const DataRun run, Look(at, end, what));
     const auto part = piece.buffer.subspan(static_cast<size_t>(at - piece.offset),
                                            static_cast<size_t>(run.end - at));
     if (run.data)
-      data.push_back({part, at});
+      data.push_back({{part, at}, index});
     else
       std::ranges::fill(part, std::byte{0});
     at = run.end;
@@ -60,17 +67,18 @@ Status NbdSource::FindData(const Piece& piece, For what, std::vector<Piece>& dat
   return {};
 }
 
-Status NbdSource::ReadData(const std::vector<Piece>& data) {
+Status NbdSource::ReadData(const std::vector<Data>& data, Arrivals& arrivals) {
   const NbdExport& found = pool_->found();
   // What begins or ends between the server's blocks, and the blocks that it lies in.
   struct Between {
     std::span<std::byte> to;
     std::vector<std::byte> blocks;
     size_t skip;
+    size_t of;
   };
   std::list<Between> between;
   NbdBatch batch;
-  for (const Piece& piece : data) {
+  for (const auto& [piece, of] : data) {
     const uint64_t end = piece.offset + piece.buffer.size();
     for (uint64_t at = piece.offset; at < end;) {
       const uint64_t first = RoundDown(at, found.minimum);
@@ -82,21 +90,28 @@ Status NbdSource::ReadData(const std::vector<Piece>& data) {
                          .offset = first,
                          .length = last - first,
                          .buffer = to.data()};
+      arrivals.Expect(of);
       if (first != at || last != stop) {
         Between& part = between.emplace_back();
+        part.of = of;
         part.to = to;
         part.blocks.resize(static_cast<size_t>(last - first));
         part.skip = static_cast<size_t>(at - first);
         command.buffer = part.blocks.data();
+      } else {
+        command.succeeded = [&arrivals, of = of] { arrivals.Came(of); };
       }
       batch.Add(std::move(command));
       at = stop;
     }
+    arrivals.Came(of);
   }
   ADDCOW_TRY(pool_->Perform(batch));
-  for (const Between& part : between)
+  for (const Between& part : between) {
     std::copy_n(part.blocks.begin() + static_cast<std::ptrdiff_t>(part.skip), part.to.size(),
                 part.to.begin());
+    arrivals.Came(part.of);
+  }
   return {};
 }
 

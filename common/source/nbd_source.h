@@ -16,6 +16,7 @@
 
 #include "common/base/error.h"
 #include "common/base/mutex.h"
+#include "common/source/arrivals.h"
 #include "common/source/known_runs.h"
 #include "common/source/nbd_pool.h"
 #include "common/source/source.h"
@@ -24,6 +25,10 @@ namespace addcow {
 
 class NbdSource final : public Source {
  public:
+  // What a server has threads for, and a network with a delay keeps busy: nbdkit has 16 for
+  // each connection.
+  static constexpr size_t kPiecesAtOnce = 16;
+
   static Result<std::unique_ptr<NbdSource>> Open(std::unique_ptr<NbdServer> server,
                                                  NbdOptions options);
 
@@ -31,7 +36,8 @@ class NbdSource final : public Source {
   Status Read(std::span<std::byte> buffer, uint64_t offset) override;
   Result<DataRun> RunAt(uint64_t offset, uint64_t limit) override;
   // Nothing is asked of them before: they cost one round trip.
-  Status ReadPieces(std::span<const Piece> pieces) override;
+  size_t pieces_at_once() const override { return kPiecesAtOnce; }
+  Status ReadPieces(std::span<const Piece> pieces, const Arrived& arrived) override;
   Status Prefetch(uint64_t offset, uint64_t length) override;
   Status Start() override { return pool_->Start(); }
 
@@ -43,9 +49,15 @@ class NbdSource final : public Source {
 
   explicit NbdSource(std::unique_ptr<NbdPool> pool);
 
-  // `data`: what of the piece is no zeroes.
-  Status FindData(const Piece& piece, For what, std::vector<Piece>& data);
-  Status ReadData(const std::vector<Piece>& data);
+  // Of the pieces, a part that is no zeroes.
+  struct Data {
+    Piece part;
+    size_t of;  // which piece
+  };
+
+  Status ReadAll(std::span<const Piece> pieces, For what, const Arrived& arrived);
+  Status FindData(const Piece& piece, size_t index, For what, std::vector<Data>& data);
+  Status ReadData(const std::vector<Data>& data, Arrivals& arrivals);
   Result<DataRun> Look(uint64_t offset, uint64_t limit, For what) ADDCOW_EXCLUDES(mutex_);
   // The runs from `offset` on; none where the server does not say.
   Result<std::vector<DataRun>> Ask(uint64_t offset);

@@ -21,7 +21,7 @@ Result<Hash128> HashSample(Source& source, uint32_t edge) {
     pieces.push_back({rest.first(static_cast<size_t>(range.length)), range.offset});
     rest = rest.subspan(pieces.back().buffer.size());
   }
-  ADDCOW_TRY(source.ReadPieces(pieces));
+  ADDCOW_TRY(source.ReadPieces(pieces, {}));
   return Xxh3(bytes);
 }
 

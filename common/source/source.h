@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 
 #include "common/base/error.h"
@@ -33,13 +34,21 @@ class Source {
   virtual Status Read(std::span<std::byte> buffer, uint64_t offset) = 0;
 
   // Several ranges, in no order; where that is faster, at once. One that cannot be read
-  // fails all.
+  // fails all. `arrived`, if it is not empty, is told of each that is there, by its index
+  // and as soon as that is so; also where others fail then. That can be in any thread,
+  // which holds locks, and not after the return.
   struct Piece {
     std::span<std::byte> buffer;
     uint64_t offset = 0;
   };
-  virtual Status ReadPieces(std::span<const Piece> pieces) {
-    for (const Piece& piece : pieces) ADDCOW_TRY(Read(piece.buffer, piece.offset));
+  // How many pieces it reads at once, at least one.
+  virtual size_t pieces_at_once() const { return 1; }
+  using Arrived = std::function<void(size_t index)>;
+  virtual Status ReadPieces(std::span<const Piece> pieces, const Arrived& arrived) {
+    for (size_t i = 0; i < pieces.size(); i++) {
+      ADDCOW_TRY(Read(pieces[i].buffer, pieces[i].offset));
+      if (arrived) arrived(i);
+    }
     return {};
   }
 

@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <thread>
 
 #include "common/base/units.h"
@@ -84,6 +86,66 @@ TEST_F(OddServerTest, AReplyInPiecesIsRead) {
   ASSERT_OK(Read(512, 4096, bytes));
   EXPECT_EQ(std::ranges::count(bytes, std::byte{'a'}), 1024);
   EXPECT_EQ(std::ranges::count(bytes, std::byte{'b'}), 3072);
+}
+
+// Cut and rounded by the server's sizes, with zeroes among them, and one that fails: of each
+// that is there it is told once.
+TEST_F(OddServerTest, OfSeveralPiecesItIsToldWhichAreThere) {
+  constexpr uint64_t kBroken = 700 * kKiB;
+  Serve({.minimum = 4096, .maximum = 64 * kKiB}, [](Client& client, const Request& request) {
+    const uint64_t end = request.offset + request.length;
+    if (request.type == ScriptedServer::kBlockStatus)
+      client.Blocks(request,
+                    {{512 * kKiB, 0}, {64 * kKiB, 3}, {request.length - 576 * kKiB, 0}});
+    else if (request.offset <= kBroken && kBroken < end)
+      client.Error(request, EIO);
+    else
+      client.Data(request, request.offset, request.length, 'x', true);
+    return true;
+  });
+  ASSERT_OK(source_->RunAt(0, kMiB));
+  struct {
+    uint64_t offset;
+    size_t length;
+    int64_t zeroes;
+    bool there;
+  } const kPieces[] = {{0, 256 * kKiB, 0, true},
+                       {300 * kKiB + 7, 100, 0, true},
+                       {400 * kKiB, 200 * kKiB, 64 * kKiB, true},
+                       {520 * kKiB, 4096, 4096, true},
+                       {690 * kKiB, 100 * kKiB, 0, false},
+                       {900 * kKiB, 4096, 0, true}};
+  std::vector<std::vector<std::byte>> bytes;
+  std::vector<Source::Piece> pieces;
+  for (const auto& piece : kPieces) {
+    bytes.emplace_back(piece.length, std::byte{0xee});
+    pieces.push_back({bytes.back(), piece.offset});
+  }
+  std::mutex mutex;
+  std::map<size_t, int> told;
+  EXPECT_TRUE(FailsWith(source_->ReadPieces(pieces,
+                                            [&](size_t index) {
+                                              const std::lock_guard lock(mutex);
+                                              told[index]++;
+                                            }),
+                        EIO));
+  for (size_t i = 0; i < std::size(kPieces); i++) {
+    // One that is rounded is told of at the end, if all are there.
+    const bool rounded = kPieces[i].offset % 4096 != 0;
+    EXPECT_EQ(told[i], kPieces[i].there && !rounded ? 1 : 0) << i;
+    if (told[i] == 0) continue;
+    EXPECT_EQ(std::ranges::count(bytes[i], std::byte{0}), kPieces[i].zeroes) << i;
+    EXPECT_EQ(std::ranges::count(bytes[i], std::byte{'x'}),
+              std::ssize(bytes[i]) - kPieces[i].zeroes)
+        << i;
+  }
+  told.clear();
+  pieces.erase(pieces.begin() + 4);
+  ASSERT_OK(source_->ReadPieces(pieces, [&](size_t index) {
+    const std::lock_guard lock(mutex);
+    told[index]++;
+  }));
+  for (size_t i = 0; i < pieces.size(); i++) EXPECT_EQ(told[i], 1) << i;
 }
 
 // The last of its blocks is not whole.

@@ -74,6 +74,9 @@ void ScriptedServer::Client::Blocks(const Request& request,
   for (const auto& [length, flags] : all) payload += Big(length) + Big(flags);
   Chunk(request, 5, true, payload);
 }
+void ScriptedServer::Client::Error(const Request& request, uint32_t code) {
+  Chunk(request, 32769, true, Big(code) + Big<uint16_t>(0));
+}
 void ScriptedServer::Client::End(const Request& request) { Chunk(request, 0, true, ""); }
 
 ScriptedServer::ScriptedServer(const std::string& path, ScriptedExport what, Script script)
@@ -142,7 +145,7 @@ bool ScriptedServer::Greet(Client& client) {
       reply(kRepInfo, Big<uint16_t>(0) + Big(what_.size) + Big(flags));
       if (what_.minimum != 0)
         reply(kRepInfo, Big<uint16_t>(3) + Big(what_.minimum) + Big<uint32_t>(65536) +
-                            Big<uint32_t>(1 << 25));
+                            Big(what_.maximum));
       reply(kRepAck, "");
       return true;
     } else {

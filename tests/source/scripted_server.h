@@ -21,6 +21,7 @@ struct ScriptedExport {
   uint64_t size = 1 << 20;
   bool multi_conn = false;
   uint32_t minimum = 0;  // block size; 0: it says nothing of that
+  uint32_t maximum = 32 << 20;
 };
 
 class ScriptedServer {
@@ -43,6 +44,8 @@ class ScriptedServer {
     void Data(const Request& request, uint64_t offset, uint32_t length, char byte, bool last);
     // The reply to a block status: lengths and flags.
     void Blocks(const Request& request, const std::vector<std::pair<uint32_t, uint32_t>>& all);
+    // A reply that is an error of the protocol.
+    void Error(const Request& request, uint32_t code);
     // A reply that ends without more.
     void End(const Request& request);
     // Answers nothing more, until the client or the server is gone.

@@ -2,7 +2,7 @@
 //
 // A base that is not a local file: it hands over to one, and counts what was read of it.
 // It may tell of data and holes in short runs, or fail to, and may not be able to read
-// some of its bytes.
+// some of its bytes. Of several pieces the last is there first.
 //
 // Threads: any; what it does is said before others are there, but for `broken`.
 
@@ -37,6 +37,16 @@ class SourceDouble final : public Source {
     }
     return source_->Read(buffer, offset);
   }
+  size_t pieces_at_once() const override { return at_once; }
+  Status ReadPieces(std::span<const Piece> pieces, const Arrived& arrived) override {
+    Status all;
+    for (size_t i = pieces.size(); i-- > 0;) {
+      const Status read = Read(pieces[i].buffer, pieces[i].offset);
+      if (read && arrived) arrived(i);
+      if (!read) all = read;
+    }
+    return all;
+  }
   Result<DataRun> RunAt(uint64_t offset, uint64_t limit) override {
     if (cannot_tell) return Fail(Error::Io(EIO, "tell data", "the base", offset, limit));
     const uint64_t most = longest_run > 0 ? std::min(limit, offset + longest_run) : limit;
@@ -46,6 +56,7 @@ class SourceDouble final : public Source {
     return source_->Prefetch(offset, length);
   }
 
+  size_t at_once = 1;        // pieces
   uint64_t longest_run = 0;  // in bytes, of what it tells; 0: any
   std::atomic<bool> cannot_tell = false;
   std::function<void()> before_read;  // it is slow

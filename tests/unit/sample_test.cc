@@ -90,9 +90,9 @@ class CountingSource final : public Source {
   }
   Result<DataRun> RunAt(uint64_t, uint64_t limit) override { return DataRun{true, limit}; }
   Status Prefetch(uint64_t, uint64_t) override { return {}; }
-  Status ReadPieces(std::span<const Piece> pieces) override {
+  Status ReadPieces(std::span<const Piece> pieces, const Arrived& arrived) override {
     calls++;
-    return Source::ReadPieces(pieces);
+    return Source::ReadPieces(pieces, arrived);
   }
   int calls = 0;
 
