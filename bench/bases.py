@@ -59,9 +59,12 @@ class Base:
     def passed_on(self, folder):
         """The peer: addcow's place taken by nbdkit's own client of NBD."""
         with self.serve() as uri, serving(
-                ["nbdkit", *nbdkit(folder, "-r", "nbd", f"uri={uri}")],
-                folder) as passed:
+                ["nbdkit", *nbdkit(folder, "-r", "nbd", *self.of_peer(uri))], folder) as passed:
             yield passed
+
+    def of_peer(self, uri):
+        """How nbdkit's nbd plugin is told of the server."""
+        return [f"uri={uri}"]
 
     @contextlib.contextmanager
     def as_uri(self):
@@ -102,6 +105,10 @@ class FileTls(FileTcp):
 
     def uri(self, port):
         return f"nbds://host@127.0.0.1:{port}/?tls-psk-file={self.keys}"
+
+    def of_peer(self, uri):
+        # It takes no file's name in a URI.
+        return [f"uri={uri.split('/?')[0]}", "tls=require", f"tls-psk={self.keys}"]
 
 
 class Far(FileTcp):

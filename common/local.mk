@@ -7,6 +7,7 @@ noinst_LTLIBRARIES += common/libengine.la
 common_libengine_la_LIBADD = $(FMT_LIBS) $(LIBNBD_LIBS)
 engine_sources = \
 	common/base/error.cc common/base/error.h \
+	common/base/interrupted.h \
 	common/base/file_time.cc common/base/file_time.h \
 	common/base/little_endian.h \
 	common/base/log.h \

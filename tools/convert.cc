@@ -68,7 +68,7 @@ int RunConvert(const Arguments& arguments) {
     if (level == LogLevel::kNote && !arguments.quiet) PrintNote(message);
   };
   CatchInterrupts();
-  options.interrupted = InterruptCame;
+  options.interrupted = options.source.access.interrupted = InterruptCame;
   const auto converted = arguments.wait.WhileBusy(
       [&] { return ConvertImage(PosixFileSystem(), options, notes_only); });
   progress.Finish();

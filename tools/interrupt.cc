@@ -7,7 +7,7 @@
 #include <atomic>
 #include <csignal>
 
-#include "common/ops/interrupted.h"
+#include "common/base/interrupted.h"
 #include "tools/output.h"
 #include "tools/verbs.h"
 

@@ -54,13 +54,14 @@ int RunRebase(const Arguments& arguments) {
   if (!names.backing && !names.image)
     return usage("-b BACKING -F FORMAT or -i IMAGE is required");
 
-  const RebaseOptions options{.add_cow_path = arguments.file,
-                              .backing = names.Backing(),
-                              .image_name = names.image,
-                              .access = arguments.access};
+  RebaseOptions options{.add_cow_path = arguments.file,
+                        .backing = names.Backing(),
+                        .image_name = names.image,
+                        .access = arguments.access};
   // It takes a moment: a signal that comes then finds it done, with nothing left
   // beside it.
   CatchInterrupts();
+  options.access.interrupted = InterruptCame;
   const auto rebased =
       arguments.wait.WhileBusy([&] { return RebaseUnsafely(PosixFileSystem(), options); });
   if (!rebased) return FailedUnlessStopped(rebased.error());

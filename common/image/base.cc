@@ -132,8 +132,10 @@ Result<Base> OpenRawBase(BaseRequest request, const FileInfo& info) {
 // What a server has; its name is for messages.
 Result<Base> OpenServedBase(std::unique_ptr<NbdServer> server, const AccessOptions& access) {
   const std::string name = server->name();
-  ADDCOW_TRY_ASSIGN(auto source, NbdSource::Open(std::move(server), {.timeout = access.timeout,
-                                                                     .log = access.log}));
+  ADDCOW_TRY_ASSIGN(auto source,
+                    NbdSource::Open(std::move(server), {.timeout = access.timeout,
+                                                        .log = access.log,
+                                                        .interrupted = access.interrupted}));
   if (source->size() == 0)
     return Fail(Error::Because(EINVAL, name, "the backing file is empty"));
   Base base;

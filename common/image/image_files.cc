@@ -73,8 +73,11 @@ Result<Base> OrWithout(const ImageSource& source, Result<Base> opened) {
   if (opened || !source.backing_optional) return opened;
   const int code = opened.error().code();
   const bool outside = source.access.confine && (code == EXDEV || code == ELOOP);
-  if (code == kErrCorrupt || code == EINVAL || outside) return opened;
-  return Base();
+  if (code == kErrCorrupt || code == EINVAL || code == kErrInterrupted || outside)
+    return opened;
+  Base without;
+  without.notes.push_back(opened.error().WithNote("so it is left out").Message());
+  return without;
 }
 
 // How the backing file that is open is accepted as it is, from any directory.
@@ -207,6 +210,8 @@ Status Complete(FileSystem& file_system, const ImageSource& source, Base base,
     ADDCOW_TRY(CheckIdentity(file_system, source, base, files));
     files.backing = std::move(base.source);
     files.base_image = base.image;
+  } else {
+    files.notes.insert(files.notes.end(), base.notes.begin(), base.notes.end());
   }
   ADDCOW_TRY(CheckBitmapSize(files));
   return CheckImageContents(files);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/interrupted.h"
 #include "common/base/log.h"
 #include "common/format/header.h"
 #include "common/io/file_system.h"
@@ -39,6 +40,8 @@ struct AccessOptions {
   std::chrono::seconds timeout{60};
   // Told when such a server is lost, and when it is back; may be empty.
   LogSink log = {};
+  // Ends what waits for such a server; may be empty. Any thread.
+  Interrupted interrupted = {};
   // What the program puts before the name of an option, for messages that tell
   // which one helps: nothing (image=FILE) or "--" (--image=FILE).
   const char* option_prefix = "";

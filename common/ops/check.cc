@@ -360,6 +360,7 @@ Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repa
   const bool locked = source.access.lock;
   source.mode = writes ? OpenMode::kReadWrite : OpenMode::kReadOnly;
   source.backing_optional = true;
+  source.access.interrupted = interrupted;
   auto files = OpenImageFiles(file_system, source);
   // A server that stops meanwhile may cut the file (info.cc).
   if (!files && !locked && !writes && files.error().code() == kErrCorrupt)

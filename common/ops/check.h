@@ -31,7 +31,7 @@
 #include "common/base/error.h"
 #include "common/image/image_files.h"
 #include "common/io/file_system.h"
-#include "common/ops/interrupted.h"
+#include "common/base/interrupted.h"
 
 namespace addcow {
 

@@ -242,6 +242,7 @@ Result<Base> TakeBacking(FileSystem& file_system, const CreateOptions& options,
                                      target.existing.get(), nullptr,
                                      {.lock = options.lock,
                                       .timeout = options.timeout,
+                                      .interrupted = options.interrupted,
                                       .check_identity = options.check_identity}));
   header.backing_identity = IdentityToNote(backing);
   if (!IdentityFits(header)) {

@@ -16,7 +16,7 @@
 #include "common/base/error.h"
 #include "common/format/header.h"
 #include "common/io/file_system.h"
-#include "common/ops/interrupted.h"
+#include "common/base/interrupted.h"
 
 namespace addcow {
 

@@ -103,6 +103,7 @@ Result<FlattenResult> FlattenImage(FileSystem& file_system, ImageSource source, 
                                    const FlattenProgress& progress,
                                    const Interrupted& interrupted) {
   source.mode = OpenMode::kReadWrite;
+  source.access.interrupted = interrupted;
   ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system, source, std::move(log)));
   const ImageFiles& files = image->files();
   if (files.not_writable) return Fail(*files.not_writable);

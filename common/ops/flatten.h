@@ -17,7 +17,7 @@
 #include "common/base/log.h"
 #include "common/image/image_files.h"
 #include "common/io/file_system.h"
-#include "common/ops/interrupted.h"
+#include "common/base/interrupted.h"
 
 namespace addcow {
 

@@ -11,7 +11,6 @@ ops_sources = \
 	common/ops/create.cc common/ops/create.h \
 	common/ops/flatten.cc common/ops/flatten.h \
 	common/ops/info.cc common/ops/info.h \
-	common/ops/interrupted.h \
 	common/ops/map.cc common/ops/map.h \
 	common/ops/named_files.cc common/ops/named_files.h \
 	common/ops/new_add_cow.cc common/ops/new_add_cow.h \

@@ -14,6 +14,13 @@
 
 namespace addcow {
 
+namespace {
+
+// How often who waits looks whether it was interrupted. A thread is not woken by a signal.
+constexpr auto kGlance = std::chrono::milliseconds(200);
+
+}  // namespace
+
 // A connection and its thread.
 class NbdPool::Line final : public NbdConnection::Peer {
  public:
@@ -78,6 +85,7 @@ Result<std::unique_ptr<NbdPool>> NbdPool::Open(std::unique_ptr<NbdServer> server
       return pool;
     }
     // There may be a typing error in its name: it is not tried again.
+    ADDCOW_TRY(pool->CheckInterrupted());
     if (!pool->lost_) continue;
     const std::string said = pool->server_->Explanation();
     return Fail(said.empty() ? *pool->lost_ : pool->lost_->WithNote(said));
@@ -159,6 +167,10 @@ void NbdPool::Lost(const Error& error, bool was_ready) {
   }
 }
 
+Status NbdPool::CheckInterrupted() const {
+  return addcow::CheckInterrupted(options_.interrupted, server_->name());
+}
+
 Error NbdPool::Failure(const NbdCommand& command, const std::string& why) const {
   const char* what = "read";
   if (command.kind == NbdCommand::Kind::kBlockStatus) what = "block status";
@@ -175,6 +187,7 @@ Status NbdPool::WaitForConnection(uint64_t generation, Clock::time_point deadlin
   }
   MutexLock lock(mutex_);
   for (;;) {
+    ADDCOW_TRY(CheckInterrupted());
     if (refused_) return Fail(*lost_);
     if (generation_ != generation) return {};
     auto until = deadline;
@@ -182,7 +195,7 @@ Status NbdPool::WaitForConnection(uint64_t generation, Clock::time_point deadlin
     if (Clock::now() >= until)
       return Fail(lost_ ? *lost_ : Error::Because(EIO, server_->name(), "no connection"));
     if (!started_) return {};
-    (void)changed_.WaitUntil(mutex_, until);
+    (void)changed_.WaitUntil(mutex_, std::min(until, Clock::now() + kGlance));
   }
 }
 
@@ -197,23 +210,28 @@ Status NbdPool::Send(NbdCommand& command, Clock::time_point deadline) {
     for (size_t i = 0; i < lines_.size(); i++)
       if (lines_[(first + i) % lines_.size()]->connection().Send(command)) return {};
     if (const Status there = WaitForConnection(generation, deadline); !there)
-      return Fail(Failure(command, there.error().OfFile("").Message()));
+      return there.error().code() == kErrInterrupted
+                 ? there
+                 : Fail(Failure(command, there.error().OfFile("").Message()));
   }
 }
 
 bool NbdPool::WaitUntil(NbdBatch& batch, Clock::time_point time) {
-  if (started_) return batch.WaitUntil(time);
   for (;;) {
-    MutexLock drive(drive_mutex_);
-    if (batch.WaitUntil(Clock::now())) return true;
-    if (Clock::now() >= time) return false;
-    lines_.front()->connection().Run(time);
+    const auto until = std::min(time, Clock::now() + kGlance);
+    if (started_ && batch.WaitUntil(until)) return true;
+    if (!started_) {
+      MutexLock drive(drive_mutex_);
+      if (batch.WaitUntil(Clock::now())) return true;
+      lines_.front()->connection().Run(until);
+    }
+    if (Clock::now() >= time || !CheckInterrupted()) return batch.WaitUntil(Clock::now());
   }
 }
 
 void NbdPool::Wait(NbdBatch& batch, Clock::time_point deadline) {
   if (WaitUntil(batch, deadline)) return;
-  {
+  if (Clock::now() >= deadline) {
     MutexLock lock(mutex_);
     silent_since_ = deadline - options_.timeout;
   }
@@ -239,6 +257,7 @@ Status NbdPool::Perform(NbdBatch& batch) {
       if (!command.answered && Clock::now() >= deadline)
         return Fail(
             Failure(command, fmt::format("no answer in {} s", options_.timeout.count())));
+      if (!command.answered) ADDCOW_TRY(CheckInterrupted());
       again = again || !command.answered;
     }
   }

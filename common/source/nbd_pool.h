@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/interrupted.h"
 #include "common/base/log.h"
 #include "common/base/mutex.h"
 #include "common/source/nbd_command.h"
@@ -37,6 +38,8 @@ struct NbdOptions {
   std::chrono::seconds timeout{60};  // at least 1
   // Told when all connections are lost, and when there is one again; may be empty.
   LogSink log = {};
+  // Ends what waits for the server, with kErrInterrupted.
+  Interrupted interrupted = {};
 };
 
 class NbdPool {
@@ -80,6 +83,7 @@ class NbdPool {
       ADDCOW_EXCLUDES(mutex_);
   void Wait(NbdBatch& batch, Clock::time_point deadline);
   bool WaitUntil(NbdBatch& batch, Clock::time_point time);
+  Status CheckInterrupted() const;
   Error Failure(const NbdCommand& command, const std::string& why) const;
 
   // Constant after Open.

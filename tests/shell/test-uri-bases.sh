@@ -169,6 +169,17 @@ nbdkit -r -U - addcow vm/m.add-cow timeout=3 --run '
     ! nbdsh -u "$uri" -c "h.pread(512, 512 * 1024)" 2>/dev/null
     kill -CONT "$base_pid"
     timeout 60 nbdsh -u "$uri" -c "$(cat read.py)"'
+# While it does not answer, what only looks does without it, and says so; a signal ends who waits.
+kill -STOP "$base_pid"
+expect_equal "addcow: note: $uri: the server does not answer; so it is left out" \
+    "$(addcow check --timeout=1 vm/m.add-cow 2>&1 >/dev/null)" "check without the server"
+"$ADDCOW_RUN" addcow flatten --timeout=600 vm/m.add-cow 2>err &
+flatten=$!
+at_exit "kill -9 $flatten 2>/dev/null"
+sleep 0.5
+kill "$flatten"
+ends_with 143 "$flatten" "flatten that waits for a server"
+has 'interrupted' <err || fail "$(cat err)"
 kill -9 "$base_pid"
 # Cut off in the middle of a read: it comes once the server is back. In the middle of a
 # copy-up: what was copied is kept, and the next run goes on.

@@ -12,6 +12,7 @@
 #include <mutex>
 #include <thread>
 
+#include "common/base/interrupted.h"
 #include "common/base/units.h"
 #include "common/source/nbd_source.h"
 #include "common/source/nbd_uri.h"
@@ -181,6 +182,38 @@ TEST_F(OddServerTest, AnAnswerOfManyBlocksIsUsedToTheEnd) {
   ASSERT_OK_AND_ASSIGN(const DataRun last, source_->RunAt(64 * kMiB - 512, 64 * kMiB));
   EXPECT_FALSE(last.data);
   EXPECT_EQ(asked, 2);
+}
+
+TEST_F(OddServerTest, WhoIsInterruptedDoesNotWaitForTheTimeout) {
+  const std::string path = directory_.path() + "/odd.sock";
+  const auto open = [&](Interrupted interrupted) {
+    return NbdSource::Open(
+        ServerOfUri("nbd+unix:///?socket=" + path),
+        {.timeout = std::chrono::hours(1), .log = {}, .interrupted = std::move(interrupted)});
+  };
+  server_ = std::make_unique<ScriptedServer>(path, ScriptedExport{},
+                                             [](Client& client, const Request&) {
+                                               client.Hang();
+                                               return true;
+                                             });
+  for (const bool started : {false, true}) {
+    std::atomic<bool> interrupted = false;
+    ASSERT_OK_AND_ASSIGN(source_, open([&] { return interrupted.load(); }));
+    if (started) {
+      ASSERT_OK(source_->Start());
+    }
+    std::thread other([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(300));
+      interrupted = true;
+    });
+    std::vector<std::byte> bytes;
+    EXPECT_TRUE(FailsWith(Read(0, 512, bytes), kErrInterrupted)) << started;
+    EXPECT_TRUE(FailsWith(Read(0, 512, bytes), kErrInterrupted)) << started;
+    other.join();
+    source_.reset();
+  }
+  server_.reset();
+  EXPECT_TRUE(FailsWith(open([] { return true; }), kErrInterrupted));
 }
 
 // In one line, with the server's name once.

@@ -4,8 +4,8 @@
 // asks between its steps. What it did by then is made to count, or taken back,
 // and it fails with kErrInterrupted.
 
-#ifndef ADDCOW_COMMON_OPS_INTERRUPTED_H
-#define ADDCOW_COMMON_OPS_INTERRUPTED_H
+#ifndef ADDCOW_COMMON_BASE_INTERRUPTED_H
+#define ADDCOW_COMMON_BASE_INTERRUPTED_H
 
 #include <functional>
 #include <string>
@@ -14,7 +14,7 @@
 
 namespace addcow {
 
-// True: stop. Called from the verb's own thread; cheap. Empty: nobody asks.
+// True: stop. Called from any thread; cheap. Empty: nobody asks.
 using Interrupted = std::function<bool()>;
 
 inline constexpr int kErrInterrupted = ECANCELED;
@@ -27,4 +27,4 @@ inline Status CheckInterrupted(const Interrupted& interrupted, const std::string
 
 }  // namespace addcow
 
-#endif  // ADDCOW_COMMON_OPS_INTERRUPTED_H
+#endif  // ADDCOW_COMMON_BASE_INTERRUPTED_H
