@@ -29,9 +29,9 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/interrupted.h"
 #include "common/image/image_files.h"
 #include "common/io/file_system.h"
-#include "common/base/interrupted.h"
 
 namespace addcow {
 

@@ -14,10 +14,10 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/interrupted.h"
 #include "common/base/log.h"
 #include "common/image/image_files.h"
 #include "common/io/file_system.h"
-#include "common/base/interrupted.h"
 
 namespace addcow {
 

@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/interrupted.h"
 #include "common/format/header.h"
 #include "common/io/file_system.h"
-#include "common/base/interrupted.h"
 
 namespace addcow {
 
