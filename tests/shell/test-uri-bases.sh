@@ -241,3 +241,22 @@ if command -v psktool >/dev/null && command nbdkit --dump-config | grep -q '^tls
 else
     echo "TLS is not tried: psktool (gnutls-bin) is not installed, or nbdkit has no TLS"
 fi
+
+# A client that goes in the middle of a fetch: what it wanted is kept for the next. The
+# system's nbdkit ends itself then if it is older.
+major_minor="$(command nbdkit --version | sed 's/^nbdkit \([0-9]*\)\.\([0-9]*\).*/\1 \2/')"
+if [ "${major_minor% *}" -eq 1 ] && [ "${major_minor#* }" -lt 34 ]; then
+    echo "no client that hangs up: nbdkit before 1.34 ends itself (this is $(command nbdkit --version))"
+    exit 0
+fi
+kill_base
+slow_base 1
+addcow create -q -b "$uri" -F raw -i h.raw vm/h.add-cow
+start_server sock addcow vm/h.add-cow copy-on-read=on
+nbdsh -u "$client" -c 'h.aio_pread(nbd.Buffer(4096), 1 << 20)' -c 'import os; os._exit(0)'
+kept() { [ "$(used_bytes vm/h.raw)" -ge 1048576 ]; }
+wait_until "$server_pid" kept
+kill_base
+nbdsh -u "$client" \
+    -c 'assert h.pread(1 << 20, 1 << 20) == open("big.raw", "rb").read()[1 << 20:2 << 20]'
+stop_server "$server_pid"
