@@ -22,7 +22,7 @@ constexpr uint64_t kNeededPiece = 64 * kKiB;
 
 // What is asked for at once of the rest, and of a source that reads several at once: who
 // needs some of it waits for so much.
-constexpr uint64_t kPiece = 256 * kKiB;
+constexpr uint64_t kAtOnce = 256 * kKiB;
 
 // A longer request gets windows as long as this, and so reads as large.
 constexpr uint64_t kMostOfRequest = 2 * kMiB;
@@ -236,7 +236,7 @@ Status Fetch::FetchNeeded(FetchWindow& window, ByteRange needed, Made* made) {
 // No more is claimed than is on its way at once: others can be faster with the rest.
 bool Fetch::FetchRest(FetchWindow& window) {
   if (!window.NeedsData()) return false;
-  const uint64_t step = kPiece * image_.backing().pieces_at_once();
+  const uint64_t step = kAtOnce * image_.backing().pieces_at_once();
   for (uint64_t at = window.offset(); at < window.end();) {
     if (stopped()) return false;
     const ByteRange part = Between(at, std::min(RoundDown(at, step) + step, window.end()));
@@ -267,7 +267,7 @@ Status Fetch::ReadClaimed(FetchWindow& window, FetchClaim& claim, ByteRange need
   const bool cut = image_.backing().pieces_at_once() > 1;
   for (const ByteRange range : claim.ranges())
     for (uint64_t at = range.offset; at < range.end(); at = ranges.back().end()) {
-      const uint64_t stop = cut ? RoundDown(at, kPiece) + kPiece : range.end();
+      const uint64_t stop = cut ? RoundDown(at, kAtOnce) + kAtOnce : range.end();
       ranges.push_back(Between(at, std::min(stop, range.end())));
       pieces.push_back({window.Bytes(ranges.back()), at});
     }
