@@ -158,7 +158,7 @@ int addcow_get_ready() {
 int addcow_after_fork() {
   return AtBoundary([]() -> Status {
     ADDCOW_TRY(image->Start());
-    if (!options.copy_on_read || !image->writable() || image->files().backing == nullptr)
+    if (!options.copy_on_read || !image->writable() || !image->backing().there())
       return {};
     ADDCOW_TRY_ASSIGN(fetch, FetchThreads::Start(*image, {.size = options.fetch_size}, Log));
     return {};

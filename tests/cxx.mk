@@ -69,6 +69,7 @@ unit_sources = \
 	tests/unit/image_flush_test.cc \
 	tests/unit/image_found_state_test.cc \
 	tests/unit/image_fua_test.cc \
+	tests/unit/image_let_go_test.cc \
 	tests/unit/image_map_test.cc \
 	tests/unit/image_race_test.cc \
 	tests/unit/image_no_room_test.cc \
