@@ -18,7 +18,7 @@ support_sources = \
 	tests/support/fake_file_system.cc tests/support/fake_file_system.h \
 	tests/support/fault_file.cc tests/support/fault_file.h \
 	tests/support/forwarding_file.cc tests/support/forwarding_file.h \
-	tests/support/fetch_fixture.h \
+	tests/support/fetch_fixture.h tests/support/fill_fixture.h \
 	tests/support/forms.h \
 	tests/support/gated_file.cc tests/support/gated_file.h \
 	tests/support/gated_schedule.cc tests/support/gated_schedule.h \
@@ -58,6 +58,9 @@ unit_sources = \
 	tests/unit/fetch_at_once_test.cc \
 	tests/unit/fetch_window_test.cc \
 	tests/unit/file_test.cc \
+	tests/unit/fill_pace_test.cc \
+	tests/unit/fill_race_test.cc \
+	tests/unit/fill_test.cc \
 	tests/unit/header_test.cc \
 	tests/unit/holes_test.cc \
 	tests/unit/identity_test.cc \
