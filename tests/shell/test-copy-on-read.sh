@@ -34,7 +34,7 @@ cksum base.img >before
 start_daemon sock addcow x.add-cow copy-on-read=on
 nbdcopy "$(uri sock)" got.img
 cmp got.img base.img
-expect_equal 4 "$(cat "/proc/$server_pid"/task/*/comm | grep -c '^addcow-fetch$')" "threads that fetch"
+expect_equal 8 "$(cat "/proc/$server_pid"/task/*/comm | grep -c '^addcow-fetch$')" "threads that fetch"
 kill -TERM "$server_pid"
 wait_until '' is_gone "$server_pid"
 all_is_kept
