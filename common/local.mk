@@ -70,7 +70,11 @@ engine_sources = \
 	common/image/size_checks.cc common/image/size_checks.h \
 	common/jobs/fetch.cc common/jobs/fetch.h \
 	common/jobs/fetch_threads.cc common/jobs/fetch_threads.h \
-	common/jobs/fetch_window.cc common/jobs/fetch_window.h
+	common/jobs/fetch_window.cc common/jobs/fetch_window.h \
+	common/jobs/client_load.h \
+	common/jobs/fill.cc common/jobs/fill.h common/jobs/fill_status.h \
+	common/jobs/fill_pace.cc common/jobs/fill_pace.h \
+	common/jobs/fill_threads.cc common/jobs/fill_threads.h
 
 if UNITY
 common_libengine_la_SOURCES =

@@ -6,7 +6,8 @@ plugin_nbdkit_addcow_plugin_la_SOURCES = \
 	plugin/nbdkit_api.h \
 	plugin/options.cc plugin/options.h \
 	plugin/plugin.cc \
-	plugin/server_arguments.cc plugin/server_arguments.h
+	plugin/server_arguments.cc plugin/server_arguments.h \
+	plugin/server_fill.cc plugin/server_fill.h
 # -DHAVE_VFPRINTF_PERCENT_M: turns on the format check of nbdkit_error.
 plugin_nbdkit_addcow_plugin_la_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS) \
 	-DHAVE_VFPRINTF_PERCENT_M=1

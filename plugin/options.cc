@@ -51,7 +51,16 @@ const char kOptionsHelp[] =
     "copy-on-read=<BOOL> Keep what is read from the backing file in the image file,\n"
     "                    so that it is read there once (default: off).\n"
     "fetch-size=<SIZE>   What copy-on-read reads at once, 4k to 32M, a power of two\n"
-    "                    (default: 64k of a local raw backing file, 1M of others).";
+    "                    (default: 64k of a local raw backing file, 1M of others).\n"
+    "fill=off|touched|all\n"
+    "                    Copy up beside clients: the rest of clusters of which a\n"
+    "                    part was written, or all, so that the image file alone is\n"
+    "                    the disk, and let the backing file go (default: off).\n"
+    "fill-rate=<SIZE>    What a fill reads in a second at most (default: no limit).\n"
+    "fill-delay=<SECONDS>\n"
+    "                    Wait before it begins, a tenth more or less (default: 0).\n"
+    "fill-exit=<BOOL>    End nbdkit when it is done and no client is connected\n"
+    "                    (default: off).";
 
 namespace {
 
@@ -91,6 +100,18 @@ Result<uint64_t> FetchSize(std::string_view key, const std::string& value) {
       BadOption(key, "is '" + value + "', must be a power of two from 4k to 32M, as 256k"));
 }
 
+Result<FillMode> FillModeOf(std::string_view key, const std::string& value) {
+  if (value == "off") return FillMode::kOff;
+  if (value == "touched") return FillMode::kTouched;
+  if (value == "all") return FillMode::kAll;
+  return Fail(BadOption(key, "is '" + value + "', must be 'off', 'touched' or 'all'"));
+}
+
+Error UnknownParameter(std::string_view key) {
+  return Error::Because(EINVAL, "parameter '" + std::string(key) + "'",
+                        "unknown, see: nbdkit addcow --help");
+}
+
 Status SetPath(std::optional<std::string>& path, std::string_view key,
                const std::string& value) {
   if (path) return Fail(BadOption(key, "given twice"));
@@ -107,6 +128,29 @@ Result<bool> ParseBool(std::string_view key, const std::string& value) {
   if (is_one_of({"1", "true", "t", "yes", "y", "on"})) return true;
   if (is_one_of({"0", "false", "f", "no", "n", "off"})) return false;
   return Fail(BadOption(key, "is '" + value + "', must be 'on' or 'off'"));
+}
+
+Status SetFillOption(Options& options, std::string_view key, const std::string& value) {
+  if (key == "fill") {
+    ADDCOW_TRY_ASSIGN(options.fill, FillModeOf(key, value));
+    return {};
+  }
+  if (key == "fill-rate") {
+    const auto rate = ParseSize(value);
+    if (!rate)
+      return Fail(BadOption(key, "is '" + value + "', must be bytes a second, as 50M"));
+    options.fill_rate = *rate;
+    return {};
+  }
+  if (key == "fill-delay") {
+    ADDCOW_TRY_ASSIGN(options.fill_delay, Interval(key, value, 0));
+    return {};
+  }
+  if (key == "fill-exit") {
+    ADDCOW_TRY_ASSIGN(options.fill_exit, ParseBool(key, value));
+    return {};
+  }
+  return Fail(UnknownParameter(key));
 }
 
 }  // namespace
@@ -174,8 +218,8 @@ Status SetOption(Options& options, std::string_view key, const std::string& valu
     ADDCOW_TRY_ASSIGN(options.fetch_size, FetchSize(key, value));
     return {};
   }
-  return Fail(Error::Because(EINVAL, "parameter '" + std::string(key) + "'",
-                             "unknown, see: nbdkit addcow --help"));
+  if (key.starts_with("fill")) return SetFillOption(options, key, value);
+  return Fail(UnknownParameter(key));
 }
 
 Status CompleteOptions(Options& options) {
@@ -183,6 +227,10 @@ Status CompleteOptions(Options& options) {
     return Fail(Error::Because(EINVAL, "file=",
                                "missing, name the add-cow file: "
                                "nbdkit addcow file=X.add-cow"));
+  if (options.fill_exit && options.fill == FillMode::kOff)
+    return Fail(BadOption("fill-exit",
+                          "there is no fill to wait for (say fill=all, or "
+                          "fill=touched)"));
   // The view of one layer is for copying it out, and lies to a writer.
   if (options.layer == Layer::kTop || options.readonly)
     options.source.mode = OpenMode::kReadOnly;

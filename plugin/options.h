@@ -12,6 +12,7 @@
 
 #include "common/base/error.h"
 #include "common/image/image_files.h"
+#include "common/jobs/fill_status.h"
 
 namespace addcow {
 
@@ -27,6 +28,10 @@ struct Options {
   std::chrono::seconds sync_interval{5};  // 0: bits wait for a client's flush
   bool copy_on_read = false;              // what was read of the backing file is kept
   uint64_t fetch_size = 0;                // at once then, in bytes; 0: by what the base is
+  FillMode fill = FillMode::kOff;
+  uint64_t fill_rate = 0;  // bytes a second; 0: no limit
+  std::chrono::seconds fill_delay{0};
+  bool fill_exit = false;  // when it is done, and no client is there
 };
 
 // What `nbdkit addcow --help` prints. nbdkit's bash completion finds the

@@ -14,6 +14,7 @@
 #include <fmt/ranges.h>
 
 #include <csignal>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -31,6 +32,7 @@
 #include "plugin/nbdkit_api.h"
 #include "plugin/options.h"
 #include "plugin/server_arguments.h"
+#include "plugin/server_fill.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -50,10 +52,16 @@ Options options;
 // background ends so, and would say goodbye to a base's server for it.
 Image* image = nullptr;
 std::string description;
+std::string description_alone;  // when the backing file was let go
 
 // Copy-on-read, or null. Constant between after_fork and cleanup. It is for all
 // connections: what it keeps changes nothing that any of them reads.
 std::unique_ptr<FetchThreads> fetch;
+
+// Copies up the rest; null where the disk is read only. Constant between after_fork and
+// cleanup. And what it gives way to.
+std::unique_ptr<ServerFill> server_fill;
+ClientLoad client_load;
 
 // Brings bits to the file between flushes. Started by the first connection
 // that sets some, so never before the server has forked (get_ready is), and
@@ -104,10 +112,13 @@ void Describe() {
   const ImageFiles& files = image->files();
   description = fmt::format("add-cow {}, image {}", NameForClients(files.add_cow_path),
                             NameForClients(files.image_path));
-  if (files.backing) description += ", backing " + BackingForClients(files.backing_path);
+  description_alone = description + ", all allocated";
+  if (image->backing().there())
+    description += ", backing " + BackingForClients(files.backing_path);
   if (image->bitmap().all()) description += ", all allocated";
   nbdkit_debug("add-cow file %s, image file %s, backing file %s", files.add_cow_path.c_str(),
-               files.image_path.c_str(), files.backing ? files.backing_path.c_str() : "(none)");
+               files.image_path.c_str(),
+               image->backing().there() ? files.backing_path.c_str() : "(none)");
 }
 
 void addcow_dump_plugin() {
@@ -123,8 +134,10 @@ void addcow_dump_plugin() {
   printf("addcow_backing_uris=nbd nbds nbd+unix nbds+unix\n");
   printf(
       "addcow_parameters=file image backing layer readonly lock confine identity reflink "
-      "subclusters sync-interval timeout allow copy-on-read fetch-size\n");
+      "subclusters sync-interval timeout allow copy-on-read fetch-size "
+      "fill fill-rate fill-delay fill-exit\n");
   printf("addcow_layers=all top\n");
+  printf("addcow_fill_modes=off touched all\n");
   printf("addcow_capabilities=write flush fua trim zero fast_zero extents cache multi_conn\n");
 }
 
@@ -148,19 +161,10 @@ int addcow_get_ready() {
     if (options.copy_on_read && !image->writable())
       Log(LogLevel::kNote,
           "copy-on-read=on: the disk is read only, so what is read is not kept");
+    if (options.fill != FillMode::kOff && !image->writable())
+      Log(LogLevel::kNote, "fill=: the disk is read only, so nothing is filled");
     starting = false;
     Describe();
-    return {};
-  });
-}
-
-// The last place where a failure ends the server, and threads stay.
-int addcow_after_fork() {
-  return AtBoundary([]() -> Status {
-    ADDCOW_TRY(image->Start());
-    if (!options.copy_on_read || !image->writable() || image->files().backing == nullptr)
-      return {};
-    ADDCOW_TRY_ASSIGN(fetch, FetchThreads::Start(*image, {.size = options.fetch_size}, Log));
     return {};
   });
 }
@@ -172,6 +176,28 @@ Status StartBackgroundFlush() {
   ADDCOW_TRY_ASSIGN(background_flush,
                     BackgroundFlush::Start(*image, options.sync_interval, Log));
   return {};
+}
+
+Status StartFill() {
+  const std::function<void()> exit = options.fill_exit ? nbdkit_shutdown : nullptr;
+  server_fill = std::make_unique<ServerFill>(
+      *image, client_load, ServerFill::Options{.rate = options.fill_rate, .exit = exit}, Log);
+  if (options.fill == FillMode::kOff) return {};
+  // What it copies is to be found by the next server, if no client flushes.
+  ADDCOW_TRY(StartBackgroundFlush());
+  return server_fill->Start(options.fill, options.fill_delay);
+}
+
+// The last place where a failure ends the server, and threads stay.
+int addcow_after_fork() {
+  return AtBoundary([]() -> Status {
+    ADDCOW_TRY(image->Start());
+    if (!image->writable()) return {};
+    if (options.copy_on_read && image->backing().there()) {
+      ADDCOW_TRY_ASSIGN(fetch, FetchThreads::Start(*image, {.size = options.fetch_size}, Log));
+    }
+    return StartFill();
+  });
 }
 
 void StopBackgroundFlush() {
@@ -190,13 +216,23 @@ int addcow_preconnect(int) {
 void* addcow_open(int readonly) {
   const bool sets_bits = !readonly || fetch != nullptr;
   // Without it the server would promise what it does not keep.
-  if (!sets_bits || AtBoundary(StartBackgroundFlush) == 0)
+  if (!sets_bits || AtBoundary(StartBackgroundFlush) == 0) {
+    if (server_fill != nullptr) server_fill->Connected();
     return readonly ? &readonly_connection : &writable_connection;
+  }
   // This is what the client is told, see addcow_preconnect.
   const int code = errno;
   nbdkit_error("the disk cannot be opened for writing, the log of the server says why");
   errno = code;
   return nullptr;
+}
+
+void addcow_close(void*) {
+  if (server_fill == nullptr) return;
+  (void)AtBoundary([]() -> Status {
+    server_fill->Disconnected();
+    return {};
+  });
 }
 
 int64_t addcow_get_size(void*) { return static_cast<int64_t>(image->virtual_size()); }
@@ -208,7 +244,10 @@ int addcow_block_size(void*, uint32_t* minimum, uint32_t* preferred, uint32_t* m
   return 0;
 }
 
-const char* addcow_export_description(void*) { return description.c_str(); }
+const char* addcow_export_description(void*) {
+  const bool alone = image->backing().size() > 0 && !image->backing().there();
+  return (alone ? description_alone : description).c_str();
+}
 
 int addcow_can_write(void*) { return image->writable(); }
 int addcow_can_flush(void*) { return 1; }
@@ -221,15 +260,22 @@ int addcow_can_cache(void*) { return NBDKIT_CACHE_NATIVE; }
 // A flush on one connection covers the completed writes of all.
 int addcow_can_multi_conn(void*) { return 1; }
 
+// A request of a client.
+template <typename Body>
+int Serve(Body body, Unsupported unsupported = Unsupported::kIsAFailure) noexcept {
+  const ClientLoad::Request request(client_load);
+  return AtBoundary(body, unsupported);
+}
+
 int addcow_pread(void*, void* buffer, uint32_t count, uint64_t offset, uint32_t) {
   const std::span bytes(static_cast<std::byte*>(buffer), count);
-  return AtBoundary([&] {
+  return Serve([&] {
     return fetch != nullptr ? fetch->fetch().Read(bytes, offset) : image->Read(bytes, offset);
   });
 }
 
 int addcow_pwrite(void*, const void* buffer, uint32_t count, uint64_t offset, uint32_t flags) {
-  return AtBoundary([&] {
+  return Serve([&] {
     return image->Write({static_cast<const std::byte*>(buffer), count}, offset, FuaOf(flags));
   });
 }
@@ -244,22 +290,22 @@ int addcow_flush(void* handle, uint32_t) {
     nbdkit_debug("flush: %llu of %llu clusters allocated",
                  static_cast<unsigned long long>(image->bitmap().allocated()),
                  static_cast<unsigned long long>(image->bitmap().clusters()));
-  return AtBoundary([whom] { return image->Flush(whom); });
+  return Serve([whom] { return image->Flush(whom); });
 }
 
 int addcow_zero(void*, uint32_t count, uint64_t offset, uint32_t flags) {
   const ZeroOptions how{.may_punch = (flags & NBDKIT_FLAG_MAY_TRIM) != 0,
                         .fast_only = (flags & NBDKIT_FLAG_FAST_ZERO) != 0};
-  return AtBoundary([&] { return image->Zero(offset, count, how, FuaOf(flags)); },
-                    how.fast_only ? Unsupported::kIsAnAnswer : Unsupported::kIsAFailure);
+  return Serve([&] { return image->Zero(offset, count, how, FuaOf(flags)); },
+               how.fast_only ? Unsupported::kIsAnAnswer : Unsupported::kIsAFailure);
 }
 
 int addcow_trim(void*, uint32_t count, uint64_t offset, uint32_t flags) {
-  return AtBoundary([&] { return image->Zero(offset, count, ZeroOptions{}, FuaOf(flags)); });
+  return Serve([&] { return image->Zero(offset, count, ZeroOptions{}, FuaOf(flags)); });
 }
 
 int addcow_cache(void*, uint32_t count, uint64_t offset, uint32_t) {
-  return AtBoundary([&] {
+  return Serve([&] {
     return fetch != nullptr ? fetch->fetch().Prefetch(offset, count)
                             : image->Prefetch(offset, count);
   });
@@ -268,7 +314,7 @@ int addcow_cache(void*, uint32_t count, uint64_t offset, uint32_t) {
 int addcow_extents(void*, uint32_t count, uint64_t offset, uint32_t flags,
                    nbdkit_extents* extents) {
   const bool one = (flags & NBDKIT_FLAG_REQ_ONE) != 0;
-  return AtBoundary([&]() -> Status {
+  return Serve([&]() -> Status {
     std::optional<uint32_t> first_type;
     bool failed = false;
     ADDCOW_TRY(image->Map(offset, count, [&](const Extent& extent) {
@@ -307,6 +353,7 @@ void LogLoss(const Error& cause) {
 
 // All connections are closed: write out what no client has flushed.
 void addcow_cleanup() {
+  server_fill.reset();
   fetch.reset();
   StopBackgroundFlush();  // Close wants to be alone
   if (image == nullptr) return;
@@ -336,6 +383,7 @@ nbdkit_plugin Plugin() {
   plugin.unload = addcow_unload;
   plugin.preconnect = addcow_preconnect;
   plugin.open = addcow_open;
+  plugin.close = addcow_close;
   plugin.get_size = addcow_get_size;
   plugin.block_size = addcow_block_size;
   plugin.export_description = addcow_export_description;

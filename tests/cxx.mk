@@ -18,7 +18,7 @@ support_sources = \
 	tests/support/fake_file_system.cc tests/support/fake_file_system.h \
 	tests/support/fault_file.cc tests/support/fault_file.h \
 	tests/support/forwarding_file.cc tests/support/forwarding_file.h \
-	tests/support/fetch_fixture.h \
+	tests/support/fetch_fixture.h tests/support/fill_fixture.h \
 	tests/support/forms.h \
 	tests/support/gated_file.cc tests/support/gated_file.h \
 	tests/support/gated_schedule.cc tests/support/gated_schedule.h \
@@ -58,6 +58,9 @@ unit_sources = \
 	tests/unit/fetch_at_once_test.cc \
 	tests/unit/fetch_window_test.cc \
 	tests/unit/file_test.cc \
+	tests/unit/fill_pace_test.cc \
+	tests/unit/fill_race_test.cc \
+	tests/unit/fill_test.cc \
 	tests/unit/header_test.cc \
 	tests/unit/holes_test.cc \
 	tests/unit/identity_test.cc \
@@ -69,6 +72,7 @@ unit_sources = \
 	tests/unit/image_flush_test.cc \
 	tests/unit/image_found_state_test.cc \
 	tests/unit/image_fua_test.cc \
+	tests/unit/image_let_go_test.cc \
 	tests/unit/image_map_test.cc \
 	tests/unit/image_race_test.cc \
 	tests/unit/image_no_room_test.cc \

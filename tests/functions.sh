@@ -147,12 +147,17 @@ start_daemon() {
 }
 
 # kill_daemon PID: SIGKILL, and waits until it is gone. It is no child of ours; who
-# is its parent now, in a container, may never ask for its status.
+# is its parent now, in a container, may never ask for its status. As long as one of its
+# threads is left, in a write say, its files are open and locked.
 kill_daemon() {
     kill -KILL "$1"
     wait_until '' is_gone "$1" || fail "process $1 does not end"
 }
-is_gone() { ! kill -0 "$1" 2>/dev/null || has '^State:.Z' "/proc/$1/status" 2>/dev/null; }
+is_gone() {
+    ! kill -0 "$1" 2>/dev/null ||
+        { has '^State:.Z' "/proc/$1/status" 2>/dev/null && [ ! -e "$(other_thread "$1")" ]; }
+}
+other_thread() { find "/proc/$1/task" -mindepth 1 -maxdepth 1 ! -name "$1" 2>/dev/null | head -n 1; }
 
 # ends_with STATUS PID WHAT [LOG]: waits for a child of ours, which ends with that
 # status (137: killed by SIGKILL; 143: by SIGTERM). If not, LOG is shown.

@@ -30,6 +30,8 @@ shell_tests = \
 	tests/shell/test-completion.sh \
 	tests/shell/test-confine.sh \
 	tests/shell/test-copy-on-read.sh \
+	tests/shell/test-fill.sh \
+	tests/shell/test-fill-bases.sh \
 	tests/shell/test-create-rights.sh \
 	tests/shell/test-exfat.sh \
 	tests/shell/test-fault-errno.sh \

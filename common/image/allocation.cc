@@ -224,19 +224,20 @@ uint64_t Allocation::PendingPages() {
          (publishes_them() ? subclusters_.store->PendingPages() : 0);
 }
 
-bool Allocation::AnyPartial() const {
-  if (!has_subclusters()) return false;
+uint64_t Allocation::NextPartial(uint64_t cluster) const {
+  if (!has_subclusters() || cluster >= layout_.clusters()) return layout_.clusters();
   const uint64_t count = subclusters_.bitmap->clusters();
-  for (uint64_t position = 0; position < count;) {
-    const ClusterRun run = subclusters_.bitmap->RunAt({position, count - position});
-    position = run.range.end();
+  for (uint64_t at = layout_.Start(cluster) / kSubclusterSize; at < count;) {
+    const ClusterRun run = subclusters_.bitmap->RunAt({at, count - at});
+    at = run.range.end();
     if (!run.allocated) continue;
     const uint64_t start = run.range.first * kSubclusterSize;
-    const uint64_t end = std::min(position * kSubclusterSize, layout_.virtual_size());
+    const uint64_t end = std::min(at * kSubclusterSize, layout_.virtual_size());
     const ClusterRun above = ClustersAt(start, end - start);
-    if (!above.allocated || layout_.End(above.range.end()) < end) return true;
+    if (!above.allocated) return layout_.ClusterOf(start);
+    if (layout_.End(above.range.end()) < end) return above.range.end();
   }
-  return false;
+  return layout_.clusters();
 }
 
 bool Allocation::HasPending() {

@@ -87,7 +87,9 @@ class Allocation {
   // Bytes of the disk that whoever opens the files next would not find.
   uint64_t UnpublishedBytes();
   // Whether a subcluster bit counts: of a cluster that is not allocated.
-  bool AnyPartial() const;
+  bool AnyPartial() const { return NextPartial(0) < layout_.clusters(); }
+  // The first cluster from `cluster` on that has one; or how many there are.
+  uint64_t NextPartial(uint64_t cluster) const;
 
   // For Durability: the steps of a flush (bitmap_store.h) for both bitmaps.
   struct Taken {

@@ -40,6 +40,8 @@ bool FlushRound::Flush() {
                      "was written to new places is lost if this process is killed",
                      flushed.error().Message()));
   failing_ = !flushed;
+  // Clients have written all of it, perhaps.
+  if (flushed) (void)image_.LetBackingGo();
   return true;
 }
 

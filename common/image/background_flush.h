@@ -6,7 +6,8 @@
 // takes the data that it stands for with it.
 //
 // What it does is a flush (Image::FlushNewBits), so the order of data and bits
-// is the same one. Where no bit waits, it makes no system call at all.
+// is the same one. Where no bit waits, it makes no system call at all. Where a flush,
+// whoever made it, has set ALL_ALLOCATED, it lets the backing file go.
 //
 // The bound: rounds begin `interval` apart, or as soon as the one before is
 // done where that took longer. So a write that was answered longer ago than

@@ -9,6 +9,26 @@
 
 namespace addcow {
 
+void Backing::NoteLeft() const {
+  // Who waits has looked at users_, and sleeps, or will look again.
+  {
+    MutexLock lock(mutex_);
+  }
+  left_.NotifyAll();
+}
+
+bool Backing::LetGo() {
+  MutexLock closing(closing_mutex_);
+  if (!may_go_ || (users_.fetch_or(kGone, std::memory_order_acq_rel) & kGone) != 0)
+    return false;
+  {
+    MutexLock lock(mutex_);
+    while (users_.load(std::memory_order_acquire) != kGone) left_.Wait(mutex_);
+  }
+  source_.reset();
+  return true;
+}
+
 Status Backing::Read(std::span<std::byte> buffer, uint64_t offset) const {
   const uint64_t there = offset < size_ ? std::min<uint64_t>(size_ - offset, buffer.size()) : 0;
   const auto from_source = buffer.first(static_cast<size_t>(there));
@@ -28,12 +48,14 @@ Status Backing::ReadPieces(std::span<const Source::Piece> pieces,
     if (data > 0) {
       there.push_back({buffer.first(static_cast<size_t>(data)), offset});
       piece_of.push_back(i);
-    } else {
+    } else if (arrived) {
       arrived(i);
     }
   }
   if (there.empty()) return {};
-  return source_->ReadPieces(there, [&](size_t i) { arrived(piece_of[i]); });
+  return source_->ReadPieces(there, [&](size_t i) {
+    if (arrived) arrived(piece_of[i]);
+  });
 }
 
 Result<DataRun> Backing::RunAt(uint64_t offset, uint64_t limit) const {

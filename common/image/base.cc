@@ -54,7 +54,7 @@ Status ImageBase::ReadPieces(std::span<const Piece> pieces, const Arrived& arriv
   Arrivals arrivals(pieces.size(), arrived);
   std::vector<Piece> below;
   std::vector<size_t> part_of;  // the pieces, by what is below
-  Source* const base = image_->files().backing.get();
+  Source* const base = image_->backing().source();
   for (size_t i = 0; i < pieces.size(); i++) {
     const Piece& piece = pieces[i];
     const uint64_t end = piece.offset + piece.buffer.size();

@@ -127,6 +127,8 @@ Result<std::vector<ByteRange>> Image::WhatBackingFills(uint64_t offset, uint64_t
                                                        ZeroOptions options) const {
   std::vector<ByteRange> filled;
   if (!options.may_punch) return std::vector<ByteRange>{{offset, end - offset}};
+  const Backing::Hold hold(backing_);
+  if (!hold.there()) return filled;  // by now all of it is in the image file
   while (offset < end) {
     ADDCOW_TRY_ASSIGN(const uint64_t data, backing_.FindData(offset, end));
     if (data == end) break;
@@ -182,14 +184,15 @@ Status Image::ZeroMissing(ByteRange range, const CopyUp::Edges& edges, ZeroOptio
   return {};
 }
 
-Status Image::CopyUp(ClusterRange range) {
+Status Image::CopyUp(ClusterRange range, addcow::CopyUp::Told* told) {
   const uint64_t start = layout_.Start(range.first);
   // Bits past the last cluster would be counted as clusters of the disk.
   if (!RangeFits(range.first, range.count, layout_.clusters()))
     return Fail(
         Error::Io(ENOSPC, "copy up", files_.image_path, start, layout_.Start(range.count)));
   ADDCOW_TRY(CheckWritable("copy up", start, layout_.End(range.end()) - start));
-  ADDCOW_TRY(copy_up_.Fill(range));
+  addcow::CopyUp::Told nobody_asks;
+  ADDCOW_TRY(copy_up_.Fill(range, told != nullptr ? *told : nobody_asks));
   durability_.Unflushed();
   return PublishIfFull();
 }

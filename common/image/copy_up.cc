@@ -5,6 +5,7 @@
 #include "common/image/copy_up.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/base/zero_bytes.h"
 
@@ -19,11 +20,15 @@ constexpr uint64_t kHoleSize = 4096;
 // Most bytes that are copied with one claim, where they are not one cluster.
 constexpr uint64_t kChunkSize = kMiB;
 
+// What is read at once of a source that reads several pieces at a time.
+constexpr uint64_t kPieceSize = 256 * kKiB;
+
 }  // namespace
 
 Result<CopyUp::Edge> CopyUp::ReadEdge(uint64_t offset, uint64_t end) const {
   Edge edge{offset, {}};
   if (offset >= end) return edge;
+  const Backing::Hold hold(backing_);
   // Seen in the image file, it stays there.
   const Allocation::Run run = allocation_.RunAt(offset, end);
   if (run.in_image && run.end == end) return edge;
@@ -98,17 +103,20 @@ Status CopyUp::KeepChunk(std::span<const std::byte> data, uint64_t offset) {
   return {};
 }
 
-Status CopyUp::Fill(ClusterRange range) {
+Status CopyUp::Fill(ClusterRange range, Told& told) {
   const uint64_t start = layout_.Start(range.first);
   const uint64_t end = layout_.End(range.end());
-  const uint64_t chunk = std::max(kChunkSize, layout_.cluster_size());
+  // What is on its way at once.
+  const uint64_t chunk =
+      RoundUp(std::max<uint64_t>(kChunkSize, kPieceSize * backing_.pieces_at_once()),
+              layout_.cluster_size());
   Status result;
   for (uint64_t offset = start; offset < end; offset += chunk) {
-    Status filled = FillChunk(offset, std::min(offset + chunk, end));
+    Status filled = FillChunk(offset, std::min(offset + chunk, end), told);
     // What can be had counts: cluster by cluster, and then the others.
     for (uint64_t at = offset; !filled && at < std::min(offset + chunk, end);
          at += layout_.cluster_size()) {
-      Status one = FillChunk(at, std::min(at + layout_.cluster_size(), end));
+      Status one = FillChunk(at, std::min(at + layout_.cluster_size(), end), told);
       if (!one && result) result = std::move(one);
     }
   }
@@ -117,28 +125,42 @@ Status CopyUp::Fill(ClusterRange range) {
 }
 
 // Whole clusters, of which some may be allocated.
-Status CopyUp::FillChunk(uint64_t offset, uint64_t end) {
+Status CopyUp::FillChunk(uint64_t offset, uint64_t end, Told& told) {
+  // Where it has gone, nothing is missing.
+  const Backing::Hold hold(backing_);
+  const uint64_t claim = std::max(kChunkSize, layout_.cluster_size());
   bool clone = image_store_.can_clone();
-  for (;;) {
-    ADDCOW_TRY_ASSIGN(const Plan plan, MakePlan(offset, end, clone));
-    if (plan.pieces.empty() && allocation_.ClustersAt(offset, end - offset).allocated &&
+  for (bool done = false; !done;) {
+    auto plan = MakePlan(offset, end, clone);
+    if (!plan) {
+      told.backing_failed = true;
+      return Fail(plan.error());
+    }
+    if (plan->pieces.empty() && allocation_.ClustersAt(offset, end - offset).allocated &&
         layout_.End(allocation_.ClustersAt(offset, end - offset).range.end()) >= end)
       return {};
-    ADDCOW_TRY(allocation_.TakeStorage(offset, end));
-    const RangeLock lock(allocation_.locks(), offset, end, RangeLocks::Kind::kExclusive);
-    ADDCOW_TRY_ASSIGN(const bool done, CarryOut(plan, offset));
+    done = true;
+    for (uint64_t at = offset; done && at < end; at += claim) {
+      const uint64_t stop = std::min(at + claim, end);
+      ADDCOW_TRY(allocation_.TakeStorage(at, stop));
+      const RangeLock lock(allocation_.locks(), at, stop, RangeLocks::Kind::kExclusive);
+      ADDCOW_TRY_ASSIGN(done, CarryOut(*plan, at, stop));
+      if (done) allocation_.SetInImage(at, stop);
+    }
     if (!done) {
       clone = false;  // by reading, then
       continue;
     }
-    allocation_.SetInImage(offset, end);
-    return {};
+    for (const Piece& piece : plan->pieces)
+      if (piece.kind == Piece::Kind::kData) told.data += piece.end - piece.offset;
   }
+  return {};
 }
 
 // What is missing, and what the backing file has there.
 Result<CopyUp::Plan> CopyUp::MakePlan(uint64_t offset, uint64_t end, bool clone) {
   Plan plan;
+  plan.offset = offset;
   for (uint64_t position = offset; position < end;) {
     const Allocation::Run run = allocation_.RunAt(position, end);
     while (!run.in_image && position < run.end) {
@@ -150,15 +172,28 @@ Result<CopyUp::Plan> CopyUp::MakePlan(uint64_t offset, uint64_t end, bool clone)
     }
     position = run.end;
   }
+  ADDCOW_TRY(ReadData(end, plan));
+  return plan;
+}
+
+// Where pieces are data.
+Status CopyUp::ReadData(uint64_t end, Plan& plan) {
+  std::vector<Source::Piece> pieces;
+  const bool cut = backing_.pieces_at_once() > 1;
   for (const Piece& piece : plan.pieces) {
     if (piece.kind != Piece::Kind::kData) continue;
-    plan.bytes.resize(static_cast<size_t>(end - offset));
-    ADDCOW_TRY(backing_.Read(std::span(plan.bytes)
-                                 .subspan(static_cast<size_t>(piece.offset - offset),
-                                          static_cast<size_t>(piece.end - piece.offset)),
-                             piece.offset));
+    if (plan.bytes == nullptr)
+      plan.bytes =
+          std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(end - plan.offset));
+    for (uint64_t at = piece.offset; at < piece.end;) {
+      const uint64_t stop =
+          cut ? std::min(RoundDown(at, kPieceSize) + kPieceSize, piece.end) : piece.end;
+      pieces.push_back(
+          {{plan.bytes.get() + (at - plan.offset), static_cast<size_t>(stop - at)}, at});
+      at = stop;
+    }
   }
-  return plan;
+  return pieces.empty() ? Status() : backing_.ReadPieces(pieces, {});
 }
 
 // [offset, end), where the backing file has data: what can be shared, and what is read.
@@ -200,11 +235,12 @@ StorageRun CopyUp::CopyableRun(uint64_t offset, uint64_t length) const {
   return {!info || info->allocated_bytes >= layout_.virtual_size(), length};
 }
 
-// With the range claimed. False: something was to be shared that cannot be.
-Result<bool> CopyUp::CarryOut(const Plan& plan, uint64_t offset) {
+// The part [offset, end) of it, claimed. False: something was to be shared that cannot be.
+Result<bool> CopyUp::CarryOut(const Plan& plan, uint64_t offset, uint64_t end) {
   for (const Piece& piece : plan.pieces) {
-    for (uint64_t position = piece.offset; position < piece.end;) {
-      const Allocation::Run run = allocation_.RunAt(position, piece.end);
+    const uint64_t piece_end = std::min(piece.end, end);
+    for (uint64_t position = std::max(piece.offset, offset); position < piece_end;) {
+      const Allocation::Run run = allocation_.RunAt(position, piece_end);
       const uint64_t length = run.end - position;
       if (!run.in_image) {
         switch (piece.kind) {
@@ -215,10 +251,9 @@ Result<bool> CopyUp::CarryOut(const Plan& plan, uint64_t offset) {
             if (!image_store_.Clone(position, length)) return false;
             break;
           case Piece::Kind::kData:
-            ADDCOW_TRY(WriteNonZero(std::span(plan.bytes)
-                                        .subspan(static_cast<size_t>(position - offset),
-                                                 static_cast<size_t>(length)),
-                                    position));
+            ADDCOW_TRY(WriteNonZero(
+                {plan.bytes.get() + (position - plan.offset), static_cast<size_t>(length)},
+                position));
             break;
         }
       }

@@ -19,6 +19,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -41,10 +42,18 @@ class CopyUp {
         allocation_(allocation),
         image_store_(image_store) {}
 
+  // What there is to say of a copy-up.
+  struct Told {
+    uint64_t data = 0;            // bytes that were read from the backing file
+    bool backing_failed = false;  // it could not be read, or not say where its data is
+  };
+
   // Copies up the clusters of the range that are not allocated, which are so then,
   // and has the disk begin to write the range. Those that can be had are, where
   // others fail: on a file system that fills up, most of the range.
-  Status Fill(ClusterRange range);
+  // Of a slow backing file many pieces are read at once. No claim is longer than 1 MiB, or
+  // a cluster.
+  Status Fill(ClusterRange range, Told& told);
 
   // `data` is what the backing file has at `offset`, whole grains: what of it is not in
   // the image file is written there, sparsely, and is so then. The caller holds no claim.
@@ -74,16 +83,18 @@ class CopyUp {
     uint64_t end;
   };
   struct Plan {
-    std::vector<Piece> pieces;     // what was missing, ascending
-    std::vector<std::byte> bytes;  // of the range, where pieces are data
+    uint64_t offset = 0;                 // of the range
+    std::vector<Piece> pieces;           // what was missing, ascending
+    std::unique_ptr<std::byte[]> bytes;  // of the range, where pieces are data
   };
 
   Status KeepChunk(std::span<const std::byte> data, uint64_t offset);
   Result<Edge> ReadEdge(uint64_t offset, uint64_t end) const;
-  Status FillChunk(uint64_t offset, uint64_t end);
+  Status FillChunk(uint64_t offset, uint64_t end, Told& told);
   Result<Plan> MakePlan(uint64_t offset, uint64_t end, bool clone);
+  Status ReadData(uint64_t end, Plan& plan);
   Status PlanData(uint64_t offset, uint64_t end, bool clone, Plan& plan);
-  Result<bool> CarryOut(const Plan& plan, uint64_t offset);
+  Result<bool> CarryOut(const Plan& plan, uint64_t offset, uint64_t end);
   Status WriteMissing(std::span<const std::byte> data, uint64_t offset);
   Status WriteNonZero(std::span<const std::byte> data, uint64_t offset);
   StorageRun CopyableRun(uint64_t offset, uint64_t length) const;

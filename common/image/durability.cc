@@ -37,6 +37,7 @@ Durability::Durability(FileSystem& file_system, const ImageFiles& files, const L
       log_(log),
       allocation_(allocation),
       image_store_(image_store),
+      all_allocated_(files.header.all_allocated),
       flags_(files.header) {}
 
 Status Durability::WriteDurably(std::span<const std::byte> data, uint64_t offset,
@@ -124,6 +125,7 @@ Status Durability::WriteFlags(bool all_allocated, bool subclusters) {
   header.subclusters = subclusters;
   ADDCOW_TRY(addcow::WriteFlags(*files_.add_cow, header));
   ADDCOW_TRY(SyncAddCow());
+  if (all_allocated) all_allocated_.store(true, std::memory_order_release);
   flags_ = std::move(header);
   return {};
 }

@@ -44,6 +44,9 @@ class Durability {
   Status FlushNewBits() ADDCOW_EXCLUDES(flush_mutex_);
   Status Close() ADDCOW_EXCLUDES(flush_mutex_);
 
+  // Whether ALL_ALLOCATED is on the disk, for good. Acquire.
+  bool all_allocated() const { return all_allocated_.load(std::memory_order_acquire); }
+
   // A FUA write. Where that makes it durable, in clusters whose bits are, no more than
   // its own bytes are brought to the disk. Else `write` writes them, and a flush
   // follows: several that are in flight share flushes, which is faster.
@@ -78,6 +81,7 @@ class Durability {
 
   std::atomic<uint64_t> fua_writes_ = 0;  // under way
   std::atomic<bool> unflushed_ = false;   // something was written since the last flush
+  std::atomic<bool> all_allocated_;       // durable
   Moved image_moved_;
   Moved add_cow_moved_;
 

@@ -86,6 +86,8 @@ Status Image::Map(uint64_t offset, uint64_t length,
                   const std::function<bool(const Extent&)>& visit) {
   if (!RangeFits(offset, length, virtual_size()))
     return Fail(Error::Io(EINVAL, "map past the end", files_.image_path, offset, length));
+  // Before the bits are looked at.
+  const Backing::Hold hold(backing_);
   HoleCursor backing([this](uint64_t at, uint64_t limit) { return backing_.RunAt(at, limit); },
                      backing_.size());
   // Up to where the backing file supplies bytes, its last sector whole.
@@ -132,6 +134,7 @@ Image::Place Image::PlaceAt(uint64_t offset, uint64_t limit) const {
 }
 
 Result<DataRun> Image::RunAt(uint64_t offset, uint64_t limit) {
+  const Backing::Hold hold(backing_);
   const Place place = PlaceAt(offset, limit);
   if (place.source == Extent::Source::kImage)
     return image_store_.holes().RunAt(offset, place.end);

@@ -25,11 +25,11 @@ constexpr uint64_t kScratchSize = 64 * kKiB;
 }  // namespace
 
 Image::Image(FileSystem& file_system, ImageFiles files, LogSink log, const ImageSource& source)
-    : files_(std::move(files)),
+    : backing_(std::move(files.backing), files.mode == OpenMode::kReadWrite),
+      files_(std::move(files)),
       layout_(files_.layout()),
-      backing_(files_.backing.get()),
       log_(log ? std::move(log) : [](LogLevel, const std::string&) {}),
-      image_store_(files_, source.reflink),
+      image_store_(files_, source.reflink ? backing_.shared_file() : nullptr),
       allocation_(files_),
       copy_up_(files_, backing_, allocation_, image_store_),
       durability_(file_system, files_, log_, allocation_, image_store_) {}
@@ -95,6 +95,8 @@ bool Image::HasManyPieces(uint64_t offset, uint64_t end) const {
 
 Status Image::ReadUnallocated(std::span<std::byte> buffer, uint64_t offset) {
   const uint64_t end = offset + buffer.size();
+  const Backing::Hold hold(backing_);
+  if (!hold.there()) return image_store_.Read(buffer, offset);
   if (!allocation_.AnySubcluster(offset, end)) return backing_.Read(buffer, offset);
   if (HasManyPieces(offset, end)) {
     if (Status read = ReadPieces(buffer, offset); read) return read;
@@ -144,6 +146,7 @@ Status Image::Prefetch(uint64_t offset, uint64_t length) {
   if (!RangeFits(offset, length, virtual_size()))
     return Fail(Error::Io(EINVAL, "cache past the end", files_.image_path, offset, length));
   const uint64_t end = offset + length;
+  const Backing::Hold hold(backing_);
   if (HasManyPieces(offset, end)) {
     ADDCOW_TRY(image_store_.Prefetch(offset, length));
     return backing_.Prefetch(offset, length);
@@ -159,6 +162,17 @@ Status Image::Prefetch(uint64_t offset, uint64_t length) {
 
 Status Image::Flush(FlushFor whom) {
   return files_.mode == OpenMode::kReadOnly ? Status() : durability_.Flush(whom);
+}
+
+bool Image::LetBackingGo() {
+  if (!durability_.all_allocated() || !backing_.LetGo()) return false;
+  log_(LogLevel::kNote,
+       Error::Because(0, files_.add_cow_path,
+                      fmt::format("all of the disk is in {} now; the backing file is not "
+                                  "needed any more, and was let go",
+                                  files_.image_path))
+           .Message());
+  return true;
 }
 
 Status Image::Close() {

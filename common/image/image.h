@@ -65,9 +65,10 @@ class Image {
 
   // Starts the threads of what it stands on, if that has any. Once, after the process has
   // forked for the last time.
-  Status Start() { return files_.backing != nullptr ? files_.backing->Start() : Status(); }
+  Status Start() { return backing_.Start(); }
 
   uint64_t virtual_size() const { return layout_.virtual_size(); }
+  // Without the backing file, which is in backing().
   const ImageFiles& files() const { return files_; }
   const AllocationBitmap& bitmap() const { return allocation_.clusters(); }
   // False: opened for reading only, or a sync has failed since (see Flush).
@@ -113,11 +114,18 @@ class Image {
 
   // Copies the unallocated clusters of the range up from the backing file,
   // sparsely, and makes them allocated. The disk begins to write them. For large
-  // ranges.
-  Status CopyUp(ClusterRange range);
+  // ranges. `told`, where it is given, says more, also of a failure.
+  Status CopyUp(ClusterRange range, addcow::CopyUp::Told* told = nullptr);
+  // The first cluster from `cluster` on that is not allocated and has a part in the image
+  // file; how many clusters there are, if none has.
+  uint64_t NextPartial(uint64_t cluster) const { return allocation_.NextPartial(cluster); }
 
   // What is below the image: zeroes past its end, or all over where there is nothing.
   const Backing& backing() const { return backing_; }
+  // Closes what is below, all of it, once ALL_ALLOCATED is durable: from then on it may
+  // change, and be deleted. Logged. Waits for who reads from it; so not for a client. True:
+  // it did so now. False: it is needed, or there is none any more.
+  bool LetBackingGo();
   // Bytes of the disk that become allocated together: those of a subcluster, or of a
   // cluster where the image has, and gets, no subclusters.
   uint64_t grain() const { return allocation_.grain(); }
@@ -151,10 +159,12 @@ class Image {
                                                   ZeroOptions options) const;
   Status PublishIfFull();
 
+  // Internally synchronised.
+  Backing backing_;
+
   // Constant after construction; what they name is internally synchronised.
   const ImageFiles files_;
   const Layout layout_;
-  const Backing backing_;
   const LogSink log_;
 
   // Internally synchronised. Each knows those before it, none those after it.

@@ -15,13 +15,13 @@ File& OrData(const std::unique_ptr<File>& file, const ImageFiles& files) {
 
 }  // namespace
 
-ImageStore::ImageStore(const ImageFiles& files, bool reflink)
+ImageStore::ImageStore(const ImageFiles& files, const File* shared)
     : data_(*files.image),
       durable_(OrData(files.image_durable, files)),
       sync_(OrData(files.image_sync, files)),
       holes_(data_),
       zeroer_(data_, holes_),
-      cloner_(reflink && files.backing ? files.backing->shared_file() : nullptr, data_) {}
+      cloner_(shared, data_) {}
 
 Status ImageStore::Open() {
   ADDCOW_TRY(holes_.Settle(sync_));

@@ -36,9 +36,9 @@ namespace addcow {
 
 class ImageStore {
  public:
-  // `files` must outlive this object. `reflink`: whether storage of the backing
-  // file may be shared.
-  ImageStore(const ImageFiles& files, bool reflink);
+  // `files` must outlive this object. `shared`: the backing file whose storage may be
+  // shared, or null; it is there when Clone is called.
+  ImageStore(const ImageFiles& files, const File* shared);
 
   // Before anything else, and before any other thread is there.
   Status Open();

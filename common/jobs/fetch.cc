@@ -55,8 +55,7 @@ class Fetch::Made {
 };
 
 uint64_t Fetch::DefaultSize(const Image& image) {
-  const Source* const source = image.files().backing.get();
-  return source != nullptr && source->shared_file() != nullptr ? kLocalSize : kRemoteSize;
+  return image.backing().shared_file() != nullptr ? kLocalSize : kRemoteSize;
 }
 
 Fetch::Fetch(Image& image, const Options& options, LogSink log)
@@ -147,8 +146,10 @@ Status Fetch::ReadOnly(std::span<std::byte> buffer, uint64_t offset) {
   return {};
 }
 
-// Of the backing file. Where that cannot be told, all is data.
+// Of the backing file. Where that cannot be told, or it has gone, all is data.
 DataRun Fetch::RunAt(uint64_t offset, uint64_t end) const {
+  const Backing::Hold hold(image_.backing());
+  if (!hold.there()) return {true, end};
   return image_.backing().RunAt(offset, end).value_or(DataRun{true, end});
 }
 
@@ -251,6 +252,8 @@ bool Fetch::FetchRest(FetchWindow& window) {
 // The data in what is claimed that is `needed`, whole runs; others are idle again.
 Status Fetch::ReadClaimed(FetchWindow& window, FetchClaim& claim, ByteRange needed,
                           Made* made) {
+  // Where it has gone, all is in the image file.
+  const Backing::Hold hold(image_.backing());
   std::vector<ByteRange> wanted;
   for (const ByteRange part : claim.ranges())
     for (const ByteRange range : FindMissing(window, part)) {

@@ -202,7 +202,7 @@ void RandomRun::Flush() {
   if (!harness_.Flush()) return;
   harness_.Count("flush");
   if (!had && harness_.HasSubclusters()) harness_.Count("SUBCLUSTERS");
-  if (all && harness_.image().files().backing != nullptr) harness_.Count("ALL_ALLOCATED");
+  if (all && harness_.image().backing().size() > 0) harness_.Count("ALL_ALLOCATED");
 }
 
 void RandomRun::Close() {

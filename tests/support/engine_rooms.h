@@ -26,13 +26,13 @@ class EngineRooms : public testing::Test {
     Rooms(FileSystem& file_system, ImageFiles opened, std::vector<std::string>& messages)
         : files(std::move(opened)),
           log([&messages](LogLevel, const std::string& text) { messages.push_back(text); }),
-          backing(files.backing.get()),
-          store(files, true),
+          backing(std::move(files.backing)),
+          store(files, backing.shared_file()),
           allocation(files),
           copy_up(files, backing, allocation, store),
           durability(file_system, files, log, allocation, store) {}
 
-    const ImageFiles files;
+    ImageFiles files;
     const LogSink log;
     const Backing backing;
     ImageStore store;
@@ -95,6 +95,7 @@ class EngineRooms : public testing::Test {
   ForwardingFileSystem faulty_{fake_, faults_};
   OperationLog log_;
   ForwardingFileSystem seam_{faulty_, log_};
+  CopyUp::Told told_;            // of copy-ups
   std::vector<std::byte> disk_;  // what it read when it was made
   std::vector<std::string> messages_;
   std::unique_ptr<Rooms> rooms_;

@@ -25,8 +25,7 @@ class BackingTest : public testing::Test {
     ASSERT_TRUE(inode_->Write(Repeat(1, size), 0));
     auto file =
         std::make_unique<ForwardingFile>(std::make_unique<FakeFile>("base.img", inode_), log_);
-    source_ = std::make_unique<FileSource>(std::move(file), size);
-    backing_.emplace(source_.get());
+    backing_.emplace(std::make_unique<FileSource>(std::move(file), size), true);
   }
   std::vector<std::byte> Read(uint64_t offset, uint64_t length) {
     auto buffer = Repeat(0xee, length);
@@ -36,7 +35,6 @@ class BackingTest : public testing::Test {
 
   const std::shared_ptr<FakeInode> inode_ = std::make_shared<FakeInode>();
   OperationLog log_;
-  std::unique_ptr<FileSource> source_;
   std::optional<Backing> backing_{std::in_place, nullptr};
 };
 

@@ -64,7 +64,7 @@ TEST_F(ImageStoreTest, WhereItCannotWriteDurablyItSaysSoFromThenOn) {
 TEST_F(CopyUpTest, FillsWhatIsMissing) {
   Make({.size = 3 * kC, .backing_size = 3 * kC, .allocated = {1}, .subclusters = {3}});
   const auto before = OfImage(kC, kC);
-  ASSERT_OK(copy_up().Fill({0, 3}));
+  ASSERT_OK(copy_up().Fill({0, 3}, told_));
   EXPECT_EQ(OfImage(0, 3 * kC), disk_);
   EXPECT_EQ(OfImage(kC, kC), before);
   EXPECT_TRUE(InImage(0, 3 * kC));
@@ -72,13 +72,13 @@ TEST_F(CopyUpTest, FillsWhatIsMissing) {
 
 TEST_F(CopyUpTest, ReadsNothingOfWhatIsThere) {
   Make({.size = 2 * kC, .backing_size = 2 * kC, .allocated = {0, 1}});
-  ASSERT_OK(copy_up().Fill({0, 2}));
+  ASSERT_OK(copy_up().Fill({0, 2}, told_));
   EXPECT_EQ(Reads(kBackingPath), 0u);
 }
 
 TEST_F(CopyUpTest, PastTheBackingFileThereAreZeroes) {
   Make({.size = 2 * kC, .backing_size = kC / 2});
-  ASSERT_OK(copy_up().Fill({0, 2}));
+  ASSERT_OK(copy_up().Fill({0, 2}, told_));
   EXPECT_EQ(OfImage(0, 2 * kC), disk_);
 }
 
@@ -91,7 +91,7 @@ TEST_F(CopyUpTest, WhatCannotBeReadIsNotAllocatedAndTheRestIs) {
                  return operation.kind == OpKind::kRead && operation.path == kBackingPath &&
                         operation.offset < 2 * kC && operation.offset + operation.length > kC;
                }});
-  EXPECT_TRUE(FailsWith(copy_up().Fill({0, 3}), EIO));
+  EXPECT_TRUE(FailsWith(copy_up().Fill({0, 3}, told_), EIO));
   EXPECT_TRUE(InImage(0, kC));
   EXPECT_FALSE(InImage(kC, 2 * kC));
   EXPECT_TRUE(InImage(2 * kC, 3 * kC));

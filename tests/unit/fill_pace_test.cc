@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// common/jobs/fill_pace: rates, and how much a fill gives way.
+
+#include "common/jobs/fill_pace.h"
+
+#include <gtest/gtest.h>
+
+#include <optional>
+
+namespace addcow {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+class FillPaceTest : public testing::Test {
+ protected:
+  using Clock = FillPace::Clock;
+
+  // A piece that took so long.
+  void Piece(FillPace& pace, Clock::duration time, uint64_t bytes = 0) {
+    const auto begun = now_;
+    now_ += time;
+    pace.Copied(bytes, begun, now_);
+  }
+  void Requests(int count) {
+    for (int i = 0; i < count; i++) ClientLoad::Request request(load_);
+  }
+
+  ClientLoad load_;
+  Clock::time_point now_ = Clock::time_point(std::chrono::hours(1));
+};
+
+TEST_F(FillPaceTest, WithoutClientsItNeverRests) {
+  FillPace pace(&load_, 0);
+  for (int i = 0; i < 100; i++) {
+    Piece(pace, milliseconds(10), 1000);
+    EXPECT_LE(pace.Next(now_), now_);
+  }
+  EXPECT_FALSE(pace.GivesWay());
+}
+
+TEST_F(FillPaceTest, ClientsThatNeverPauseLeaveATwentieth) {
+  FillPace pace(&load_, 0);
+  const ClientLoad::Request request(load_);
+  for (int i = 0; i < 100; i++) Piece(pace, milliseconds(1));
+  EXPECT_TRUE(pace.GivesWay());
+  const auto end = now_ + milliseconds(19);
+  for (int i = 0; i < 3; i++) {
+    EXPECT_EQ(pace.Next(now_), now_ + milliseconds(5));
+    now_ = pace.Next(now_);
+  }
+  EXPECT_LE(end - pace.Next(now_), milliseconds(1));
+}
+
+TEST_F(FillPaceTest, AQuickRequestCountsForATenthOfAMillisecond) {
+  FillPace pace(&load_, 0);
+  for (int i = 0; i < 100; i++) {
+    Requests(1);
+    Piece(pace, milliseconds(1));
+  }
+  EXPECT_NEAR(pace.share(), 0.1, 0.01);
+  for (int i = 0; i < 100; i++) {
+    Requests(1000);
+    Piece(pace, milliseconds(1));
+  }
+  EXPECT_NEAR(pace.share(), 1, 0.01);
+}
+
+TEST_F(FillPaceTest, ARestEndsWhenClientsDo) {
+  FillPace pace(&load_, 0);
+  {
+    const ClientLoad::Request request(load_);
+    for (int i = 0; i < 100; i++) Piece(pace, milliseconds(1));
+    Piece(pace, milliseconds(50));
+  }
+  const auto begin = now_;
+  while (pace.Next(now_) > now_) now_ = pace.Next(now_);
+  EXPECT_LE(now_ - begin, milliseconds(300));  // of 950
+}
+
+TEST_F(FillPaceTest, ASlowPieceIsNoLongRest) {
+  FillPace pace(&load_, 0);
+  const ClientLoad::Request request(load_);
+  for (int i = 0; i < 100; i++) Piece(pace, seconds(20));
+  const auto begin = now_;
+  while (pace.Next(now_) > now_) now_ = pace.Next(now_);
+  EXPECT_LE(now_ - begin, seconds(1));
+}
+
+TEST_F(FillPaceTest, ARateIsNotMadeUpFor) {
+  FillPace pace(nullptr, 1000);
+  Piece(pace, milliseconds(10), 500);
+  EXPECT_EQ(pace.Next(now_), now_ + milliseconds(490));
+  now_ += seconds(100);
+  Piece(pace, milliseconds(10), 500);
+  EXPECT_EQ(pace.Next(now_), now_ + milliseconds(490));
+  pace.SetRate(0, now_);
+  EXPECT_LE(pace.Next(now_), now_);
+}
+
+TEST_F(FillPaceTest, TheMeterForgetsWhatWasLongAgo) {
+  FillMeter meter;
+  uint64_t total = 0;
+  const auto run = [&](int ticks, uint64_t bytes) {
+    for (int i = 0; i < ticks; i++) {
+      now_ += milliseconds(100);
+      total += bytes;
+      meter.Note(total, now_);
+    }
+  };
+  EXPECT_EQ(meter.Rate(0, now_), 0u);
+  run(100, 1000);
+  EXPECT_NEAR(static_cast<double>(meter.Rate(total, now_)), 10000, 1000);
+  run(100, 10);
+  EXPECT_NEAR(static_cast<double>(meter.Rate(total, now_)), 100, 10);
+}
+
+}  // namespace
+}  // namespace addcow
