@@ -6,14 +6,17 @@ noinst_LTLIBRARIES += common/libengine.la
 
 common_libengine_la_LIBADD = $(FMT_LIBS) $(LIBNBD_LIBS)
 engine_sources = \
+	common/base/counters.h \
 	common/base/error.cc common/base/error.h \
 	common/base/file_time.cc common/base/file_time.h \
+	common/base/latency.h \
 	common/base/little_endian.h \
 	common/base/log.h \
 	common/base/mutex.h \
 	common/base/parse_size.cc common/base/parse_size.h \
 	common/base/printable.h \
 	common/base/shell_word.cc common/base/shell_word.h \
+	common/base/ticks.cc common/base/ticks.h \
 	common/base/unique_fd.h \
 	common/base/units.h \
 	common/base/xxh3.cc common/base/xxh3.h \
@@ -63,13 +66,28 @@ engine_sources = \
 	common/image/extents.cc \
 	common/image/identity.cc common/image/identity.h \
 	common/image/image.cc common/image/image.h \
+	common/image/image_counts.h \
 	common/image/image_files.cc common/image/image_files.h \
 	common/image/image_store.cc common/image/image_store.h \
 	common/image/raw_file.cc common/image/raw_file.h \
 	common/image/size_checks.cc common/image/size_checks.h \
 	common/jobs/fetch.cc common/jobs/fetch.h \
 	common/jobs/fetch_threads.cc common/jobs/fetch_threads.h \
-	common/jobs/fetch_window.cc common/jobs/fetch_window.h
+	common/jobs/fetch_window.cc common/jobs/fetch_window.h \
+	common/jobs/fill_status.h
+
+# What is told of a server, and by whom it is asked: of the plugin and the tool.
+noinst_LTLIBRARIES += common/libcontrol.la
+control_sources = \
+	common/control/request_statistics.cc common/control/request_statistics.h
+if UNITY
+common_libcontrol_la_SOURCES =
+nodist_common_libcontrol_la_SOURCES = unity/control-1of1.cpp
+else
+common_libcontrol_la_SOURCES = $(control_sources)
+endif
+unity/control-%.cpp: Makefile
+	$(call unity,$(control_sources))
 
 if UNITY
 common_libengine_la_SOURCES =

@@ -12,8 +12,8 @@ plugin_nbdkit_addcow_plugin_la_CPPFLAGS = $(AM_CPPFLAGS) $(NBDKIT_CFLAGS) \
 	-DHAVE_VFPRINTF_PERCENT_M=1
 plugin_nbdkit_addcow_plugin_la_LDFLAGS = -module -avoid-version -shared \
 	-Wl,--version-script=$(srcdir)/plugin/plugin.syms
-plugin_nbdkit_addcow_plugin_la_LIBADD = common/libengine.la
-plugin_nbdkit_addcow_plugin_la_DEPENDENCIES = common/libengine.la plugin/plugin.syms
+plugin_nbdkit_addcow_plugin_la_LIBADD = common/libcontrol.la common/libengine.la
+plugin_nbdkit_addcow_plugin_la_DEPENDENCIES = common/libcontrol.la common/libengine.la plugin/plugin.syms
 
 EXTRA_DIST += plugin/plugin.syms
 

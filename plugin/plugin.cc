@@ -22,6 +22,8 @@
 #include <utility>
 
 #include "common/base/mutex.h"
+#include "common/base/ticks.h"
+#include "common/control/request_statistics.h"
 #include "common/image/background_flush.h"
 #include "common/image/image.h"
 #include "common/jobs/fetch_threads.h"
@@ -62,6 +64,9 @@ std::unique_ptr<FetchThreads> fetch;
 Mutex background_flush_mutex;
 std::unique_ptr<BackgroundFlush> background_flush ADDCOW_GUARDED_BY(background_flush_mutex);
 
+// Of all connections.
+constinit RequestStatistics requests;
+
 // What a connection's handle points to.
 struct Connection {
   bool readonly;
@@ -84,6 +89,23 @@ void Log(LogLevel level, const std::string& message) {
   } else {
     nbdkit_debug("%s", message.c_str());
   }
+}
+
+// Runs the body of a request's callback, and counts that. To say that a fast zero would not
+// be fast is to do what was asked for.
+template <typename Body>
+int Request(RequestKind kind, uint64_t bytes, Body body,
+            Unsupported unsupported = Unsupported::kIsAFailure) {
+  const uint64_t start = Ticks();
+  const int result = AtBoundary(body, unsupported);
+  const uint64_t ticks = TicksSince(start);
+  if (result == 0) [[likely]]
+    requests.Done(kind, bytes, ticks);
+  else if (errno == EOPNOTSUPP)
+    requests.Done(kind, 0, ticks);
+  else
+    requests.Failed(kind, ticks);
+  return result;
 }
 
 Fua FuaOf(uint32_t flags) { return (flags & NBDKIT_FLAG_FUA) != 0 ? Fua::kYes : Fua::kNo; }
@@ -157,6 +179,7 @@ int addcow_get_ready() {
 // The last place where a failure ends the server, and threads stay.
 int addcow_after_fork() {
   return AtBoundary([]() -> Status {
+    CalibrateTicks();
     ADDCOW_TRY(image->Start());
     if (!options.copy_on_read || !image->writable() || image->files().backing == nullptr)
       return {};
@@ -223,13 +246,13 @@ int addcow_can_multi_conn(void*) { return 1; }
 
 int addcow_pread(void*, void* buffer, uint32_t count, uint64_t offset, uint32_t) {
   const std::span bytes(static_cast<std::byte*>(buffer), count);
-  return AtBoundary([&] {
+  return Request(RequestKind::kRead, count, [&] {
     return fetch != nullptr ? fetch->fetch().Read(bytes, offset) : image->Read(bytes, offset);
   });
 }
 
 int addcow_pwrite(void*, const void* buffer, uint32_t count, uint64_t offset, uint32_t flags) {
-  return AtBoundary([&] {
+  return Request(RequestKind::kWrite, count, [&] {
     return image->Write({static_cast<const std::byte*>(buffer), count}, offset, FuaOf(flags));
   });
 }
@@ -244,22 +267,24 @@ int addcow_flush(void* handle, uint32_t) {
     nbdkit_debug("flush: %llu of %llu clusters allocated",
                  static_cast<unsigned long long>(image->bitmap().allocated()),
                  static_cast<unsigned long long>(image->bitmap().clusters()));
-  return AtBoundary([whom] { return image->Flush(whom); });
+  return Request(RequestKind::kFlush, 0, [whom] { return image->Flush(whom); });
 }
 
 int addcow_zero(void*, uint32_t count, uint64_t offset, uint32_t flags) {
   const ZeroOptions how{.may_punch = (flags & NBDKIT_FLAG_MAY_TRIM) != 0,
                         .fast_only = (flags & NBDKIT_FLAG_FAST_ZERO) != 0};
-  return AtBoundary([&] { return image->Zero(offset, count, how, FuaOf(flags)); },
-                    how.fast_only ? Unsupported::kIsAnAnswer : Unsupported::kIsAFailure);
+  return Request(
+      RequestKind::kZero, count, [&] { return image->Zero(offset, count, how, FuaOf(flags)); },
+      how.fast_only ? Unsupported::kIsAnAnswer : Unsupported::kIsAFailure);
 }
 
 int addcow_trim(void*, uint32_t count, uint64_t offset, uint32_t flags) {
-  return AtBoundary([&] { return image->Zero(offset, count, ZeroOptions{}, FuaOf(flags)); });
+  return Request(RequestKind::kTrim, count,
+                 [&] { return image->Zero(offset, count, ZeroOptions{}, FuaOf(flags)); });
 }
 
 int addcow_cache(void*, uint32_t count, uint64_t offset, uint32_t) {
-  return AtBoundary([&] {
+  return Request(RequestKind::kCache, count, [&] {
     return fetch != nullptr ? fetch->fetch().Prefetch(offset, count)
                             : image->Prefetch(offset, count);
   });
@@ -268,7 +293,7 @@ int addcow_cache(void*, uint32_t count, uint64_t offset, uint32_t) {
 int addcow_extents(void*, uint32_t count, uint64_t offset, uint32_t flags,
                    nbdkit_extents* extents) {
   const bool one = (flags & NBDKIT_FLAG_REQ_ONE) != 0;
-  return AtBoundary([&]() -> Status {
+  return Request(RequestKind::kExtents, count, [&]() -> Status {
     std::optional<uint32_t> first_type;
     bool failed = false;
     ADDCOW_TRY(image->Map(offset, count, [&](const Extent& extent) {

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <span>
 
+#include "common/base/counters.h"
 #include "common/base/error.h"
 #include "common/source/source.h"
 
@@ -44,10 +45,22 @@ class Backing {
 
   Status Prefetch(uint64_t offset, uint64_t length) const;
 
+  // In bytes, of all reads so far: what the source was asked for, and what nobody has.
+  uint64_t read_from_source() const { return counters_.Sum(Count::kSource); }
+  uint64_t read_as_zeroes() const { return counters_.Sum(Count::kZeroes); }
+  SourceCounts source_counts() const {
+    return source_ != nullptr ? source_->counts() : SourceCounts();
+  }
+
  private:
+  enum class Count { kSource, kZeroes, kCount };
+
   // Constant after construction.
   Source* const source_;
   const uint64_t size_;
+
+  // Internally synchronised.
+  mutable Counters<Count> counters_;
 };
 
 }  // namespace addcow
