@@ -79,7 +79,13 @@ engine_sources = \
 # What is told of a server, and by whom it is asked: of the plugin and the tool.
 noinst_LTLIBRARIES += common/libcontrol.la
 control_sources = \
-	common/control/request_statistics.cc common/control/request_statistics.h
+	common/control/control_client.cc common/control/control_client.h \
+	common/control/control_server.cc common/control/control_server.h \
+	common/control/control_session.cc common/control/control_session.h \
+	common/control/control_socket.cc common/control/control_socket.h \
+	common/control/request_statistics.cc common/control/request_statistics.h \
+	common/control/server_status.h \
+	common/control/status_json.cc common/control/status_json.h
 if UNITY
 common_libcontrol_la_SOURCES =
 nodist_common_libcontrol_la_SOURCES = unity/control-1of1.cpp

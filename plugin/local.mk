@@ -3,6 +3,7 @@
 plugin_LTLIBRARIES = plugin/nbdkit-addcow-plugin.la
 plugin_nbdkit_addcow_plugin_la_SOURCES = \
 	plugin/boundary.h \
+	plugin/control.cc plugin/control.h \
 	plugin/nbdkit_api.h \
 	plugin/options.cc plugin/options.h \
 	plugin/plugin.cc \

@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <chrono>
 #include <csignal>
 #include <memory>
 #include <optional>
@@ -30,6 +31,7 @@
 #include "common/source/nbd_uri.h"
 #include "common/source/qemu_server.h"
 #include "plugin/boundary.h"
+#include "plugin/control.h"
 #include "plugin/nbdkit_api.h"
 #include "plugin/options.h"
 #include "plugin/server_arguments.h"
@@ -145,7 +147,7 @@ void addcow_dump_plugin() {
   printf("addcow_backing_uris=nbd nbds nbd+unix nbds+unix\n");
   printf(
       "addcow_parameters=file image backing layer readonly lock confine identity reflink "
-      "subclusters sync-interval timeout allow copy-on-read fetch-size\n");
+      "subclusters sync-interval timeout allow copy-on-read fetch-size control\n");
   printf("addcow_layers=all top\n");
   printf("addcow_capabilities=write flush fua trim zero fast_zero extents cache multi_conn\n");
 }
@@ -170,10 +172,37 @@ int addcow_get_ready() {
     if (options.copy_on_read && !image->writable())
       Log(LogLevel::kNote,
           "copy-on-read=on: the disk is read only, so what is read is not kept");
+    if (options.control) ADDCOW_TRY(MakeControlSocket(*options.control));
     starting = false;
     Describe();
     return {};
   });
+}
+
+// A fill of this server, as it is now, and what it is asked for by the control socket.
+FillStatus FillNow() { return {}; }
+Status AskFill(const FillCommand&) {
+  return Fail(Error::Because(EOPNOTSUPP, options.source.add_cow_path,
+                             "this server cannot fill it (stop it, and use addcow flatten)"));
+}
+
+// What the control socket asks of this server; called between after_fork and cleanup.
+ControlHandlers Handlers() {
+  const auto start = std::chrono::steady_clock::now();
+  const auto status = [start] {
+    const std::chrono::duration<double> uptime = std::chrono::steady_clock::now() - start;
+    return ServerStatus{.version = PACKAGE_VERSION,
+                        .add_cow = options.source.add_cow_path,
+                        .uptime = uptime.count(),
+                        .size = image->virtual_size(),
+                        .writable = image->writable(),
+                        .requests = requests.Read(),
+                        .image = image->Counts(),
+                        .copy_on_read = fetch != nullptr,
+                        .fetch = fetch != nullptr ? fetch->fetch().counts() : FetchCounts(),
+                        .fill = FillNow()};
+  };
+  return {.status = status, .fill = AskFill, .flush = [] { return image->Flush(); }};
 }
 
 // The last place where a failure ends the server, and threads stay.
@@ -181,10 +210,10 @@ int addcow_after_fork() {
   return AtBoundary([]() -> Status {
     CalibrateTicks();
     ADDCOW_TRY(image->Start());
-    if (!options.copy_on_read || !image->writable() || image->files().backing == nullptr)
-      return {};
-    ADDCOW_TRY_ASSIGN(fetch, FetchThreads::Start(*image, {.size = options.fetch_size}, Log));
-    return {};
+    if (options.copy_on_read && image->writable() && image->files().backing != nullptr) {
+      ADDCOW_TRY_ASSIGN(fetch, FetchThreads::Start(*image, {.size = options.fetch_size}, Log));
+    }
+    return StartControl(Handlers());
   });
 }
 
@@ -332,6 +361,7 @@ void LogLoss(const Error& cause) {
 
 // All connections are closed: write out what no client has flushed.
 void addcow_cleanup() {
+  StopControl();
   fetch.reset();
   StopBackgroundFlush();  // Close wants to be alone
   if (image == nullptr) return;
@@ -341,7 +371,10 @@ void addcow_cleanup() {
   });
 }
 
-void addcow_unload() { delete std::exchange(image, nullptr); }
+void addcow_unload() {
+  RemoveControlSocket();
+  delete std::exchange(image, nullptr);
+}
 
 nbdkit_plugin Plugin() {
   nbdkit_plugin plugin = {};
