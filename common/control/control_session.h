@@ -29,7 +29,7 @@ struct FillCommand {
   Action action = Action::kStart;
   FillMode mode = FillMode::kOff;  // to start: kTouched or kAll
   // Bytes a second, 0: no limit. To start, none leaves it as it is; kRate has one.
-  std::optional<uint64_t> rate;
+  std::optional<uint64_t> rate = {};
 };
 
 // What a server can be asked for. None may be empty.
