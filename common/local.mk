@@ -6,15 +6,18 @@ noinst_LTLIBRARIES += common/libengine.la
 
 common_libengine_la_LIBADD = $(FMT_LIBS) $(LIBNBD_LIBS)
 engine_sources = \
+	common/base/counters.h \
 	common/base/error.cc common/base/error.h \
 	common/base/interrupted.h \
 	common/base/file_time.cc common/base/file_time.h \
+	common/base/latency.h \
 	common/base/little_endian.h \
 	common/base/log.h \
 	common/base/mutex.h \
 	common/base/parse_size.cc common/base/parse_size.h \
 	common/base/printable.h \
 	common/base/shell_word.cc common/base/shell_word.h \
+	common/base/ticks.cc common/base/ticks.h \
 	common/base/unique_fd.h \
 	common/base/units.h \
 	common/base/xxh3.cc common/base/xxh3.h \
@@ -64,6 +67,7 @@ engine_sources = \
 	common/image/extents.cc \
 	common/image/identity.cc common/image/identity.h \
 	common/image/image.cc common/image/image.h \
+	common/image/image_counts.h \
 	common/image/image_files.cc common/image/image_files.h \
 	common/image/image_store.cc common/image/image_store.h \
 	common/image/raw_file.cc common/image/raw_file.h \
@@ -75,6 +79,25 @@ engine_sources = \
 	common/jobs/fill.cc common/jobs/fill.h common/jobs/fill_status.h \
 	common/jobs/fill_pace.cc common/jobs/fill_pace.h \
 	common/jobs/fill_threads.cc common/jobs/fill_threads.h
+
+# What is told of a server, and by whom it is asked: of the plugin and the tool.
+noinst_LTLIBRARIES += common/libcontrol.la
+control_sources = \
+	common/control/control_client.cc common/control/control_client.h \
+	common/control/control_server.cc common/control/control_server.h \
+	common/control/control_session.cc common/control/control_session.h \
+	common/control/control_socket.cc common/control/control_socket.h \
+	common/control/request_statistics.cc common/control/request_statistics.h \
+	common/control/server_status.h \
+	common/control/status_json.cc common/control/status_json.h
+if UNITY
+common_libcontrol_la_SOURCES =
+nodist_common_libcontrol_la_SOURCES = unity/control-1of1.cpp
+else
+common_libcontrol_la_SOURCES = $(control_sources)
+endif
+unity/control-%.cpp: Makefile
+	$(call unity,$(control_sources))
 
 if UNITY
 common_libengine_la_SOURCES =

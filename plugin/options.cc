@@ -50,6 +50,8 @@ const char kOptionsHelp[] =
     "                    is killed (default: 5; 0: wait for a flush).\n"
     "copy-on-read=<BOOL> Keep what is read from the backing file in the image file,\n"
     "                    so that it is read there once (default: off).\n"
+    "control=<SOCKET>    Make this Unix socket, by which 'addcow status' asks how the\n"
+    "                    server does. For its owner only.\n"
     "fetch-size=<SIZE>   What copy-on-read reads at once, 4k to 32M, a power of two\n"
     "                    (default: 64k of a local raw backing file, 1M of others).\n"
     "fill=off|touched|all\n"
@@ -214,6 +216,7 @@ Status SetOption(Options& options, std::string_view key, const std::string& valu
     ADDCOW_TRY_ASSIGN(options.copy_on_read, ParseBool(key, value));
     return {};
   }
+  if (key == "control") return SetPath(options.control, key, value);
   if (key == "fetch-size") {
     ADDCOW_TRY_ASSIGN(options.fetch_size, FetchSize(key, value));
     return {};

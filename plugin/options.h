@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -27,6 +28,7 @@ struct Options {
   bool readonly = false;                  // as nbdkit -r, which is not seen everywhere
   std::chrono::seconds sync_interval{5};  // 0: bits wait for a client's flush
   bool copy_on_read = false;              // what was read of the backing file is kept
+  std::optional<std::string> control;     // the path of the control socket, absolute
   uint64_t fetch_size = 0;                // at once then, in bytes; 0: by what the base is
   FillMode fill = FillMode::kOff;
   uint64_t fill_rate = 0;  // bytes a second; 0: no limit

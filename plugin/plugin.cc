@@ -1,38 +1,28 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // nbdkit-addcow-plugin: the callbacks that nbdkit calls, each handing over to
-// the engine (common/image). They are spelt as in C so that the boundary is
-// visible.
+// the engine (common/image) or to what the server is made of (server.h). They are spelt as
+// in C so that the boundary is visible.
 //
-// One Image serves all connections; a handle only remembers whether its
-// connection may write. Files are opened and checked in get_ready, the last
-// place where an error still reaches the user's terminal.
+// A handle only remembers whether its connection may write.
 
 #include "config.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include <csignal>
-#include <functional>
-#include <memory>
 #include <optional>
 #include <span>
-#include <string>
 #include <thread>
-#include <utility>
 
-#include "common/base/mutex.h"
-#include "common/image/background_flush.h"
+#include "common/base/ticks.h"
+#include "common/control/request_statistics.h"
 #include "common/image/image.h"
-#include "common/jobs/fetch_threads.h"
-#include "common/source/nbd_uri.h"
 #include "common/source/qemu_server.h"
 #include "plugin/boundary.h"
 #include "plugin/nbdkit_api.h"
 #include "plugin/options.h"
-#include "plugin/server_arguments.h"
-#include "plugin/server_fill.h"
+#include "plugin/server.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -45,31 +35,6 @@ NBDKIT_DLL_PUBLIC int addcow_debug_flush;
 namespace addcow {
 namespace {
 
-// Written before the server's threads are there (config, get_ready) and after
-// they have gone (cleanup, unload); constant in between.
-Options options;
-// Owned. Not by an object that exit() destroys: the parent of a server that goes into the
-// background ends so, and would say goodbye to a base's server for it.
-Image* image = nullptr;
-std::string description;
-std::string description_alone;  // when the backing file was let go
-
-// Copy-on-read, or null. Constant between after_fork and cleanup. It is for all
-// connections: what it keeps changes nothing that any of them reads.
-std::unique_ptr<FetchThreads> fetch;
-
-// Copies up the rest; null where the disk is read only. Constant between after_fork and
-// cleanup. And what it gives way to.
-std::unique_ptr<ServerFill> server_fill;
-ClientLoad client_load;
-
-// Brings bits to the file between flushes. Started by the first connection
-// that sets some, so never before the server has forked (get_ready is), and
-// not at all in a server that only reads: -r is not known earlier. Stopped in
-// cleanup.
-Mutex background_flush_mutex;
-std::unique_ptr<BackgroundFlush> background_flush ADDCOW_GUARDED_BY(background_flush_mutex);
-
 // What a connection's handle points to.
 struct Connection {
   bool readonly;
@@ -77,48 +42,31 @@ struct Connection {
 Connection readonly_connection{true};
 Connection writable_connection{false};
 
-// The thread that started the server, if it has logged an error that did not
-// keep it from starting.
-std::optional<std::thread::id> noted_by;
-bool starting = false;
-
-void Log(LogLevel level, const std::string& message) {
-  if (level == LogLevel::kError) {
-    nbdkit_error("%s", message.c_str());
-    if (starting) noted_by = std::this_thread::get_id();
-  } else if (level == LogLevel::kNote) {
-    nbdkit_error("note: %s", message.c_str());  // nbdkit has no other word for the log
-    if (starting) noted_by = std::this_thread::get_id();
-  } else {
-    nbdkit_debug("%s", message.c_str());
-  }
+// Runs the body of a request's callback, and counts that. To say that a fast zero would not
+// be fast is to do what was asked for.
+template <typename Body>
+int Request(RequestKind kind, uint64_t bytes, Body body,
+            Unsupported unsupported = Unsupported::kIsAFailure) {
+  const ClientLoad::Request under_way(server.client_load);
+  const uint64_t start = Ticks();
+  const int result = AtBoundary(body, unsupported);
+  const uint64_t ticks = TicksSince(start);
+  if (result == 0) [[likely]]
+    server.requests.Done(kind, bytes, ticks);
+  else if (errno == EOPNOTSUPP)
+    server.requests.Done(kind, 0, ticks);
+  else
+    server.requests.Failed(kind, ticks);
+  return result;
 }
 
 Fua FuaOf(uint32_t flags) { return (flags & NBDKIT_FLAG_FUA) != 0 ? Fua::kYes : Fua::kNo; }
 
 // The answer to NBD's base:allocation, see docs/architecture.md.
 uint32_t ExtentType(const Extent& extent) {
-  if (options.layer == Layer::kTop && extent.source != Extent::Source::kImage)
+  if (server.options.layer == Layer::kTop && extent.source != Extent::Source::kImage)
     return NBDKIT_EXTENT_HOLE;
   return extent.data ? 0 : NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO;
-}
-
-std::string BackingForClients(const std::string& path) {
-  return IsNbdUri(path) ? "from a server" : NameForClients(path);
-}
-
-// For clients, who are not to learn where on this host the files are.
-void Describe() {
-  const ImageFiles& files = image->files();
-  description = fmt::format("add-cow {}, image {}", NameForClients(files.add_cow_path),
-                            NameForClients(files.image_path));
-  description_alone = description + ", all allocated";
-  if (image->backing().there())
-    description += ", backing " + BackingForClients(files.backing_path);
-  if (image->bitmap().all()) description += ", all allocated";
-  nbdkit_debug("add-cow file %s, image file %s, backing file %s", files.add_cow_path.c_str(),
-               files.image_path.c_str(),
-               image->backing().there() ? files.backing_path.c_str() : "(none)");
 }
 
 void addcow_dump_plugin() {
@@ -134,7 +82,7 @@ void addcow_dump_plugin() {
   printf("addcow_backing_uris=nbd nbds nbd+unix nbds+unix\n");
   printf(
       "addcow_parameters=file image backing layer readonly lock confine identity reflink "
-      "subclusters sync-interval timeout allow copy-on-read fetch-size "
+      "subclusters sync-interval timeout allow copy-on-read fetch-size control "
       "fill fill-rate fill-delay fill-exit\n");
   printf("addcow_layers=all top\n");
   printf("addcow_fill_modes=off touched all\n");
@@ -142,84 +90,28 @@ void addcow_dump_plugin() {
 }
 
 int addcow_config(const char* key, const char* value) {
-  return AtBoundary([&] { return SetOption(options, key, value); });
+  return AtBoundary([&] { return SetOption(server.options, key, value); });
 }
 
 int addcow_config_complete() {
-  return AtBoundary([] { return CompleteOptions(options); });
+  return AtBoundary([] { return CompleteOptions(server.options); });
 }
 
-int addcow_get_ready() {
-  // A write past the limit of file sizes is to fail with EFBIG, which is an answer
-  // to a client, and not to end the server.
-  (void)std::signal(SIGXFSZ, SIG_IGN);
-  return AtBoundary([]() -> Status {
-    if (HasReadOnlyOption(OwnArguments())) options.source.mode = OpenMode::kReadOnly;
-    starting = true;
-    ADDCOW_TRY_ASSIGN(auto opened, Image::Open(PosixFileSystem(), options.source, Log));
-    image = opened.release();
-    if (options.copy_on_read && !image->writable())
-      Log(LogLevel::kNote,
-          "copy-on-read=on: the disk is read only, so what is read is not kept");
-    if (options.fill != FillMode::kOff && !image->writable())
-      Log(LogLevel::kNote, "fill=: the disk is read only, so nothing is filled");
-    starting = false;
-    Describe();
-    return {};
-  });
-}
+int addcow_get_ready() { return AtBoundary(GetReady); }
 
-Status StartBackgroundFlush() {
-  if (options.sync_interval.count() == 0 || !image->writable()) return {};
-  MutexLock lock(background_flush_mutex);
-  if (background_flush != nullptr) return {};
-  ADDCOW_TRY_ASSIGN(background_flush,
-                    BackgroundFlush::Start(*image, options.sync_interval, Log));
-  return {};
-}
-
-Status StartFill() {
-  const std::function<void()> exit = options.fill_exit ? nbdkit_shutdown : nullptr;
-  server_fill = std::make_unique<ServerFill>(
-      *image, client_load, ServerFill::Options{.rate = options.fill_rate, .exit = exit}, Log);
-  if (options.fill == FillMode::kOff) return {};
-  // What it copies is to be found by the next server, if no client flushes.
-  ADDCOW_TRY(StartBackgroundFlush());
-  return server_fill->Start(options.fill, options.fill_delay);
-}
-
-// The last place where a failure ends the server, and threads stay.
-int addcow_after_fork() {
-  return AtBoundary([]() -> Status {
-    ADDCOW_TRY(image->Start());
-    if (!image->writable()) return {};
-    if (options.copy_on_read && image->backing().there()) {
-      ADDCOW_TRY_ASSIGN(fetch, FetchThreads::Start(*image, {.size = options.fetch_size}, Log));
-    }
-    return StartFill();
-  });
-}
-
-void StopBackgroundFlush() {
-  MutexLock lock(background_flush_mutex);
-  background_flush.reset();
-}
+int addcow_after_fork() { return AtBoundary(AfterFork); }
 
 // nbdkit 1.42 and later send the last error of a thread to a client that it
 // refuses something. With -s the thread that started the server serves, too.
 int addcow_preconnect(int) {
-  if (noted_by == std::this_thread::get_id())
+  if (server.noted_by == std::this_thread::get_id())
     nbdkit_error("a client connects; what was logged before is not for it");
   return 0;
 }
 
 void* addcow_open(int readonly) {
-  const bool sets_bits = !readonly || fetch != nullptr;
-  // Without it the server would promise what it does not keep.
-  if (!sets_bits || AtBoundary(StartBackgroundFlush) == 0) {
-    if (server_fill != nullptr) server_fill->Connected();
+  if (AtBoundary([readonly] { return Opened(readonly != 0); }) == 0)
     return readonly ? &readonly_connection : &writable_connection;
-  }
   // This is what the client is told, see addcow_preconnect.
   const int code = errno;
   nbdkit_error("the disk cannot be opened for writing, the log of the server says why");
@@ -228,14 +120,13 @@ void* addcow_open(int readonly) {
 }
 
 void addcow_close(void*) {
-  if (server_fill == nullptr) return;
   (void)AtBoundary([]() -> Status {
-    server_fill->Disconnected();
+    Closed();
     return {};
   });
 }
 
-int64_t addcow_get_size(void*) { return static_cast<int64_t>(image->virtual_size()); }
+int64_t addcow_get_size(void*) { return static_cast<int64_t>(server.image->virtual_size()); }
 
 int addcow_block_size(void*, uint32_t* minimum, uint32_t* preferred, uint32_t* maximum) {
   *minimum = 1;
@@ -244,12 +135,9 @@ int addcow_block_size(void*, uint32_t* minimum, uint32_t* preferred, uint32_t* m
   return 0;
 }
 
-const char* addcow_export_description(void*) {
-  const bool alone = image->backing().size() > 0 && !image->backing().there();
-  return (alone ? description_alone : description).c_str();
-}
+const char* addcow_export_description(void*) { return Description(); }
 
-int addcow_can_write(void*) { return image->writable(); }
+int addcow_can_write(void*) { return server.image->writable(); }
 int addcow_can_flush(void*) { return 1; }
 int addcow_can_trim(void*) { return 1; }
 int addcow_can_zero(void*) { return 1; }
@@ -260,23 +148,18 @@ int addcow_can_cache(void*) { return NBDKIT_CACHE_NATIVE; }
 // A flush on one connection covers the completed writes of all.
 int addcow_can_multi_conn(void*) { return 1; }
 
-// A request of a client.
-template <typename Body>
-int Serve(Body body, Unsupported unsupported = Unsupported::kIsAFailure) noexcept {
-  const ClientLoad::Request request(client_load);
-  return AtBoundary(body, unsupported);
-}
-
 int addcow_pread(void*, void* buffer, uint32_t count, uint64_t offset, uint32_t) {
   const std::span bytes(static_cast<std::byte*>(buffer), count);
-  return Serve([&] {
-    return fetch != nullptr ? fetch->fetch().Read(bytes, offset) : image->Read(bytes, offset);
+  return Request(RequestKind::kRead, count, [&] {
+    return server.fetch != nullptr ? server.fetch->fetch().Read(bytes, offset)
+                                   : server.image->Read(bytes, offset);
   });
 }
 
 int addcow_pwrite(void*, const void* buffer, uint32_t count, uint64_t offset, uint32_t flags) {
-  return Serve([&] {
-    return image->Write({static_cast<const std::byte*>(buffer), count}, offset, FuaOf(flags));
+  return Request(RequestKind::kWrite, count, [&] {
+    return server.image->Write({static_cast<const std::byte*>(buffer), count}, offset,
+                               FuaOf(flags));
   });
 }
 
@@ -288,36 +171,40 @@ int addcow_flush(void* handle, uint32_t) {
       static_cast<const Connection*>(handle)->readonly ? FlushFor::kReader : FlushFor::kWriter;
   if (addcow_debug_flush)
     nbdkit_debug("flush: %llu of %llu clusters allocated",
-                 static_cast<unsigned long long>(image->bitmap().allocated()),
-                 static_cast<unsigned long long>(image->bitmap().clusters()));
-  return Serve([whom] { return image->Flush(whom); });
+                 static_cast<unsigned long long>(server.image->bitmap().allocated()),
+                 static_cast<unsigned long long>(server.image->bitmap().clusters()));
+  return Request(RequestKind::kFlush, 0, [whom] { return server.image->Flush(whom); });
 }
 
 int addcow_zero(void*, uint32_t count, uint64_t offset, uint32_t flags) {
   const ZeroOptions how{.may_punch = (flags & NBDKIT_FLAG_MAY_TRIM) != 0,
                         .fast_only = (flags & NBDKIT_FLAG_FAST_ZERO) != 0};
-  return Serve([&] { return image->Zero(offset, count, how, FuaOf(flags)); },
-               how.fast_only ? Unsupported::kIsAnAnswer : Unsupported::kIsAFailure);
+  return Request(
+      RequestKind::kZero, count,
+      [&] { return server.image->Zero(offset, count, how, FuaOf(flags)); },
+      how.fast_only ? Unsupported::kIsAnAnswer : Unsupported::kIsAFailure);
 }
 
 int addcow_trim(void*, uint32_t count, uint64_t offset, uint32_t flags) {
-  return Serve([&] { return image->Zero(offset, count, ZeroOptions{}, FuaOf(flags)); });
+  return Request(RequestKind::kTrim, count, [&] {
+    return server.image->Zero(offset, count, ZeroOptions{}, FuaOf(flags));
+  });
 }
 
 int addcow_cache(void*, uint32_t count, uint64_t offset, uint32_t) {
-  return Serve([&] {
-    return fetch != nullptr ? fetch->fetch().Prefetch(offset, count)
-                            : image->Prefetch(offset, count);
+  return Request(RequestKind::kCache, count, [&] {
+    return server.fetch != nullptr ? server.fetch->fetch().Prefetch(offset, count)
+                                   : server.image->Prefetch(offset, count);
   });
 }
 
 int addcow_extents(void*, uint32_t count, uint64_t offset, uint32_t flags,
                    nbdkit_extents* extents) {
   const bool one = (flags & NBDKIT_FLAG_REQ_ONE) != 0;
-  return Serve([&]() -> Status {
+  return Request(RequestKind::kExtents, count, [&]() -> Status {
     std::optional<uint32_t> first_type;
     bool failed = false;
-    ADDCOW_TRY(image->Map(offset, count, [&](const Extent& extent) {
+    ADDCOW_TRY(server.image->Map(offset, count, [&](const Extent& extent) {
       const uint32_t type = ExtentType(extent);
       if (addcow_debug_extents)
         nbdkit_debug("extent: offset=%llu length=%llu type=%u",
@@ -334,36 +221,14 @@ int addcow_extents(void*, uint32_t count, uint64_t offset, uint32_t flags,
   });
 }
 
-// The clean stop could not write everything. Whoever waits for nbdkit learns it
-// from the log only.
-void LogLoss(const Error& cause) {
-  const uint64_t bytes = image->unpublished_bytes();
-  std::string lost = "what was written since the last flush may be lost";
-  if (bytes > 0)
-    lost = fmt::format(
-        "what was written to up to {} bytes of the disk since the last flush is lost, and "
-        "what was written elsewhere since then may be",
-        bytes);
-  Log(LogLevel::kError,
-      cause
-          .WithNote(fmt::format(
-              "the server stops all the same: {}; nbdkit's exit status does not show it", lost))
-          .Message());
-}
-
-// All connections are closed: write out what no client has flushed.
 void addcow_cleanup() {
-  server_fill.reset();
-  fetch.reset();
-  StopBackgroundFlush();  // Close wants to be alone
-  if (image == nullptr) return;
   (void)AtBoundary([]() -> Status {
-    if (const Status closed = image->Close(); !closed) LogLoss(closed.error());
+    Cleanup();
     return {};
   });
 }
 
-void addcow_unload() { delete std::exchange(image, nullptr); }
+void addcow_unload() { Unload(); }
 
 nbdkit_plugin Plugin() {
   nbdkit_plugin plugin = {};

@@ -8,6 +8,7 @@ tools_addcow_SOURCES = \
 	tools/convert.cc \
 	tools/create.cc \
 	tools/file_names.cc tools/file_names.h \
+	tools/fill.cc \
 	tools/flatten.cc \
 	tools/info.cc \
 	tools/interrupt.cc tools/interrupt.h \
@@ -16,9 +17,11 @@ tools_addcow_SOURCES = \
 	tools/output.cc tools/output.h \
 	tools/progress.cc tools/progress.h \
 	tools/rebase.cc \
+	tools/status.cc \
+	tools/status_text.cc tools/status_text.h \
 	tools/verbs.cc tools/verbs.h \
 	tools/wait.cc tools/wait.h
-tools_addcow_LDADD = common/libops.la
+tools_addcow_LDADD = common/libcontrol.la common/libops.la
 
 bashcompletiondir = $(bashcompdir)
 dist_bashcompletion_DATA = completion/addcow

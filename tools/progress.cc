@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "tools/output.h"
+#include "tools/status_text.h"
 
 namespace addcow {
 
@@ -19,15 +20,6 @@ constexpr std::chrono::milliseconds kDrawInterval(200);
 constexpr std::chrono::milliseconds kRateInterval(500);
 
 constexpr size_t kBarWidth = 24;
-
-// 0:35, 12:07 or 3:02:44.
-std::string HumanTime(double seconds) {
-  const auto whole = static_cast<uint64_t>(seconds + 0.5);
-  const uint64_t hours = whole / 3600;
-  const uint64_t minutes = whole / 60 % 60;
-  if (hours > 0) return fmt::format("{}:{:02}:{:02}", hours, minutes, whole % 60);
-  return fmt::format("{}:{:02}", minutes, whole % 60);
-}
 
 }  // namespace
 

@@ -92,6 +92,12 @@ void AddFileArgument(CLI::App& app, std::string& path) {
   app.add_option("X.add-cow", path, "The add-cow file")->required()->option_text(" ");
 }
 
+void AddSocketArgument(CLI::App& app, std::string& path) {
+  app.add_option("SOCKET", path, "The server's control socket (control=)")
+      ->required()
+      ->option_text(" ");
+}
+
 void AddOutputOption(CLI::App& app, bool& json) {
   app.add_option_function<std::string>(
          "--output", [&json](const std::string& value) { json = value == "json"; },

@@ -38,6 +38,8 @@ Verb AddFlatten(CLI::App& tool);
 Verb AddRebase(CLI::App& tool);
 Verb AddUpgrade(CLI::App& tool);
 Verb AddDowngrade(CLI::App& tool);
+Verb AddStatus(CLI::App& tool);
+Verb AddFill(CLI::App& tool);
 
 // A subcommand with what all of them have: --help and --version. `usage` is what
 // follows the name in the usage line, with line breaks where it is long.
@@ -51,6 +53,9 @@ void AddStringOption(CLI::App& app, const char* name, const char* type,
 
 // The positional X.add-cow, which is required.
 void AddFileArgument(CLI::App& app, std::string& path);
+
+// The positional SOCKET, which is required.
+void AddSocketArgument(CLI::App& app, std::string& path);
 
 // --output=human|json; `json` says which.
 void AddOutputOption(CLI::App& app, bool& json);

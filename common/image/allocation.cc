@@ -4,6 +4,7 @@
 
 #include "common/image/allocation.h"
 
+#include <bit>
 #include <utility>
 #include <vector>
 
@@ -238,6 +239,63 @@ uint64_t Allocation::NextPartial(uint64_t cluster) const {
     if (layout_.End(above.range.end()) < end) return above.range.end();
   }
   return layout_.clusters();
+}
+
+// By the words of the subclusters' bitmap, of which those of empty pages are skipped.
+Allocation::Partial Allocation::CountPartial(uint64_t allocated, uint64_t of_clusters) const {
+  Partial partial{.allocated = allocated, .of_clusters = of_clusters};
+  const AllocationBitmap& bits = *subclusters_.bitmap;
+  const uint64_t in_cluster = layout_.cluster_size() / kSubclusterSize;
+  const uint64_t count = bits.clusters();
+  for (uint64_t position = 0; position < count;) {
+    const uint64_t word = bits.word(position / 64) >> (position % 64);
+    if (word == 0) {
+      const ClusterRun run = bits.RunAt({position, count - position});
+      if (!run.allocated) position = run.range.end();  // else it has just been set
+      continue;
+    }
+    position += static_cast<uint64_t>(std::countr_zero(word));
+    const uint64_t cluster = position / in_cluster;
+    const uint64_t end = std::min((cluster + 1) * in_cluster, count);
+    if (!clusters().Test(cluster)) {
+      partial.clusters++;
+      while (position < end) {
+        const uint64_t here = std::min(end, RoundDown(position, 64) + 64);
+        const uint64_t mask = ~uint64_t{0} >> (64 - (here - position));
+        partial.subclusters += static_cast<uint64_t>(
+            std::popcount(bits.word(position / 64) >> (position % 64) & mask));
+        position = here;
+      }
+    }
+    position = end;
+  }
+  return partial;
+}
+
+AllocationCounts Allocation::Counts() {
+  AllocationCounts counts{
+      .cluster_size = layout_.cluster_size(),
+      .clusters = layout_.clusters(),
+      .allocated = clusters().all() ? layout_.clusters() : clusters().allocated()};
+  counts.unpublished_clusters = clusters_.store->Unpublished();
+  counts.unpublished_bytes = counts.unpublished_clusters * layout_.cluster_size();
+  if (publishes_them()) {
+    counts.unpublished_subclusters = subclusters_.store->Unpublished();
+    counts.unpublished_bytes += counts.unpublished_subclusters * kSubclusterSize;
+  }
+  if (!has_subclusters() || clusters().all()) return counts;
+  MutexLock lock(counting_mutex_);
+  const uint64_t allocated = clusters().allocated();
+  const uint64_t of_clusters = subclusters_.bitmap->allocated();
+  if (partial_.allocated != allocated || partial_.of_clusters != of_clusters)
+    partial_ = CountPartial(allocated, of_clusters);
+  counts.partial = partial_.clusters;
+  counts.subclusters = partial_.subclusters;
+  return counts;
+}
+
+uint64_t Allocation::written() const {
+  return clusters_.store->written() + (has_subclusters() ? subclusters_.store->written() : 0);
 }
 
 bool Allocation::HasPending() {

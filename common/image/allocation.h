@@ -27,6 +27,7 @@
 #include "common/image/allocation_bitmap.h"
 #include "common/image/bitmap_storage.h"
 #include "common/image/bitmap_store.h"
+#include "common/image/image_counts.h"
 #include "common/image/image_files.h"
 #include "common/image/range_locks.h"
 
@@ -91,6 +92,12 @@ class Allocation {
   // The first cluster from `cluster` on that has one; or how many there are.
   uint64_t NextPartial(uint64_t cluster) const;
 
+  // How much of the disk is allocated, and what waits. It looks through the subclusters'
+  // bits where any has changed since the last call: 0.1 s for a TiB of partial clusters.
+  AllocationCounts Counts() ADDCOW_EXCLUDES(counting_mutex_);
+  // Bytes of bits written to the add-cow file so far.
+  uint64_t written() const;
+
   // For Durability: the steps of a flush (bitmap_store.h) for both bitmaps.
   struct Taken {
     BitmapStore::PageMap clusters;
@@ -109,6 +116,15 @@ class Allocation {
   bool DropSubclusters();
 
  private:
+  // Clusters of which a part is in the image file, as they were when so many bits were
+  // set. Bits are never taken back, so as many are the same ones.
+  struct Partial {
+    uint64_t allocated = 0;    // clusters' bits
+    uint64_t of_clusters = 0;  // subclusters' bits
+    uint64_t clusters = 0;
+    uint64_t subclusters = 0;
+  };
+
   // 64 MiB of memory: 32 TiB of clusters, or 2 TiB of subclusters.
   static constexpr uint64_t kMostPendingPages = 16384;
 
@@ -130,6 +146,7 @@ class Allocation {
     return has_subclusters() && !dropped_.load(std::memory_order_acquire);
   }
   uint64_t PendingPages();
+  Partial CountPartial(uint64_t allocated, uint64_t of_clusters) const;
 
   // Constant after Open.
   const ImageFiles& files_;
@@ -146,6 +163,9 @@ class Allocation {
   std::atomic<bool> grown_ = false;
   std::atomic<bool> dropped_ = false;
   Mutex growing_mutex_;  // held across the I/O; innermost
+
+  Mutex counting_mutex_;  // one counts for all who ask; innermost
+  Partial partial_ ADDCOW_GUARDED_BY(counting_mutex_);
 };
 
 }  // namespace addcow

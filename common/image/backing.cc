@@ -32,7 +32,12 @@ bool Backing::LetGo() {
 Status Backing::Read(std::span<std::byte> buffer, uint64_t offset) const {
   const uint64_t there = offset < size_ ? std::min<uint64_t>(size_ - offset, buffer.size()) : 0;
   const auto from_source = buffer.first(static_cast<size_t>(there));
-  if (!from_source.empty()) ADDCOW_TRY(source_->Read(from_source, offset));
+  if (!from_source.empty()) {
+    ADDCOW_TRY(source_->Read(from_source, offset));
+    counters_.Add(Count::kSource, there);
+  }
+  if (there == buffer.size()) return {};
+  counters_.Add(Count::kZeroes, buffer.size() - there);
   std::fill(buffer.begin() + static_cast<std::ptrdiff_t>(there), buffer.end(), std::byte{0});
   return {};
 }
@@ -41,6 +46,7 @@ Status Backing::ReadPieces(std::span<const Source::Piece> pieces,
                            const Source::Arrived& arrived) const {
   std::vector<Source::Piece> there;
   std::vector<size_t> piece_of;
+  uint64_t from_source = 0;
   for (size_t i = 0; i < pieces.size(); i++) {
     const auto [buffer, offset] = pieces[i];
     const auto data = offset < size_ ? std::min<uint64_t>(size_ - offset, buffer.size()) : 0;
@@ -48,11 +54,13 @@ Status Backing::ReadPieces(std::span<const Source::Piece> pieces,
     if (data > 0) {
       there.push_back({buffer.first(static_cast<size_t>(data)), offset});
       piece_of.push_back(i);
+      from_source += data;
     } else if (arrived) {
       arrived(i);
     }
   }
   if (there.empty()) return {};
+  counters_.Add(Count::kSource, from_source);
   return source_->ReadPieces(there, [&](size_t i) {
     if (arrived) arrived(piece_of[i]);
   });

@@ -25,6 +25,7 @@
 #include <memory>
 #include <span>
 
+#include "common/base/counters.h"
 #include "common/base/error.h"
 #include "common/base/mutex.h"
 #include "common/source/source.h"
@@ -101,7 +102,17 @@ class Backing {
 
   Status Prefetch(uint64_t offset, uint64_t length) const;
 
+  // In bytes, of all reads so far: what the source was asked for, and what nobody has.
+  uint64_t read_from_source() const { return counters_.Sum(Count::kSource); }
+  uint64_t read_as_zeroes() const { return counters_.Sum(Count::kZeroes); }
+  SourceCounts source_counts() const {
+    const Hold hold(*this);
+    return hold.there() && source_ != nullptr ? source_->counts() : SourceCounts();
+  }
+
  private:
+  enum class Count { kSource, kZeroes, kCount };
+
   static constexpr uint64_t kGone = uint64_t{1} << 63;
 
   bool Enter() const {
@@ -124,6 +135,9 @@ class Backing {
   Mutex closing_mutex_;  // one closes it; held across that
   mutable Mutex mutex_;  // for waiting only; innermost
   mutable ConditionVariable left_;
+
+  // Internally synchronised.
+  mutable Counters<Count> counters_;
 };
 
 }  // namespace addcow

@@ -43,6 +43,7 @@ class ImageBase final : public Source {
     return image_->Prefetch(offset, length);
   }
   Status Start() override { return image_->Start(); }
+  SourceCounts counts() override { return image_->backing().source_counts(); }
 
  private:
   const std::unique_ptr<Image> image_;

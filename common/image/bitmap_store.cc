@@ -145,6 +145,7 @@ Status BitmapStore::Clear() {
     const uint64_t start = RoundDown(run.range.first, kClustersPerPage) / 8;
     const uint64_t length = std::min(kPageBytes, place_.bytes() - start);
     ADDCOW_TRY(file_.Write(std::span(zeroes).first(length), place_.offset + start));
+    written_.fetch_add(length, std::memory_order_relaxed);
     position = std::min(RoundDown(run.range.first, kClustersPerPage) + kClustersPerPage, count);
   }
   return {};
@@ -170,6 +171,7 @@ Status BitmapStore::Write(const PageMap& taken) {
     const uint64_t count = std::min(kPageBytes, place_.bytes() - start);
     ADDCOW_TRY(
         file_.Write(std::as_bytes(std::span(bytes)).first(count), place_.offset + start));
+    written_.fetch_add(count, std::memory_order_relaxed);
   }
   return {};
 }

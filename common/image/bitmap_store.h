@@ -89,6 +89,9 @@ class BitmapStore {
   // stays. The caller syncs the file afterwards, and publishes nothing any more.
   Status Clear();
 
+  // Bytes written to the file so far. Any thread; no lock.
+  uint64_t written() const { return written_.load(std::memory_order_relaxed); }
+
   // Undoes Take, after a phase that failed.
   void PutBack(PageMap taken) ADDCOW_EXCLUDES(mutex_);
 
@@ -101,6 +104,8 @@ class BitmapStore {
   File& file_;
   AllocationBitmap& bitmap_;
   const BitmapPlace place_;
+
+  std::atomic<uint64_t> written_ = 0;
 
   // The innermost lock: nothing else is locked and no I/O is done under it.
   // It makes "live bit set" and "bit pending" one step for Publishable.

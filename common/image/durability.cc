@@ -10,6 +10,9 @@ namespace addcow {
 
 namespace {
 
+// What writing the flags writes: both, in revision 20 with what is between them.
+constexpr uint64_t kFlagsBytes = 16;
+
 // A call that is counted while it is under way.
 class InFlight {
  public:
@@ -124,6 +127,7 @@ Status Durability::WriteFlags(bool all_allocated, bool subclusters) {
   header.all_allocated = all_allocated;
   header.subclusters = subclusters;
   ADDCOW_TRY(addcow::WriteFlags(*files_.add_cow, header));
+  flags_written_.fetch_add(kFlagsBytes, std::memory_order_relaxed);
   ADDCOW_TRY(SyncAddCow());
   if (all_allocated) all_allocated_.store(true, std::memory_order_release);
   flags_ = std::move(header);
@@ -182,7 +186,10 @@ Status Durability::Flush(FlushFor whom) {
   Status flushed;
   {
     MutexLock lock(flush_mutex_);
-    if (last_flushed_ > begun) return {};
+    if (last_flushed_ > begun) {
+      flushes_shared_.fetch_add(1, std::memory_order_relaxed);
+      return {};
+    }
     flushed = FlushLocked(whom);
   }
   LogIfMoved();
@@ -207,6 +214,14 @@ bool Durability::HasNewBits() {
 }
 
 Status Durability::FlushLocked(FlushFor whom) {
+  const auto start = std::chrono::steady_clock::now();
+  Status flushed = FlushOnce(whom);
+  flush_times_.Add(std::chrono::steady_clock::now() - start);
+  if (!flushed) flush_errors_.fetch_add(1, std::memory_order_relaxed);
+  return flushed;
+}
+
+Status Durability::FlushOnce(FlushFor whom) {
   if (image_store_.stopped()) return Fail(image_store_.Stopped("flush"));
   const uint64_t number = flushes_begun_.fetch_add(1) + 1;
   ADDCOW_TRY(StopIfFilesAreLost());

@@ -19,6 +19,7 @@
 #include <span>
 
 #include "common/base/error.h"
+#include "common/base/latency.h"
 #include "common/base/log.h"
 #include "common/base/mutex.h"
 #include "common/image/allocation.h"
@@ -53,6 +54,13 @@ class Durability {
   Status WriteDurably(std::span<const std::byte> data, uint64_t offset,
                       const std::function<Status()>& write);
 
+  // Flushes so far: answered by another one that covered them, done, of these failed; and
+  // bytes of flags that were written. Any thread; no lock.
+  uint64_t flushes_shared() const { return flushes_shared_.load(std::memory_order_relaxed); }
+  Latencies flushes() const { return flush_times_.Read(); }
+  uint64_t flush_errors() const { return flush_errors_.load(std::memory_order_relaxed); }
+  uint64_t flags_written() const { return flags_written_.load(std::memory_order_relaxed); }
+
  private:
   // Whether the name of an open file leads elsewhere by now. Any thread.
   struct Moved {
@@ -61,6 +69,7 @@ class Durability {
   };
 
   Status FlushLocked(FlushFor whom) ADDCOW_REQUIRES(flush_mutex_);
+  Status FlushOnce(FlushFor whom) ADDCOW_REQUIRES(flush_mutex_);
   bool HasNewBits() ADDCOW_REQUIRES(flush_mutex_);
   bool CanDropSubclusters() ADDCOW_EXCLUDES(flush_mutex_);
   Status PublishBits(FlushFor whom) ADDCOW_REQUIRES(flush_mutex_);
@@ -84,6 +93,12 @@ class Durability {
   std::atomic<bool> all_allocated_;       // durable
   Moved image_moved_;
   Moved add_cow_moved_;
+
+  // For who asks.
+  LatencyHistogram flush_times_;
+  std::atomic<uint64_t> flushes_shared_ = 0;
+  std::atomic<uint64_t> flush_errors_ = 0;
+  std::atomic<uint64_t> flags_written_ = 0;
 
   // How many flushes have begun. A call that read this before a flush began
   // need not make one of its own: that flush covers it.

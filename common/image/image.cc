@@ -179,6 +179,22 @@ Status Image::Close() {
   return files_.mode == OpenMode::kReadOnly ? Status() : durability_.Close();
 }
 
+ImageCounts Image::Counts() {
+  using Of = ImageStore::Count;
+  return {.allocation = allocation_.Counts(),
+          .read_image = image_store_.Sum(Of::kRead),
+          .read_backing = backing_.read_from_source(),
+          .read_nowhere = backing_.read_as_zeroes(),
+          .written_image = image_store_.Sum(Of::kWritten),
+          .written_add_cow = allocation_.written() + durability_.flags_written(),
+          .zeroed_image = image_store_.Sum(Of::kZeroed),
+          .cloned_image = image_store_.Sum(Of::kCloned),
+          .flushes_shared = durability_.flushes_shared(),
+          .flush_errors = durability_.flush_errors(),
+          .flushes = durability_.flushes(),
+          .source = backing_.source_counts()};
+}
+
 Status Image::FlushNewBits() {
   return files_.mode == OpenMode::kReadOnly ? Status() : durability_.FlushNewBits();
 }

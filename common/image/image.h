@@ -32,6 +32,7 @@
 #include "common/image/backing.h"
 #include "common/image/copy_up.h"
 #include "common/image/durability.h"
+#include "common/image/image_counts.h"
 #include "common/image/image_files.h"
 #include "common/image/image_store.h"
 
@@ -142,6 +143,10 @@ class Image {
   // would not find in the image file, as things are: since the last flush that
   // succeeded. What was written there would be lost. Any thread.
   uint64_t unpublished_bytes() { return allocation_.UnpublishedBytes(); }
+
+  // What it has done so far, and how things are. Each by itself is right; they are not of
+  // one moment. Any thread.
+  ImageCounts Counts();
 
  private:
   Image(FileSystem& file_system, ImageFiles files, LogSink log, const ImageSource& source);

@@ -32,7 +32,10 @@ Status ImageStore::Open() {
 
 bool ImageStore::Clone(uint64_t offset, uint64_t length) {
   const bool cloned = cloner_.Clone(offset, length);
-  if (cloned) holes_.Written(offset, length);
+  if (cloned) {
+    counters_.Add(Count::kCloned, length);
+    holes_.Written(offset, length);
+  }
   return cloned;
 }
 
@@ -47,6 +50,7 @@ Error ImageStore::Stopped(const char* operation) const {
 Status ImageStore::WriteDurably(std::span<const std::byte> data, uint64_t offset) {
   MutexLock lock(durable_mutex_);
   if (stopped()) return Fail(Stopped("write"));
+  counters_.Add(Count::kWritten, data.size());
   Status own;  // what is no sync's failure
   ADDCOW_TRY(OrStop([&]() -> Status {
     Status written = durable_.WriteDurably(data, offset);

@@ -25,6 +25,7 @@
 #include <cstdint>
 #include <span>
 
+#include "common/base/counters.h"
 #include "common/base/error.h"
 #include "common/base/mutex.h"
 #include "common/image/image_files.h"
@@ -45,10 +46,12 @@ class ImageStore {
 
   // As those of File. What is written need not be durable.
   Status Read(std::span<std::byte> buffer, uint64_t offset) {
+    counters_.Add(Count::kRead, buffer.size());
     return data_.ReadExactly(buffer, offset);
   }
   Status Prefetch(uint64_t offset, uint64_t length) { return data_.Prefetch(offset, length); }
   Status Write(std::span<const std::byte> data, uint64_t offset) {
+    counters_.Add(Count::kWritten, data.size());
     if (holes_.well_known()) return data_.Write(data, offset);  // nothing to be noted
     Status written = data_.Write(data, offset);
     holes_.Written(offset, data.size());
@@ -57,6 +60,7 @@ class ImageStore {
 
   // As those of Zeroer.
   Status Zero(uint64_t offset, uint64_t length, ZeroOptions options) {
+    counters_.Add(Count::kZeroed, length);
     return zeroer_.Zero(offset, length, options);
   }
   Status ZeroUnlessHole(uint64_t offset, uint64_t length) {
@@ -101,6 +105,10 @@ class ImageStore {
   template <typename Call>
   Status OrStop(Call sync);
 
+  // What was asked of it so far, in bytes.
+  enum class Count { kRead, kWritten, kZeroed, kCloned, kCount };
+  uint64_t Sum(Count of) const { return counters_.Sum(of); }
+
  private:
   // Constant after construction; what they name is internally synchronised.
   File& data_;
@@ -108,6 +116,7 @@ class ImageStore {
   File& sync_;
 
   // Internally synchronised.
+  Counters<Count> counters_;
   Holes holes_;
   Zeroer zeroer_;
   Cloner cloner_;

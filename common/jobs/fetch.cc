@@ -274,8 +274,10 @@ Status Fetch::ReadClaimed(FetchWindow& window, FetchClaim& claim, ByteRange need
       ranges.push_back(Between(at, std::min(stop, range.end())));
       pieces.push_back({window.Bytes(ranges.back()), at});
     }
-  const Status read = image_.backing().ReadPieces(
-      pieces, [&](size_t i) { window.Set(ranges[i], FetchWindow::Block::kData); });
+  const Status read = image_.backing().ReadPieces(pieces, [&](size_t i) {
+    fetched_.fetch_add(ranges[i].length, std::memory_order_relaxed);
+    window.Set(ranges[i], FetchWindow::Block::kData);
+  });
   // Else who needs some of it tries for that alone.
   const auto is_needed = [needed](ByteRange range) { return IsWithin(range, needed); };
   return std::ranges::all_of(claim.ranges(), is_needed) ? read : Status();
@@ -378,12 +380,14 @@ void Fetch::Keep(const FetchWindow& window) {
     if (place.source == Extent::Source::kImage && place.end == range.end()) continue;
     if (const Status kept = image_.Keep(window.Bytes(range), range.offset); !kept)
       return KeepFailed(kept.error());
+    kept_.fetch_add(range.length, std::memory_order_relaxed);
     paused_until_.store(0, std::memory_order_relaxed);
     failing_.store(false, std::memory_order_relaxed);
   }
 }
 
 void Fetch::KeepFailed(const Error& error) {
+  failures_.fetch_add(1, std::memory_order_relaxed);
   paused_until_.store((Clock::now() + pause_).time_since_epoch().count(),
                       std::memory_order_relaxed);
   if (!image_.writable() || failing_.exchange(true, std::memory_order_relaxed)) return;

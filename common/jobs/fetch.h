@@ -46,6 +46,15 @@ namespace addcow {
 inline constexpr uint64_t kLeastFetchSize = 4 * kKiB;
 inline constexpr uint64_t kMostFetchSize = 32 * kMiB;
 
+// What it has done so far, in bytes. Plain values.
+struct FetchCounts {
+  uint64_t fetched = 0;   // read from the backing file
+  uint64_t kept = 0;      // brought to the image file, whatever of it was missing there
+  uint64_t failures = 0;  // how often that has failed
+
+  bool operator==(const FetchCounts&) const = default;
+};
+
 class Fetch {
  public:
   using Clock = std::chrono::steady_clock;
@@ -82,6 +91,12 @@ class Fetch {
 
   // In bytes, of windows.
   uint64_t memory_used() ADDCOW_EXCLUDES(mutex_);
+
+  FetchCounts counts() const {
+    return {.fetched = fetched_.load(std::memory_order_relaxed),
+            .kept = kept_.load(std::memory_order_relaxed),
+            .failures = failures_.load(std::memory_order_relaxed)};
+  }
 
  private:
   using Windows = std::list<std::shared_ptr<FetchWindow>>;
@@ -121,6 +136,11 @@ class Fetch {
   // When something may be kept again, since the clock's epoch; 0: it may.
   std::atomic<Clock::rep> paused_until_ = 0;
   std::atomic<bool> failing_ = false;  // keeping has failed, and that was logged
+
+  // For who asks.
+  std::atomic<uint64_t> fetched_ = 0;
+  std::atomic<uint64_t> kept_ = 0;
+  std::atomic<uint64_t> failures_ = 0;
 
   Mutex mutex_;
   ConditionVariable queued_;  // or it is time to stop

@@ -56,7 +56,7 @@ class NbdPool::Line final : public NbdConnection::Peer {
   }
   void Ready() override {
     ready_ = true;
-    pool_.Ready();
+    pool_.Ready(std::exchange(was_there_, true));
   }
   void Lost(const Error& error) override { pool_.Lost(error, std::exchange(ready_, false)); }
   void Closing(nbd_handle* handle) override { pool_.server_->Closing(handle, index_); }
@@ -64,7 +64,9 @@ class NbdPool::Line final : public NbdConnection::Peer {
  private:
   NbdPool& pool_;
   const size_t index_;
-  bool ready_ = false;  // the driver's
+  // The driver's.
+  bool ready_ = false;
+  bool was_there_ = false;
   NbdConnection connection_;
   std::thread thread_;
 };
@@ -131,16 +133,24 @@ Status NbdPool::Accept(const NbdExport& found) {
   return Fail(std::move(error));
 }
 
-void NbdPool::Ready() {
-  bool again = false;
+SourceCounts NbdPool::counts() {
+  MutexLock lock(mutex_);
+  return {.connections = ready_,
+          .reconnects = reconnects_,
+          .retries = retries_.load(std::memory_order_relaxed)};
+}
+
+void NbdPool::Ready(bool again) {
+  bool first = false;
   {
     MutexLock lock(mutex_);
-    again = ready_++ == 0 && lost_.has_value();
+    first = ready_++ == 0 && lost_.has_value();
+    if (again) reconnects_++;
     silent_since_.reset();
     generation_++;
   }
   changed_.NotifyAll();
-  if (again && options_.log)
+  if (first && options_.log)
     options_.log(LogLevel::kNote,
                  Error::Because(0, server_->name(), "connected again").Message());
 }
@@ -257,8 +267,10 @@ Status NbdPool::Perform(NbdBatch& batch) {
       if (!command.answered && Clock::now() >= deadline)
         return Fail(
             Failure(command, fmt::format("no answer in {} s", options_.timeout.count())));
-      if (!command.answered) ADDCOW_TRY(CheckInterrupted());
-      again = again || !command.answered;
+      if (command.answered) continue;
+      ADDCOW_TRY(CheckInterrupted());
+      again = true;
+      retries_.fetch_add(1, std::memory_order_relaxed);
     }
   }
   return {};

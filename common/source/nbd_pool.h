@@ -31,6 +31,7 @@
 #include "common/source/nbd_command.h"
 #include "common/source/nbd_connection.h"
 #include "common/source/nbd_server.h"
+#include "common/source/source.h"
 
 namespace addcow {
 
@@ -61,6 +62,8 @@ class NbdPool {
   // Constant.
   const NbdExport& found() const { return found_; }
   std::string name() const { return server_->name(); }
+  // As of now.
+  SourceCounts counts() ADDCOW_EXCLUDES(mutex_);
 
   // Sends the commands and waits for all of them. EIO where the server did not do one, or
   // there is no answer; which is told by the command (`answered`). The batch can be
@@ -74,7 +77,8 @@ class NbdPool {
 
   // For the connections.
   Status Accept(const NbdExport& found) ADDCOW_EXCLUDES(mutex_);
-  void Ready() ADDCOW_EXCLUDES(mutex_);
+  // `again`: that connection was there before.
+  void Ready(bool again) ADDCOW_EXCLUDES(mutex_);
   void Lost(const Error& error, bool was_ready) ADDCOW_EXCLUDES(mutex_);
 
   Status Send(NbdCommand& command, Clock::time_point deadline) ADDCOW_EXCLUDES(mutex_);
@@ -98,6 +102,7 @@ class NbdPool {
 
   std::atomic<size_t> next_ = 0;  // whose turn it is
   std::atomic<bool> stop_ = false;
+  std::atomic<uint64_t> retries_ = 0;  // commands sent again
 
   Mutex drive_mutex_;
 
@@ -105,6 +110,7 @@ class NbdPool {
   ConditionVariable changed_;
   uint64_t generation_ ADDCOW_GUARDED_BY(mutex_) = 0;  // of what comes after
   size_t ready_ ADDCOW_GUARDED_BY(mutex_) = 0;         // connections
+  uint64_t reconnects_ ADDCOW_GUARDED_BY(mutex_) = 0;
   Clock::time_point down_since_ ADDCOW_GUARDED_BY(mutex_) = Clock::now();  // if none is
   // When something was asked that had no answer; of a server that does not say it is lost.
   std::optional<Clock::time_point> silent_since_ ADDCOW_GUARDED_BY(mutex_);

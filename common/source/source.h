@@ -20,6 +20,15 @@ namespace addcow {
 
 class File;
 
+// What a source has had to do for its answers. Plain values; 0 of what has no connections.
+struct SourceCounts {
+  uint64_t connections = 0;  // to a server, as things are
+  uint64_t reconnects = 0;   // how often one that was lost was made again
+  uint64_t retries = 0;      // commands that were sent again, having had no answer
+
+  bool operator==(const SourceCounts&) const = default;
+};
+
 class Source {
  public:
   Source() = default;
@@ -62,6 +71,9 @@ class Source {
   // Starts what it needs threads for. Once, after the process has forked for the last
   // time; without it the source works all the same, but slower.
   virtual Status Start() { return {}; }
+
+  // Any thread, at any time.
+  virtual SourceCounts counts() { return {}; }
 
   // The local file whose storage can be shared, byte for byte at the same place; or null.
   virtual const File* shared_file() const { return nullptr; }

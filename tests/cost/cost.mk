@@ -9,5 +9,6 @@ check_PROGRAMS += tests/cost/request-cost
 tests_cost_request_cost_SOURCES = tests/cost/request_cost.cc
 tests_cost_request_cost_CPPFLAGS = $(test_cppflags) \
 	-DADDCOW_FLAGS='$(CPPFLAGS) $(CXXFLAGS) $(LDFLAGS)'
-tests_cost_request_cost_LDADD = $(test_ldadd)
+tests_cost_request_cost_LDADD = tests/support/libsupport.la common/libcontrol.la \
+	common/libengine.la $(GTEST_LIBS)
 endif

@@ -4,7 +4,8 @@
 // it requests of 4 KiB that take no lock, and ends.
 //
 //   request-cost KIND COUNT   so many requests: read-allocated,
-//                             write-allocated or read-unallocated
+//                             write-allocated or read-unallocated; or, with no
+//                             request, what is counted of one: statistics
 //   request-cost built        says by what, for what and how it was compiled
 //
 // What one request costs is the difference between two runs, in which all that
@@ -16,6 +17,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "common/control/request_statistics.h"
 #include "tests/support/temp_dir.h"
 #include "tests/support/test_image.h"
 
@@ -53,7 +55,25 @@ Status SendRequests(Image& image, std::string_view kind, uint64_t count) {
   return {};
 }
 
+constinit RequestStatistics requests;
+enum class Bytes { kRead, kWritten, kCount };
+constinit Counters<Bytes> bytes;
+
+// As the plugin and ImageStore do for a read of allocated clusters.
+void CountRequests(uint64_t count) {
+  for (uint64_t i = 0; i < count; i++) {
+    const uint64_t start = Ticks();
+    bytes.Add(Bytes::kRead, kRequest);
+    requests.Done(RequestKind::kRead, kRequest, TicksSince(start));
+  }
+}
+
 Status Run(std::string_view kind, uint64_t count) {
+  if (kind == "statistics") {
+    CalibrateTicks();
+    CountRequests(count);
+    return {};
+  }
   const TempDir directory;
   ADDCOW_TRY(MakeTestImage(PosixFileSystem(), directory.path(), {.allocated = {0, 1}}));
   ADDCOW_TRY_ASSIGN(auto image, OpenTestImage(PosixFileSystem(), directory.path()));
@@ -71,8 +91,8 @@ int main(int argc, char** argv) {
     fmt::print("{} {} {}\n", kCompiler, kProcessor, kFlags);
     return 0;
   }
-  if (argc != 3 ||
-      (kind != "read-allocated" && kind != "write-allocated" && kind != "read-unallocated")) {
+  if (argc != 3 || (kind != "read-allocated" && kind != "write-allocated" &&
+                    kind != "read-unallocated" && kind != "statistics")) {
     fmt::print(stderr, "usage: request-cost KIND COUNT, or request-cost built\n");
     return 2;
   }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# base <- io <- format <- source <- image <- jobs <- ops <- {plugin, tools}: a file may include
-# only from its own layer and those before it, and common/ knows no nbdkit.
+# base <- io <- format <- source <- image <- jobs <- {ops, control} <- tools, and plugin on
+# control: a file may include only from its own layer and those before it, and common/ knows
+# no nbdkit.
 
 . "$(dirname "$0")/../functions.sh"
 
@@ -15,11 +16,14 @@ allowed() {
     common/image) echo "common/base common/io common/format common/source common/image" ;;
     common/jobs)
         echo "common/base common/io common/format common/source common/image common/jobs" ;;
+    common/control)
+        echo "common/base common/io common/format common/source common/image common/jobs common/control" ;;
     common/ops)
         echo "common/base common/io common/format common/source common/image common/jobs common/ops" ;;
-    plugin) echo "common/base common/io common/format common/source common/image common/jobs plugin" ;;
+    plugin)
+        echo "common/base common/io common/format common/source common/image common/jobs common/control plugin" ;;
     tools)
-        echo "common/base common/io common/format common/source common/image common/ops tools" ;;
+        echo "common/base common/io common/format common/source common/image common/jobs common/ops common/control tools" ;;
     *) fail "$1 is in no layer: say here which" ;;
     esac
 }
@@ -46,11 +50,13 @@ done < <(find common plugin tools \( -name '*.cc' -o -name '*.h' \) -print0)
 [ "$seen" -gt 20 ] || fail "only $seen source files found"
 [ "$wrong" -eq 0 ] || fail "$wrong includes against the order of the layers"
 if grep -rnE '#include <nbdkit' common tools; then fail "only plugin/ knows nbdkit"; fi
-if grep -rnE '#include <libnbd' common/{base,io,format,image,ops} plugin tools; then
+if grep -rnE '#include <libnbd' common/{base,io,format,image,jobs,control,ops} plugin tools; then
     fail "only common/source knows libnbd"
 fi
-if grep -rnE '#include <(CLI|nlohmann)/' common plugin | grep -v '^common/source/qemu_chain.cc:'
-then fail "only tools/ parse and print, and what qemu-img prints is read in one place"; fi
+if grep -rnE '#include <(CLI|nlohmann)/' common plugin | grep -vE '^common/(source/qemu_chain.cc:|control/)'
+then
+    fail "only tools/ parse and print, control/ speaks JSON, and what qemu-img prints is read in one place"
+fi
 
 # What fixes where things are is asked of the header (Geometry), not of its revision:
 # nothing above common/format knows one from the other, but what makes or shows it.
@@ -61,6 +67,6 @@ while IFS= read -r file; do
     tools/info.* | tools/create.* | tools/convert.*) ;;
     *) fail "$file: only common/format knows revisions, and who makes or shows them" ;;
     esac
-done < <(find common/image common/jobs common/ops common/source plugin tools \
+done < <(find common/image common/jobs common/ops common/control common/source plugin tools \
     \( -name '*.cc' -o -name '*.h' \) -print0 2>/dev/null |
     xargs -0 grep -lE "$of_revisions")
