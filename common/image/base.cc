@@ -43,6 +43,7 @@ class ImageBase final : public Source {
     return image_->Prefetch(offset, length);
   }
   Status Start() override { return image_->Start(); }
+  void Abandon() override { image_->AbandonBacking(); }
 
  private:
   const std::unique_ptr<Image> image_;

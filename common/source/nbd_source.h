@@ -40,6 +40,7 @@ class NbdSource final : public Source {
   Status ReadPieces(std::span<const Piece> pieces, const Arrived& arrived) override;
   Status Prefetch(uint64_t offset, uint64_t length) override;
   Status Start() override { return pool_->Start(); }
+  void Abandon() override { pool_->Abandon(); }
 
  private:
   // Why it is looked whether there is data. For extents a server is asked what is not known;
