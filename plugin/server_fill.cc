@@ -17,6 +17,12 @@ ServerFill::ServerFill(Image& image, const ClientLoad& clients, const Options& o
             {.rate = options.rate, .clients = &clients, .done = [this] { ExitIfDone(); }},
             std::move(log)) {}
 
+ServerFill::~ServerFill() {
+  fill_.Stop();
+  if (!fill_.WaitUntilIdle(Fill::Clock::now() + std::chrono::seconds(1)))
+    image_.AbandonBacking();
+}
+
 Status ServerFill::Start(FillMode mode, std::chrono::seconds delay) {
   std::random_device random;
   const double part = static_cast<double>(random()) / static_cast<double>(random.max());

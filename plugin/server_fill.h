@@ -32,8 +32,9 @@ class ServerFill {
 
   // The image must outlive it, and not be closed before.
   ServerFill(Image& image, const ClientLoad& clients, const Options& options, LogSink log);
-  // Ends the threads when their pieces under way are done.
-  ~ServerFill() = default;
+  // Ends the threads when their pieces under way are done. What a server of the base has not
+  // answered in a second is not waited for: nothing can be read from it then any more.
+  ~ServerFill();
 
   // As Fill::Start, and has threads for it. The delay is off by a tenth at most, by chance.
   Status Start(FillMode mode, std::chrono::seconds delay = {}) ADDCOW_EXCLUDES(mutex_);

@@ -75,6 +75,12 @@ class Backing {
   }
   Source* source() const { return source_.get(); }
 
+  // See Source. Needs no Hold.
+  void Abandon() const {
+    const Hold hold(*this);
+    if (hold.there() && source_ != nullptr) source_->Abandon();
+  }
+
   // Closes it, when nobody holds it any more; for that it waits, without a Hold of its own.
   // Every bit is set, and ALL_ALLOCATED durable. False: there was nothing to be closed.
   bool LetGo() ADDCOW_EXCLUDES(mutex_, closing_mutex_);

@@ -44,6 +44,7 @@ class ImageBase final : public Source {
   }
   Status Start() override { return image_->Start(); }
   SourceCounts counts() override { return image_->backing().source_counts(); }
+  void Abandon() override { image_->AbandonBacking(); }
 
  private:
   const std::unique_ptr<Image> image_;

@@ -127,6 +127,8 @@ class Image {
   // change, and be deleted. Logged. Waits for who reads from it; so not for a client. True:
   // it did so now. False: it is needed, or there is none any more.
   bool LetBackingGo();
+  // Reads of what is below fail from now on, if they would have to be waited for.
+  void AbandonBacking() { backing_.Abandon(); }
   // Bytes of the disk that become allocated together: those of a subcluster, or of a
   // cluster where the image has, and gets, no subclusters.
   uint64_t grain() const { return allocation_.grain(); }

@@ -100,6 +100,13 @@ void Fill::Stop() {
   Changed();
 }
 
+bool Fill::WaitUntilIdle(Clock::time_point limit) {
+  MutexLock lock(mutex_);
+  while (!taken_.empty() || finishing_)
+    if (!changed_.WaitUntil(mutex_, limit)) return taken_.empty() && !finishing_;
+  return true;
+}
+
 std::optional<Error> Fill::failure() {
   MutexLock lock(mutex_);
   return ended_ ? error_ : std::nullopt;
@@ -353,6 +360,8 @@ void Fill::Failed(const Error& error, bool backing) {
   bool first = false;
   {
     MutexLock lock(mutex_);
+    // Its reads may have been abandoned.
+    if (stop_ && backing) return;
     first = !error_ || (last && !ended_);
     error_ = error;
     ended_ = last;

@@ -90,6 +90,8 @@ class Fill {
   // The same again and again, and waits, until Stop. In as many threads as Threads() says.
   void RunUntilStopped() ADDCOW_EXCLUDES(mutex_);
   void Stop() ADDCOW_EXCLUDES(mutex_);
+  // After Stop: until no piece is under way. False: one still is at that time.
+  bool WaitUntilIdle(Clock::time_point limit) ADDCOW_EXCLUDES(mutex_);
   size_t Threads() const;
 
  private:

@@ -111,6 +111,17 @@ Status NbdPool::Start() {
   return {};
 }
 
+void NbdPool::Abandon() {
+  if (!started_) return;
+  {
+    MutexLock lock(mutex_);
+    refused_ = true;
+    lost_ = Error::Because(ECANCELED, server_->name(), "is not read any more");
+  }
+  changed_.NotifyAll();
+  for (const auto& line : lines_) line->connection().Drop();
+}
+
 Status NbdPool::Accept(const NbdExport& found) {
   if (!opened_) {
     found_ = found;
@@ -214,6 +225,7 @@ Status NbdPool::Send(NbdCommand& command, Clock::time_point deadline) {
     uint64_t generation = 0;
     {
       MutexLock lock(mutex_);
+      if (refused_) return Fail(Failure(command, lost_->OfFile("").Message()));
       generation = generation_;
     }
     const size_t first = next_++;

@@ -59,6 +59,9 @@ class NbdPool {
   // Once, after the process has forked for the last time.
   Status Start();
 
+  // After Start: commands fail from now on, those in flight as well.
+  void Abandon() ADDCOW_EXCLUDES(mutex_);
+
   // Constant.
   const NbdExport& found() const { return found_; }
   std::string name() const { return server_->name(); }

@@ -41,6 +41,7 @@ class NbdSource final : public Source {
   Status Prefetch(uint64_t offset, uint64_t length) override;
   Status Start() override { return pool_->Start(); }
   SourceCounts counts() override { return pool_->counts(); }
+  void Abandon() override { pool_->Abandon(); }
 
  private:
   // Why it is looked whether there is data. For extents a server is asked what is not known;

@@ -75,6 +75,10 @@ class Source {
   // Any thread, at any time.
   virtual SourceCounts counts() { return {}; }
 
+  // From now on reads fail, also those that are on their way and have no answer: for who is
+  // about to end and does not wait. Where none takes long, it does nothing.
+  virtual void Abandon() {}
+
   // The local file whose storage can be shared, byte for byte at the same place; or null.
   virtual const File* shared_file() const { return nullptr; }
 };

@@ -66,10 +66,12 @@ mutated_files = \
 	common/image/copy_on_write.cc \
 	common/image/copy_up.cc \
 	common/image/durability.cc \
+	common/image/image.cc \
 	common/image/image_store.cc \
 	common/io/durable_create.cc \
 	common/io/zeroer.cc \
 	common/jobs/fetch.cc \
+	common/jobs/fill.cc \
 	common/ops/convert.cc \
 	common/ops/create.cc \
 	common/ops/flatten.cc
@@ -80,10 +82,12 @@ mutated_sources = \
 	tests/crash/mutated/common/image/copy_on_write.cpp \
 	tests/crash/mutated/common/image/copy_up.cpp \
 	tests/crash/mutated/common/image/durability.cpp \
+	tests/crash/mutated/common/image/image.cpp \
 	tests/crash/mutated/common/image/image_store.cpp \
 	tests/crash/mutated/common/io/durable_create.cpp \
 	tests/crash/mutated/common/io/zeroer.cpp \
 	tests/crash/mutated/common/jobs/fetch.cpp \
+	tests/crash/mutated/common/jobs/fill.cpp \
 	tests/crash/mutated/common/ops/convert.cpp \
 	tests/crash/mutated/common/ops/create.cpp \
 	tests/crash/mutated/common/ops/flatten.cpp

@@ -135,6 +135,11 @@ int CrashHarness::OnOperation(const Operation& operation) {
 
 void CrashHarness::CheckStates() {
   if (!wrong_.empty()) return;
+  if (!base_gone_ && image_ && image_->backing().size() > 0 && !image_->backing().there()) {
+    base_gone_ = true;
+    look_.reset();  // what was allowed before may be wrong now
+    Count("backing file let go");
+  }
   CrashDisk::Effort effort = effort_;
   const Look now{disk_->retired(), disk_->pending()};
   if (look_ && look_->retired == now.retired) {
@@ -200,6 +205,7 @@ std::string CrashHarness::CheckState(FakeFileSystem& files, const Bits& durable)
   if (!every && !subclusters &&
       !IsZero(files.Find(kAddCowPath)->Bytes(place.offset, place.bytes())))
     return "a subcluster has a bit, and the file not SUBCLUSTERS";
+  if (!all && base_gone_) return "the backing file was let go, and is needed";
   if (all) {
     for (size_t i = 0; i < bits.clusters.size(); i++)
       if (!bits.clusters[i]) return fmt::format("ALL_ALLOCATED is set and bit {} is not", i);
@@ -236,6 +242,7 @@ void CrashHarness::FailChange(uint64_t n, FaultPlan::Effect effect, const std::s
 }
 
 void CrashHarness::DropImage() {
+  fill_.reset();
   fetch_.reset();
   image_.reset();
 }
@@ -252,6 +259,11 @@ void CrashHarness::Kill() {
       *image_,
       Fetch::Options{.size = (4 * kKiB) << random_.Below(6), .pause = std::chrono::seconds(0)},
       nullptr);
+  fill_ = std::make_unique<Fill>(
+      *image_,
+      Fill::Options{.piece = layout_.cluster_size(), .first_retry = {}, .look_again = {}},
+      nullptr);
+  (void)fill_->Start(random_.OneIn(4) ? FillMode::kTouched : FillMode::kAll);
   wrote_ = false;
   const auto contents = ReadAll(*image_);
   if (const std::string wrong = model_->Check(contents); !wrong.empty())
@@ -309,6 +321,8 @@ Status CrashHarness::Do(const CrashRequest& request) {
       return Read(request.offset, request.length);
     case CrashRequest::Kind::kFlush:
       return Flush();
+    case CrashRequest::Kind::kFill:
+      return FillSome(request.offset);
   }
   return {};
 }
@@ -347,6 +361,20 @@ Status CrashHarness::Read(uint64_t offset, uint64_t length) {
   while (fetch_->RunOne()) {
   }
   return done;
+}
+
+// Some of its failures are there to stay.
+void CrashHarness::StepFill(uint64_t offset) {
+  for (uint64_t i = 0; i <= offset % 8; i++)
+    if (!fill_->Step().worked) break;
+}
+
+Status CrashHarness::FillSome(uint64_t offset) {
+  Begin("fill");
+  StepFill(offset);
+  wrote_ = true;
+  CheckContents("while it is filled");
+  return {};
 }
 
 Status CrashHarness::Flush() {

@@ -28,6 +28,7 @@
 #include <vector>
 
 #include "common/jobs/fetch.h"
+#include "common/jobs/fill.h"
 #include "common/ops/convert.h"
 #include "tests/support/crash_disk.h"
 #include "tests/support/crash_model.h"
@@ -39,7 +40,9 @@ namespace addcow {
 
 struct CrashRequest {
   // kRead: with copy-on-read, and what was read is kept when it is done.
-  enum class Kind { kWrite, kZero, kTrim, kCopyUp, kRead, kFlush };
+  // kFill: some steps of the fill of this process, as many as the offset says; it flushes at
+  // its end, and lets the backing file go.
+  enum class Kind { kWrite, kZero, kTrim, kCopyUp, kRead, kFlush, kFill };
 
   Kind kind = Kind::kFlush;
   uint64_t offset = 0;
@@ -78,6 +81,7 @@ class CrashHarness {
   Status Zero(uint64_t offset, uint64_t length, ZeroOptions options, Fua fua = Fua::kNo);
   Status CopyUp(ClusterRange range);
   Status Read(uint64_t offset, uint64_t length);
+  Status FillSome(uint64_t offset);
   Status Flush();
   Status Close();
 
@@ -164,6 +168,7 @@ class CrashHarness {
   void DropImage();
 
   Status Perform(const Lane& lane);
+  void StepFill(uint64_t offset);
   bool StartLane(std::vector<Lane>& lanes, size_t index, const CrashRequest& request);
   void EndLane(Lane& lane, size_t index);
 
@@ -179,6 +184,8 @@ class CrashHarness {
   std::unique_ptr<ForwardingFileSystem> seam_;    // the schedule, over faulty_
   std::unique_ptr<Image> image_;
   std::unique_ptr<Fetch> fetch_;  // over image_
+  std::unique_ptr<Fill> fill_;    // over image_
+  bool base_gone_ = false;        // it was let go, and so deleted
   std::function<void()> meanwhile_;
   bool in_meanwhile_ = false;
   std::string failing_sync_;

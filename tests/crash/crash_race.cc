@@ -18,7 +18,7 @@ namespace {
 bool ChangesDisk(const CrashRequest& request) {
   return request.kind != CrashRequest::Kind::kFlush &&
          request.kind != CrashRequest::Kind::kCopyUp &&
-         request.kind != CrashRequest::Kind::kRead;
+         request.kind != CrashRequest::Kind::kRead && request.kind != CrashRequest::Kind::kFill;
 }
 
 bool ShareSectors(const CrashRequest& a, const CrashRequest& b) {
@@ -43,6 +43,8 @@ std::string ToString(const CrashRequest& request) {
       return "read " + where;
     case CrashRequest::Kind::kFlush:
       return "flush";
+    case CrashRequest::Kind::kFill:
+      return "fill";
   }
   return "?";
 }
@@ -72,6 +74,9 @@ Status CrashHarness::Perform(const Lane& lane) {
     }
     case CrashRequest::Kind::kFlush:
       return image_->Flush();
+    case CrashRequest::Kind::kFill:
+      StepFill(request.offset);
+      return {};
   }
   return {};
 }

@@ -54,6 +54,8 @@ TEST(RandomCrash, EverySectorReadsAVersionThatMayBeThere) {
                            "flatten",
                            "flatten killed",
                            "ALL_ALLOCATED",
+                           "fill",
+                           "backing file let go",
                            "clean close",
                            "SUBCLUSTERS",
                            "SUBCLUSTERS dropped",

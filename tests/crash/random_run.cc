@@ -34,6 +34,8 @@ const char* NameOf(const CrashRequest& request, uint64_t cluster_size) {
       return "read";
     case CrashRequest::Kind::kFlush:
       return "flush";
+    case CrashRequest::Kind::kFill:
+      return "fill";
   }
   return "?";
 }
@@ -47,7 +49,10 @@ RandomRun::RandomRun(uint64_t seed)
   harness_.Count(
       fmt::format("disk with clusters of {} KiB", harness_.layout().cluster_size() / kKiB));
   harness_.SetMeanwhile([this] {
-    if (random_.OneIn(3)) Do(RandomChange(Fua::kNo));
+    if (!random_.OneIn(3)) return;
+    CrashRequest request = RandomChange(Fua::kNo);
+    if (request.kind == CrashRequest::Kind::kFill) request.kind = CrashRequest::Kind::kCopyUp;
+    Do(request);
   });
 }
 
@@ -173,7 +178,7 @@ CrashRequest RandomRun::RandomChange(Fua fua) {
       request.kind = CrashRequest::Kind::kZero;
       break;
     case 3:
-      request.kind = CrashRequest::Kind::kCopyUp;
+      request.kind = random_.OneIn(2) ? CrashRequest::Kind::kCopyUp : CrashRequest::Kind::kFill;
       break;
     case 4:
       request.kind = CrashRequest::Kind::kRead;
@@ -192,7 +197,7 @@ void RandomRun::Do(const CrashRequest& request) {
   if (!harness_.Do(request)) return;
   harness_.Count(NameOf(request, harness_.layout().cluster_size()));
   if (request.fua == Fua::kYes && request.kind != CrashRequest::Kind::kCopyUp &&
-      request.kind != CrashRequest::Kind::kRead)
+      request.kind != CrashRequest::Kind::kRead && request.kind != CrashRequest::Kind::kFill)
     harness_.Count("FUA");
 }
 

@@ -14,7 +14,9 @@
 // verification after a kill would.
 //
 // In half of the rounds what the server reads of the backing file is kept (copy-on-read),
-// and in half of them the backing file is a server's.
+// and in half of them the backing file is a server's. In three of four it fills the image
+// meanwhile, at one rate or another. When an image has had its rounds, a last server fills it
+// to the end; then the image file alone must be the disk.
 //
 // ADDCOW_KILL_ROUNDS says how many rounds there are.
 
@@ -28,6 +30,7 @@
 #include <iostream>
 #include <iterator>
 #include <optional>
+#include <string_view>
 #include <thread>
 
 #include "tests/replay/program.h"
@@ -49,6 +52,10 @@ constexpr uint64_t kRoundsOfAnImage = 3;
 // subclusters.
 constexpr std::pair<Form, bool> kImages[] = {
     {kVersion1Form, true}, {k4kForm, true}, {kVersion1Form, false}, {k2MForm, true}};
+
+constexpr const char* kFills[] = {"fill=all", "fill=off", "fill=all", "fill=touched"};
+constexpr const char* kFillRates[] = {"fill-rate=2M", "fill-rate=8M", "fill-rate=32M",
+                                      "fill-rate=1G"};
 
 std::string ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -80,6 +87,7 @@ class Kill : public NbdTest {
   }
 
   void Round(uint64_t seed);
+  void FillToTheEnd();
   void WaitForMoment(const RandomClient& client, const std::atomic<bool>& ended);
   // All that the log of the server says about this round.
   void CheckLog(std::span<const std::byte> actual);
@@ -96,6 +104,8 @@ class Kill : public NbdTest {
   uint64_t lost_ = 0;          // sectors without their last version
   uint64_t rounds_lossy_ = 0;  // rounds with such sectors
   uint64_t remote_rounds_ = 0;
+  uint64_t killed_in_a_fill_ = 0;  // rounds
+  uint64_t filled_ = 0;            // images, to the end
 };
 
 // A random time, a random number of requests, or a moment in a flush.
@@ -162,7 +172,8 @@ void Kill::Round(uint64_t seed) {
     StartServer({RecorderFilter()},
                 {subclusters_ ? "subclusters=on" : "subclusters=off",
                  seed % 2 == 0 ? "copy-on-read=on" : "copy-on-read=off",
-                 seed % 3 == 0 ? "fetch-size=1M" : "fetch-size=64k", "backing=" + backing});
+                 seed % 3 == 0 ? "fetch-size=1M" : "fetch-size=64k", kFills[seed / 16 % 4],
+                 kFillRates[seed / 64 % 4], "sync-interval=1", "backing=" + backing});
   }
   if (HasFatalFailure()) return;
 
@@ -186,6 +197,9 @@ void Kill::Round(uint64_t seed) {
   });
   WaitForMoment(*client, ended);
   KillServer();
+  const uint64_t allocated = AllocatedInFile();
+  if (kFills[seed / 16 % 4] == std::string_view("fill=all") && allocated < contents_.size())
+    killed_in_a_fill_++;
   // Without a server fio 3.33 may turn round for ever. What is wrong with data
   // it says at once, and ends.
   fio.Kill();
@@ -203,6 +217,19 @@ void Kill::Round(uint64_t seed) {
   contents_ = actual;
 }
 
+void Kill::FillToTheEnd() {
+  Program server({std::getenv("ADDCOW_RUN"), "nbdkit", "-f", "-U", "-", "addcow",
+                  "file=" + directory_ + "/x.add-cow", "fill=all", "fill-exit=on"},
+                 directory_ + "/fill.log");
+  ASSERT_EQ(server.Wait(), 0) << server.Output();
+  fs::remove(directory_ + "/base.img");
+  const std::string alone = ReadFile(directory_ + "/disk.raw");
+  EXPECT_EQ(Difference(std::as_bytes(std::span(alone)), contents_), "");
+  EXPECT_EQ(RunCheck(directory_ + "/x.add-cow", directory_ + "/check.log"), 0)
+      << ReadFile(directory_ + "/check.log");
+  filled_++;
+}
+
 TEST_F(Kill, NothingFlushedIsLostWhenTheServerIsKilled) {
   if (!HaveFio()) GTEST_SKIP() << "fio with its nbd engine is not installed";
   const uint64_t rounds = EnvironmentNumber("ADDCOW_KILL_ROUNDS", 12);
@@ -212,14 +239,17 @@ TEST_F(Kill, NothingFlushedIsLostWhenTheServerIsKilled) {
     subclusters_ = subclusters;
     const uint64_t seed = random_.Next();
     Round(seed);
+    if (round % kRoundsOfAnImage == kRoundsOfAnImage - 1) FillToTheEnd();
     ASSERT_FALSE(HasFailure()) << "in round " << round;
   }
   std::cout << fmt::format(
-      "# {} rounds, {} over a server; {} writes ({} by fio) and {} flushes acknowledged; {} "
+      "# {} rounds, {} over a server, {} in a fill that was not done; {} images filled to the "
+      "end; {} writes ({} by fio) and {} flushes acknowledged; {} "
       "rounds were killed "
       "in "
       "a flush; in {} rounds {} sectors did not have their last, unflushed version\n",
-      rounds, remote_rounds_, writes_, fio_writes_, flushes_, in_flush_, rounds_lossy_, lost_);
+      rounds, remote_rounds_, killed_in_a_fill_, filled_, writes_, fio_writes_, flushes_,
+      in_flush_, rounds_lossy_, lost_);
   EXPECT_GT(fio_writes_, rounds);
   EXPECT_GT(flushes_, rounds);
 }

@@ -10,6 +10,7 @@ if built_with_sanitizer; then
 fi
 requires nbdsh nbdcopy qemu-img qemu-nbd
 
+server_pid=
 random_file noise 16M
 cp noise src.raw
 truncate -s 20M src.raw
@@ -63,7 +64,7 @@ cmp <(tail -c +131073 disk.raw) <(tail -c +131073 src.raw)
 kill -9 "$base_pid"
 
 # Frozen when the server is to end: that is not waited for.
-start_base rdelay=20ms
+start_base rdelay=1
 overlay
 start_server sock addcow x.add-cow fill=all timeout=3600 fill-rate=8M
 some() { [ "$(used_bytes disk.raw)" -ge 1000000 ]; }

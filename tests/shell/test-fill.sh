@@ -7,6 +7,7 @@
 . "$(dirname "$0")/../functions.sh"
 requires nbdsh nbdcopy jq
 
+server_pid=
 random_file noise 24M
 client_knows '
 base = open("noise", "rb").read()

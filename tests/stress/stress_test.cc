@@ -3,8 +3,9 @@
 // Many threads, random operations at odd offsets, on one Image, against a
 // disk that says what must be read. On files in memory, where the threads
 // meet most often, and on real ones; with the background flush and without.
-// In half of the rounds reads are kept (copy-on-read). Made to be run under
-// ThreadSanitizer (make stress).
+// In half of the rounds reads are kept (copy-on-read). All threads make a fill go on, a
+// cluster at a time, ask how far it is, and see the backing file let go. Made to be run
+// under ThreadSanitizer (make stress).
 //
 // A test is a row of rounds, each on a new image: after some hundred
 // operations every cluster is allocated, and the races of allocation are over.
@@ -26,6 +27,7 @@
 #include "common/base/zero_bytes.h"
 #include "common/image/background_flush.h"
 #include "common/jobs/fetch_threads.h"
+#include "common/jobs/fill.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
 #include "tests/support/forms.h"
@@ -141,6 +143,12 @@ class StressTest : public testing::TestWithParam<Setup> {
                       *image_, {.size = size, .memory = setup.OneIn(3) ? 0 : 64 * kMiB},
                       [](LogLevel, const std::string& message) { ADD_FAILURE() << message; }));
     }
+    fill_ = std::make_unique<Fill>(*image_,
+                                   Fill::Options{.piece = cluster_size(), .look_again = {}},
+                                   [](LogLevel level, const std::string& message) {
+                                     if (level == LogLevel::kError) ADD_FAILURE() << message;
+                                   });
+    ASSERT_OK(fill_->Start(rounds_ % 4 == 3 ? FillMode::kTouched : FillMode::kAll));
     std::vector<std::string> wrong(kThreads);
     std::vector<std::thread> threads;
     std::atomic<bool> stop = false;
@@ -157,6 +165,7 @@ class StressTest : public testing::TestWithParam<Setup> {
       });
     }
     for (std::thread& thread : threads) thread.join();
+    fill_.reset();
     fetch_.reset();
     EXPECT_EQ(wrong, std::vector<std::string>(kThreads)) << "in round " << rounds_;
   }
@@ -181,11 +190,20 @@ class StressTest : public testing::TestWithParam<Setup> {
     const uint64_t offset = first * cluster_size();
     const uint64_t end = std::min(offset + count * cluster_size(), image_->virtual_size());
     Status done;
-    switch (random.Below(3)) {
+    switch (random.Below(5)) {
       case 0:
         done = image_->Flush();
         break;
-      case 1:
+      case 1: {
+        const FillStatus status = fill_->status();
+        if (status.position > image_->virtual_size()) return "a fill is past the end";
+        if (!status.error.empty()) return status.error;
+        break;
+      }
+      case 2:
+        (void)fill_->Step();
+        break;
+      case 3:
         // A few of the large ones are all of the disk.
         if (cluster_size() <= kClusterSize || random.OneIn(10))
           done = image_->CopyUp({first, count});
@@ -217,6 +235,7 @@ class StressTest : public testing::TestWithParam<Setup> {
 
   std::vector<std::byte> contents_;
   std::unique_ptr<Image> image_;
+  std::unique_ptr<Fill> fill_;           // over image_, while threads run
   std::unique_ptr<FetchThreads> fetch_;  // over image_, while threads run; or none
 
  private:
