@@ -32,24 +32,23 @@ constexpr std::array<std::string_view, 11> kFormats = {
     "qcow2", "qed", "vmdk", "vdi", "vhdx", "vpc", "parallels", "dmg", "qcow", "bochs", "cloop"};
 
 // A shell's, which becomes qemu-nbd: $0 is where its errors go, even when it runs longer
-// than the terminal; $1 a pipe of ours; $2 our process; $3 the image's directory: a relative
-// name of a qcow2's data file starts where QEMU runs.
+// than the terminal; $1 a pipe of ours, by the number that it has inherited; $2 our process;
+// $3 the image's directory: a relative name of a qcow2's data file starts where QEMU runs.
 //
 // qemu-nbd ends with its last client, but not before it has had one. Were we killed before
 // that, it would stay; so a child waits at the pipe, for a word or for our end. It must not
-// keep the socket open (3), or nobody would see qemu-nbd fail. Files of ours cannot be
-// opened without /proc, nor by who has changed the user since: then it does without.
+// keep the socket open (3), or nobody would see qemu-nbd fail. The pipe is its own by then:
+// one of ours would be gone with us, before anybody could wait at it. A shell need not know
+// descriptors above 9, so it opens what it has once more; where there is no /proc it does
+// without.
 //
 // What a terminal sends to all of its processes is not for qemu-nbd: it ends with us, and
 // we may not end at once.
 constexpr const char* kScript = R"(cd "$3"
 exec </dev/null >/dev/null
 [ -w "$0" ] && exec 2>>"$0"
-if [ -r "$1" ]; then
-  ( { (read -r word <&4 || kill -9 $$) 3<&- & } 4<"$1" )
-elif [ "$PPID" != "$2" ]; then
-  exit 1
-fi
+( { (read -r word <&4 || kill -9 $$) 3<&- & } 4<"/proc/self/fd/$1" ) 2>/dev/null ||
+  [ "$PPID" = "$2" ] || exit 1
 shift 3
 command -v setsid >/dev/null && exec setsid "$@"
 exec "$@")";
@@ -103,9 +102,11 @@ class QemuServer final : public NbdServer {
     if (::pipe2(ends, O_CLOEXEC) == 0) {
       watched_ = UniqueFd(ends[0]);
       word_ = UniqueFd(ends[1]);
+      // The other end must be ours alone; this one may be anybody's.
+      (void)::fcntl(watched_.get(), F_SETFD, 0);
     }
     const std::string errors = errors_.path();
-    const std::string watched = PathOfFd(watched_.get());
+    const std::string watched = fmt::format("{}", watched_.get());
     // Relative names of data files start there, also those of what it stands on.
     const std::string directory = DirectoryOf(image_.path);
     const std::string parent = fmt::format("{}", parent_);

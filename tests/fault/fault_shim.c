@@ -338,6 +338,13 @@ unlink (const char *path)
 }
 
 int
+chdir (const char *path)
+{
+  FAIL_IF (fault ("chdir", path));
+  return REAL (chdir) (path);
+}
+
+int
 pthread_create (pthread_t *thread, const pthread_attr_t *attr,
                 void *(*start) (void *), void *arg)
 {

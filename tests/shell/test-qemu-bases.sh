@@ -234,6 +234,36 @@ slow="$(cat slow.pid)"
 at_exit "kill -9 $slow 2>/dev/null"
 wait_until '' is_gone "$slow" || fail "kill -9 leaves a qemu-nbd that starts"
 
+# And the shell that becomes it, which may see nothing of us any more: it stops at its
+# first step, until there is nobody to start qemu-nbd for.
+with_faults true
+fault chdir 1 -19 "$PWD/vm"
+start_one() {
+    "$ADDCOW_RUN" nbdkit -f -U "$scratch/slow.sock" addcow vm/chain.add-cow 2>slow.log &
+    starting=$!
+}
+with_faults start_one
+wait_for fault.hits "$starting"
+stopped_child() { # PID
+    local process
+    for process in /proc/[0-9]*; do
+        if grep -q '^State:	T' "$process/status" 2>/dev/null &&
+            grep -q "^PPid:	$1\$" "$process/status" 2>/dev/null; then
+            echo "${process#/proc/}"
+            return 0
+        fi
+    done
+    return 1
+}
+wait_until "$starting" stopped_child "$starting" >/dev/null || fail "no shell: $(cat slow.log)"
+slow="$(stopped_child "$starting")"
+at_exit "kill -9 $slow 2>/dev/null"
+no_fault
+kill -9 "$starting"
+ends_with 137 "$starting" "a server that was killed"
+kill -CONT "$slow"
+wait_until '' is_gone "$slow" || fail "kill -9 leaves a qemu-nbd that a shell starts"
+
 # It is not of our process group, which a terminal sends Ctrl-C to.
 start_server sock addcow vm/chain.add-cow
 if command -v setsid >/dev/null; then
