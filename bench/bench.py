@@ -135,7 +135,7 @@ def main():
         return 0 if sys.argv[1] in ("-h", "--help") else 2
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, interrupted)
-    settings = Settings(SERVERS, {"fio": WORKLOADS, "tools": tasks.TASKS,
+    settings = Settings(SERVERS, {"fio": WORKLOADS, **tasks.GROUPS,
                                   "bases": bases.READINGS}, bases.BASES)
     told = [f"{name}={shlex.quote(value) if name != 'BENCH_OTHER' else 'BUILD'}"
             for name, value in sorted(os.environ.items())

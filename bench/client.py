@@ -9,6 +9,8 @@ the one that runs the benchmark.
   client.py status URI COUNT SIZE    times block status after that, before a flush and after
   client.py flush URI COUNT SIZE     times flushes after that, without and beside FUA writes
   client.py first URI COUNT TIME     times the way from connecting to the first COUNT bytes
+  client.py born URI COUNT           tells when the first COUNT bytes of a server were there
+                                     that is to start meanwhile
   client.py part URI COUNT TIME      times reading the first COUNT bytes in small pieces
 
 Blocks are of 4 KiB and none is written twice. Places are random, and the same in
@@ -25,7 +27,7 @@ import sys
 import threading
 import time
 
-from servers import Failed, run
+from servers import Failed, run, stop
 
 try:
     import nbd
@@ -50,12 +52,30 @@ def missing():
     return None if python() else "Python's module nbd (python3-libnbd) is not installed"
 
 
-def call(command, uri, *numbers):
-    """Runs the program; gives what it prints."""
+def program(command, uri, *numbers):
     if not python():
         raise Failed(missing())
-    return json.loads(run([python(), "-B", os.path.abspath(__file__), command, uri,
-                           *map(str, numbers)]))
+    return [python(), "-B", os.path.abspath(__file__), command, uri, *map(str, numbers)]
+
+
+def call(command, uri, *numbers):
+    """Runs the program; gives what it prints."""
+    return json.loads(run(program(command, uri, *numbers)))
+
+
+def first_byte(server, uri):
+    """Starts `server`, which goes on; gives it, and the seconds until the first 4 KiB."""
+    with subprocess.Popen(program("born", uri, BLOCK), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as reader:
+        reader.stderr.readline()
+        start = time.monotonic_ns()
+        process = subprocess.Popen(server, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        answer = reader.stdout.readline()
+        if not answer:
+            stop(process)
+            raise Failed(f"{server[0]}: nothing was read: {reader.stderr.read().strip()}")
+    return process, (int(answer) - start) / 1e9
 
 
 def connected(uri):
@@ -172,6 +192,20 @@ def first(uri, count, start):
     return (time.monotonic_ns() - start) / 1e9
 
 
+def born(uri, count):
+    """The time of the answer, of time.monotonic_ns()."""
+    print("ready", file=sys.stderr, flush=True)
+    while True:
+        handle = nbd.NBD()
+        try:
+            handle.connect_uri(uri)
+            break
+        except nbd.Error:
+            time.sleep(0.0002)
+    handle.pread(count, 0)
+    return time.monotonic_ns()
+
+
 def part(uri, count, start):
     """Seconds for the first `count` bytes in pieces of 4 to 64 KiB, one after the other,
     which begin anywhere: for everybody in the same order."""
@@ -189,7 +223,7 @@ def part(uri, count, start):
 
 
 COMMANDS = {"alternate": alternate, "scatter": scatter, "status": status, "flush": flush,
-            "first": first, "part": part}
+            "first": first, "born": born, "part": part}
 
 
 def main():

@@ -8,6 +8,8 @@ bench_sources = \
 	bench/boot_trace.py \
 	bench/client.py \
 	bench/fleet.py \
+	bench/live.py \
+	bench/qemu_job.py \
 	bench/ratios.gp \
 	bench/report.py \
 	bench/servers.py \

@@ -127,7 +127,7 @@ def short_table(result):
 
 
 def tasks_table(result):
-    """The Markdown table of a "tools" run: what was measured, and how many times the
+    """The Markdown table of a "tools" or "live" run: what was measured, and how many times the
     reference it is, which is another program or another part of the same one."""
     by_round = {}
     for sample in result["samples"]:
@@ -202,7 +202,7 @@ def machine_lines(result):
 
 
 def markdown(result):
-    if result["group"] == "tools":
+    if result["group"] in ("tools", "live"):
         words = "Medians of interleaved rounds; below 1 is less than the reference.\n"
         return tasks_table(result) + "\n" + words + "\n" + machine_lines(result)
     if result["group"] == "bases":

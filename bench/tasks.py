@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The tasks that are not requests of fio: which there are, and their rounds.
+"""The tasks that are not requests of fio, of the groups "tools" and "live": which there
+are, and their rounds.
 
 A task makes its files once, in a folder of its own, and gives a list of
 (program, function that measures it); the functions are called round by round."""
@@ -7,6 +8,7 @@ A task makes its files once, in a folder of its own, and gives a list of
 import os
 import shutil
 
+import live
 from servers import Failed
 from small_writes import FlushBesideFua, Status, Storage
 from task_files import Skip
@@ -21,8 +23,11 @@ TASKS = {"nbdcopy": NbdCopy, "convert": QemuConvert, "open-empty": OpenEmpty,
          "flush": FlushBesideFua}
 
 
+GROUPS = {"tools": TASKS, "live": live.TASKS}
+
+
 def run_task(name, settings, folder, result, say):
-    task = TASKS[name](settings, folder)
+    task = GROUPS[settings.group][name](settings, folder)
     try:
         programs = task.programs_to_time()
         for number in range(settings.rounds):
@@ -52,7 +57,7 @@ def run_group(settings, scratch, result, say):
     """All chosen tasks, one after the other; the rounds of one are interleaved."""
     result["size"], result["map size"] = settings.size, settings.map_size
     for name in settings.workloads:
-        kind = TASKS[name]
+        kind = GROUPS[settings.group][name]
         result["tasks"].append({"name": name, "title": kind.titled(settings), "unit": kind.unit,
                                 "reference": kind.reference, "target": kind.target})
         folder = os.path.join(scratch, name)

@@ -30,6 +30,7 @@ dist_doc_DATA += \
 	docs/durability.md \
 	docs/format.md \
 	docs/performance.md \
+	docs/recipes.md \
 	docs/scaling.md \
 	docs/security.md \
 	docs/testing.md

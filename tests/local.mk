@@ -59,6 +59,7 @@ shell_tests = \
 	tests/shell/test-qemu-img.sh \
 	tests/shell/test-qemu-io.sh \
 	tests/shell/test-read-only.sh \
+	tests/shell/test-live-recipes.sh \
 	tests/shell/test-recipes.sh \
 	tests/shell/test-reflink.sh \
 	tests/shell/test-refusals.sh \
@@ -96,10 +97,11 @@ slow_tests = \
 	tests/slow/test-guestfish-fstrim.sh \
 	tests/slow/test-qcow2-guest.sh \
 	tests/slow/test-rbd-base.sh \
+	tests/slow/test-v2v-in-place.sh \
 	tests/slow/test-virt-v2v.sh \
 	tests/slow/test-virt-v2v-killed.sh
 
-EXTRA_DIST += $(shell_tests) $(slow_tests) tests/functions.sh tests/slow/make-guest.sh \
+EXTRA_DIST += $(shell_tests) $(slow_tests) tests/functions.sh tests/slow/guest.sh tests/slow/make-guest.sh \
 	tests/README.md \
 	tests/vectors tests/vectors-acow .clang-format run.in quickstart runtests \
 	scripts/prepare.sh README.md LICENSE .ci/run

@@ -6,36 +6,16 @@
 # run must give the guest, the base must have seen no write, and what is served not change.
 # What both runs read of the base is counted there, and printed.
 #
-# ADDCOW_GUEST_IMAGE is the guest to convert, made by make-guest.sh; without it, one is
-# made here. ADDCOW_OPTIONS are more options of the plugin, words with blanks between
+# ADDCOW_OPTIONS are more options of the plugin, words with blanks between
 # them (copy-on-read=on, where a build has that).
 
 # shellcheck source=tests/functions.sh
 source "$(dirname "$0")/../functions.sh"
-PATH="$PATH:/usr/sbin:/sbin"
-
 requires virt-v2v guestfish nbdcopy e2fsck python3 setsid
-compgen -G '/boot/vmlinuz-*' >/dev/null || skip "no kernel in /boot for libguestfs"
-export LIBGUESTFS_BACKEND="${LIBGUESTFS_BACKEND:-direct}"
-export LIBGUESTFS_BACKEND_SETTINGS="${LIBGUESTFS_BACKEND_SETTINGS-force_tcg}"
-mkdir v2v
-export VIRT_V2V_TMPDIR="$PWD/v2v" # what a run that is killed leaves
+# shellcheck source=tests/slow/guest.sh
+source "$srcdir/tests/slow/guest.sh"
+take_guest
 read -r -a options <<<"${ADDCOW_OPTIONS:-}"
-
-MiB=1048576
-partition=$MiB # of make-guest.sh
-
-if [ -n "${ADDCOW_GUEST_IMAGE:-}" ]; then
-    base="$(realpath "$ADDCOW_GUEST_IMAGE")"
-    [ -f "$base" ] || fail "ADDCOW_GUEST_IMAGE=$base: no such file"
-else
-    base="$PWD/base.img"
-    status=0
-    "$srcdir/tests/slow/make-guest.sh" "$base" || status=$?
-    [ "$status" -ne 77 ] || skip "make-guest.sh cannot make a guest here"
-    [ "$status" -eq 0 ] || fail "make-guest.sh failed with exit status $status"
-fi
-base_sum="$(sha256sum <"$base")"
 
 # The store: a server that logs each request. The copy is slowed down
 # a little, so that there is a middle of it to be killed in.
@@ -72,43 +52,12 @@ END
 nbdcopy "$(uri s.sock)" before.raw
 stop_server "$server_pid"
 
-# virt-v2v 2.2 takes an NBD source only from a port.
 serve() {
-    local attempt
-    for attempt in $(seq 20); do
-        port=$((RANDOM % 16384 + 16384))
-        rm -f tcp.pid
-        "$ADDCOW_RUN" nbdkit -f -i 127.0.0.1 -p "$port" -P tcp.pid --filter=log \
-            addcow file=x.add-cow logfile=requests.log logappend=true "${options[@]}" 2>tcp.log &
-        server_pid=$!
-        at_exit "kill $server_pid 2>/dev/null; wait $server_pid 2>/dev/null"
-        if wait_for tcp.pid "$server_pid"; then return; fi
-        grep -q 'Address already in use' tcp.log || break
-        echo "port $port is taken (attempt $attempt)"
-    done
-    cat tcp.log >&2
-    fail "no server"
-}
-guest_xml() {
-    cat >guest.xml <<END
-<domain type='kvm'>
-  <name>migrated</name>
-  <memory unit='MiB'>512</memory>
-  <vcpu>1</vcpu>
-  <os><type arch='x86_64'>hvm</type></os>
-  <features><acpi/></features>
-  <devices>
-    <disk type='network' device='disk'>
-      <driver name='qemu' type='raw'/>
-      <source protocol='nbd'><host name='localhost' port='$port'/></source>
-      <target dev='sda' bus='scsi'/>
-    </disk>
-  </devices>
-</domain>
-END
+    start_tcp_server --filter=log addcow file=x.add-cow logfile=requests.log logappend=true \
+        "${options[@]}"
+    guest_xml "name='localhost' port='$port'"
 }
 serve
-guest_xml
 
 echo "the first run"
 mkdir out
@@ -135,7 +84,6 @@ kill -9 "$server_pid" 2>/dev/null || true
 wait "$server_pid" 2>/dev/null || true
 addcow check x.add-cow || [ $? -eq 3 ]
 serve
-guest_xml
 
 echo "the second run"
 : >base.log

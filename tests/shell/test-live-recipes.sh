@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# What docs/recipes.md prints is what is run here, with directories of the system in the
+# scratch directory; but for the conversion, which tests/slow/test-v2v-in-place.sh runs.
+
+. "$(dirname "$0")/../functions.sh"
+requires nbdsh nbdcopy jq python3
+
+python3 - "$srcdir/docs/recipes.md" "$scratch" <<'END_OF_PYTHON'
+import re, sys
+for kind, name, text in re.findall(r"^```(sh|ini) (\S+)\n(.*?)^```$", open(sys.argv[1]).read(), re.M | re.S):
+    open(f"block.{name}", "w").write(text.replace("/srv/", sys.argv[2] + "/srv/"))
+END_OF_PYTHON
+mkdir -p bin srv/backups srv/bases srv/imports
+for program in addcow nbdkit; do
+    printf '#!/bin/sh\nPATH="%s"\nexec "%s" %s "$@"\n' "$PATH" "$ADDCOW_RUN" "$program" >"bin/$program"
+done
+chmod +x bin/*
+block() { # NAME: as printed
+    [ -s "block.$1" ] || fail "docs/recipes.md has no block $1"
+    PATH="$scratch/bin:$PATH" bash -e -u -o pipefail "block.$1"
+}
+# daemon DIRECTORY: the server that a block has left there; it is stopped at the end.
+daemon() {
+    server_pid="$(cat "srv/$1/pid")"
+    at_exit "kill $server_pid 2>/dev/null"
+}
+stop_daemon() {
+    kill "$server_pid"
+    wait_until '' is_gone "$server_pid" || fail "the server goes on"
+}
+has_open() { # FILE: whether the server has
+    local real
+    real="$(realpath "$1")"
+    find "/proc/$server_pid/fd" -lname "$real*" | has .
+}
+
+# A guest that is restored: it reads and writes while the rest is copied, and the server
+# is killed in the middle of that.
+random_file srv/backups/vm01.img 24M
+truncate -s 32M srv/backups/vm01.img
+cp srv/backups/vm01.img want
+printf '%4096s' guest | dd of=want bs=4096 seek=5 conv=notrunc status=none
+sed -i 's/fill=all/& fill-rate=4M/' block.restore    # slow enough to be killed
+block restore
+daemon vm01
+guest="nbd+unix:///?socket=$scratch/srv/vm01/sock"
+nbdsh -u "$guest" -c 'h.pwrite(b"%4096s" % b"guest", 20480)' -c 'h.flush()'
+block restore-status >status || fail "status: $(cat status)"
+kill -9 "$server_pid"
+wait_until '' is_gone "$server_pid"
+cd srv/vm01
+PATH="$scratch/bin:$PATH" bash -c "$(grep '^nbdkit' "$scratch/block.restore" | sed 's/ fill-rate=4M//')"
+cd "$scratch"
+daemon vm01
+has_open srv/backups/vm01.img || fail "the backup is not what it stands on"
+block restore-wait
+if has_open srv/backups/vm01.img; then fail "the backup is not let go"; fi
+rm srv/backups/vm01.img
+nbdcopy "$guest" - | cmp - want
+block restore-end >/dev/null
+cmp srv/vm01/disk.raw want
+[ ! -e srv/vm01/control ] || fail "the control socket is left"
+
+# An import, killed in the middle, and again.
+if nbdkit curl --dump-plugin >/dev/null 2>&1; then
+    random_file srv/image.img 16M
+    cat >ranges.py <<'END_OF_PYTHON'
+"""An HTTP server of one file, which knows ranges and is slow."""
+import http.server, os, re, sys, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_HEAD(self):
+        self.send_response(200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(os.path.getsize(sys.argv[1])))
+        self.end_headers()
+    def do_GET(self):
+        first, last = (int(n) for n in re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"]).groups())
+        with open(sys.argv[1], "rb") as f:
+            f.seek(first)
+            data = f.read(last - first + 1)
+        time.sleep(0.05)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{os.path.getsize(sys.argv[1])}")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+    def log_message(self, *_):
+        pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+with open("port.new", "w") as f: f.write(str(server.server_port))
+os.rename("port.new", "port")
+server.serve_forever()
+END_OF_PYTHON
+    python3 ranges.py srv/image.img &
+    web=$!
+    at_exit "kill $web 2>/dev/null"
+    wait_for port "$web"
+    url="http://127.0.0.1:$(cat port)/image.img"
+    export url
+    sed 's/fill=all/& fill-rate=4M/' block.import >block.import-slowly
+    setsid bash -c "PATH='$scratch/bin:$PATH' bash -e -u -o pipefail block.import-slowly" &
+    import=$!
+    at_exit "kill -9 -- -$import 2>/dev/null"
+    some() { [ -e srv/vm02/disk.raw ] && [ "$(used_bytes srv/vm02/disk.raw)" -ge 4194304 ]; }
+    wait_until "$import" some
+    kill -9 -- "-$import" "$(cat srv/vm02/url.pid)"
+    wait "$import" || true
+    [ -e srv/vm02/x.add-cow ] || fail "it was done before it was killed"
+    rm -f srv/vm02/url.sock srv/vm02/sock
+    block import
+    cmp srv/image.img srv/vm02/disk.raw
+    [ ! -e srv/vm02/x.add-cow ] || fail "x.add-cow is left"
+    kill "$web"
+else
+    echo "SKIP of a part: no import from a web server: this nbdkit has no curl plugin"
+fi
+
+# Twenty guests on one base, two of which get it for themselves.
+random_file srv/bases/debian-12.img 4M
+cksum srv/bases/debian-12.img >before
+block golden
+expect_equal 20 "$(find srv -path '*guest*/x.add-cow' | wc -l)" "guests"
+block golden-fill
+for i in 01 02; do
+    daemon "guest$i"
+    PATH="$scratch/bin:$PATH" addcow fill "srv/guest$i/control" all --wait
+    stop_daemon
+    cmp "srv/guest$i/disk.raw" srv/bases/debian-12.img
+done
+cksum srv/bases/debian-12.img | cmp - before
+
+# The unit with its sandbox, as systemd sees it; and where systemd runs, started.
+if command -v systemd-analyze >/dev/null && [ -x /usr/bin/nbdkit ]; then
+    mkdir -p units/addcow@.service.d
+    sed 's/^ExecStart=$//' block.fill.conf | grep . >units/addcow@.service
+    systemd-analyze verify "$PWD/units/addcow@.service" >verify.log 2>&1 || fail "fill.conf: $(cat verify.log)"
+    ! grep -v '^/usr/lib/systemd/' verify.log | has . || fail "fill.conf: $(cat verify.log)"
+else
+    echo "SKIP of a part: the unit is not verified: no systemd-analyze, or no /usr/bin/nbdkit"
+fi
+if [ -d /run/systemd/system ] && [ "$(id -u)" = 0 ]; then
+    mkdir -p srv/unit
+    addcow create -q -b "$scratch/srv/bases/debian-12.img" -F raw -i disk.raw srv/unit/x.add-cow
+    properties=()
+    while read -r line; do properties+=(-p "$line"); done \
+        < <(grep -v '^\[Service\]\|^ExecStart\|^PrivateTmp\|^$' block.fill.conf | sed "s|/srv/%i|$scratch/srv/unit|")
+    systemd-run --quiet --wait --collect "${properties[@]}" \
+        "$ADDCOW_RUN" nbdkit -f -U "$scratch/srv/unit/sock" addcow "$scratch/srv/unit/x.add-cow" \
+        fill=all fill-exit=on || fail "the sandboxed service"
+    cmp srv/unit/disk.raw srv/bases/debian-12.img
+else
+    echo "SKIP of a part: the unit is not started: systemd does not run here, or no root"
+fi
