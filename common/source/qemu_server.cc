@@ -35,20 +35,20 @@ constexpr std::array<std::string_view, 11> kFormats = {
 // than the terminal; $1 a pipe of ours, by the number that it has inherited; $2 our process;
 // $3 the image's directory: a relative name of a qcow2's data file starts where QEMU runs.
 //
-// qemu-nbd ends with its last client, but not before it has had one. Were we killed before
-// that, it would stay; so a child waits at the pipe, for a word or for our end. It must not
-// keep the socket open (3), or nobody would see qemu-nbd fail. The pipe is its own by then:
-// one of ours would be gone with us, before anybody could wait at it. A shell need not know
-// descriptors above 9, so it opens what it has once more; where there is no /proc it does
-// without.
+// qemu-nbd ends with its last client, but not before it has had one, nor where the last to
+// go had only begun to connect, nor while it is stopped. So a child waits at the pipe for as
+// long as it runs, and kills it where it is told so or we end. It must not keep the socket
+// open (3), or nobody would see qemu-nbd fail. The pipe is its own by then: one of ours would
+// be gone with us, before anybody could wait at it. A shell need not know descriptors above
+// 9, so it opens what it has once more; where there is no /proc it does without.
 //
 // What a terminal sends to all of its processes is not for qemu-nbd: it ends with us, and
 // we may not end at once.
 constexpr const char* kScript = R"(cd "$3"
 exec </dev/null >/dev/null
 [ -w "$0" ] && exec 2>>"$0"
-( { (read -r word <&4 || kill -9 $$) 3<&- & } 4<"/proc/self/fd/$1" ) 2>/dev/null ||
-  [ "$PPID" = "$2" ] || exit 1
+( { (trap "" HUP; read -r word <&4; [ "$word" = leave ] || kill -9 $$) 3<&- &
+  } 4<"/proc/self/fd/$1" ) 2>/dev/null || [ "$PPID" = "$2" ] || exit 1
 shift 3
 command -v setsid >/dev/null && exec setsid "$@"
 exec "$@")";
@@ -71,7 +71,6 @@ class QemuServer final : public NbdServer {
   }
 
   void Connected(nbd_handle* handle) override {
-    Release();
     ::sockaddr_un address = {};
     ::socklen_t length = sizeof address;
     if (::getpeername(nbd_aio_get_fd(handle), reinterpret_cast<::sockaddr*>(&address),
@@ -81,11 +80,13 @@ class QemuServer final : public NbdServer {
     socket_ = address.sun_path;
   }
 
-  // libnbd waits for the end of a child. It only reads, so nothing is lost with it.
+  // libnbd waits for the end of a child, whose number may be another's then. It only reads,
+  // so nothing is lost with it.
   void Closing(nbd_handle* handle, size_t connection) override {
     if (connection != 0) return;
-    if (parent_ == ::getpid()) (void)nbd_kill_subprocess(handle, SIGKILL);
-    Release();
+    const bool is_child = parent_ == ::getpid();
+    if (is_child) (void)nbd_kill_subprocess(handle, SIGKILL);
+    Tell(is_child ? "leave\n" : "kill\n");
   }
 
   std::string Explanation() const override { return errors_.Text(); }
@@ -117,12 +118,17 @@ class QemuServer final : public NbdServer {
         "--read-only",   shared.c_str(), "--image-opts",    options.c_str(),
         nullptr};
     // libnbd copies what it needs, and changes nothing.
-    return nbd_aio_connect_systemd_socket_activation(handle, const_cast<char**>(words.data()));
+    const int begun =
+        nbd_aio_connect_systemd_socket_activation(handle, const_cast<char**>(words.data()));
+    // Kept, so that nobody gets SIGPIPE for a word to nobody.
+    (void)::fcntl(watched_.get(), F_SETFD, FD_CLOEXEC);
+    return begun;
   }
 
-  // It has a client, or was killed and is not reaped yet: nobody need do that any more.
-  void Release() {
-    if (word_.valid()) (void)!::write(word_.get(), "\n", 1);
+  // Whoever waits at the pipe is gone after it: another process may have it as well, and
+  // live much longer.
+  void Tell(std::string_view word) {
+    if (word_.valid()) (void)!::write(word_.get(), word.data(), word.size());
     word_ = UniqueFd();
     watched_ = UniqueFd();
   }
@@ -140,7 +146,7 @@ class QemuServer final : public NbdServer {
   ErrorOutput errors_;
   // The first connection's.
   ::pid_t parent_ = -1;
-  UniqueFd watched_;  // while it starts
+  UniqueFd watched_;
   UniqueFd word_;
 
   Mutex mutex_;

@@ -214,6 +214,16 @@ start_daemon sock addcow vm/chain.add-cow
 kill "$server_pid"
 wait_until '' ended "$top" || fail "a clean stop leaves a qemu-nbd"
 
+# So does one that is frozen, and cannot see that its last client has gone.
+for how in -KILL -TERM; do
+    start_daemon sock addcow vm/chain.add-cow
+    frozen="$(pid_of_qemu "$top")"
+    at_exit "kill -9 $frozen 2>/dev/null"
+    kill -STOP "$frozen"
+    kill "$how" "$server_pid"
+    wait_until '' ended "$top" || fail "kill $how leaves a qemu-nbd that is frozen"
+done
+
 # So does one that starts, and that nobody will connect to any more.
 mkdir slow
 cat >slow/qemu-nbd <<END
