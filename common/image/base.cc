@@ -155,6 +155,8 @@ Result<Base> OpenUriBase(const BaseRequest& request) {
   return OpenServedBase(ServerOfUri(request.path), request.access);
 }
 
+constexpr std::string_view kVmdkFormat = "vmdk";
+
 // The files that QEMU opens besides the image at `path`; none of them is one that it must
 // not be, nor opened before that is known.
 Result<std::vector<ChainFile>> QemuFiles(FileSystem& file_system, const BaseRequest& request,
@@ -162,8 +164,15 @@ Result<std::vector<ChainFile>> QemuFiles(FileSystem& file_system, const BaseRequ
   std::vector<ChainFile> files;
   ADDCOW_TRY(FilesOfQemuImage(
       path, request.format, request.access.timeout, [&](const QemuFile& file) -> Status {
-        if (request.access.confine)
+        if (request.access.confine) {
           ADDCOW_TRY(CheckConfined(file_system, request.access, file.named_by, file.name));
+          if (file.format == kVmdkFormat) {
+            ADDCOW_TRY_ASSIGN(const auto vmdk,
+                              OpenConfined(file_system, request.access, file.named_by,
+                                           file.name, OpenMode::kReadOnly));
+            ADDCOW_TRY(CheckOwnExtents(*vmdk, request.access));
+          }
+        }
         // What cannot be looked at is for QEMU to find; it may be no file.
         const auto info = file_system.Identify(file.name);
         if (!info) return {};
@@ -182,6 +191,8 @@ Result<Base> OpenQemuBase(FileSystem& file_system, const BaseRequest& request,
                                                     .format = request.format,
                                                     .is_block_device = info.is_block_device,
                                                     .lock = request.access.lock}));
+  if (request.access.confine && request.format == kVmdkFormat)
+    ADDCOW_TRY(CheckOwnExtents(*request.file, request.access));
   ADDCOW_TRY_ASSIGN(auto files, QemuFiles(file_system, request, path));
   ADDCOW_TRY_ASSIGN(Base base, OpenServedBase(std::move(server), request.access));
   base.files = std::move(files);

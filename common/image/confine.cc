@@ -6,6 +6,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <string_view>
+
 #include "common/source/nbd_uri.h"
 #include "common/source/qemu_server.h"
 
@@ -70,6 +75,27 @@ Status CheckConfined(FileSystem& file_system, const AccessOptions& access,
                                            name, access.option_prefix)));
   ADDCOW_TRY(OpenConfined(file_system, access, named_by, name, OpenMode::kReadOnly));
   return {};
+}
+
+Status CheckOwnExtents(File& vmdk, const AccessOptions& access) {
+  // A sparse extent begins so; one of no capacity is a descriptor, which names others.
+  // Source: VMware, Virtual Disk Format 5.0, "Hosted Sparse Extent Header".
+  constexpr std::string_view kHosted = "KDMV";
+  constexpr std::string_view kServer = "COWD";
+  constexpr size_t kCapacity = 12;
+  std::array<std::byte, 20> bytes{};
+  ADDCOW_TRY_ASSIGN(const size_t count, vmdk.Read(bytes, 0));
+  const std::string_view magic(reinterpret_cast<const char*>(bytes.data()), kHosted.size());
+  const bool has_capacity =
+      std::ranges::any_of(bytes.begin() + kCapacity, bytes.end(),
+                          [](std::byte byte) { return byte != std::byte{0}; });
+  if (count == bytes.size() && (magic == kServer || (magic == kHosted && has_capacity)))
+    return {};
+  return Fail(Error::Because(
+      EXDEV, vmdk.name(),
+      fmt::format("is a vmdk of several files, which QEMU opens before it is known where they "
+                  "lie, and so refused ({}confine=); convert it: qemu-img convert -f vmdk",
+                  access.option_prefix)));
 }
 
 Status CheckAllowed(const AccessOptions& access, const std::string& named_by,

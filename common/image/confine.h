@@ -31,6 +31,10 @@ Result<std::unique_ptr<File>> OpenConfined(FileSystem& file_system, const Access
 Status CheckConfined(FileSystem& file_system, const AccessOptions& access,
                      const std::string& named_by, const std::string& name);
 
+// Whether the vmdk has all of its data itself. EXDEV where other files may have some: QEMU
+// opens those as soon as it looks at it, wherever they lie.
+Status CheckOwnExtents(File& vmdk, const AccessOptions& access);
+
 // Whether what the header of `named_by` says of its backing file may be done. EXDEV where
 // not. `by_header`: its name is the header's too.
 Status CheckAllowed(const AccessOptions& access, const std::string& named_by,

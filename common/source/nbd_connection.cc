@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "common/base/units.h"
@@ -58,12 +59,17 @@ int OnChunk(void* data, const void*, size_t count, uint64_t, unsigned status, in
   return 0;
 }
 
-int OnExtents(void* data, const char*, uint64_t, uint32_t* entries, size_t count, int*) {
+int OnExtents(void* data, const char*, uint64_t, uint32_t* entries, size_t count,
+              int* error) try {
   auto& command = *static_cast<NbdCommand*>(data);
   for (size_t i = 0; i + 1 < count && command.blocks.size() < kMostBlocks; i += 2)
     command.blocks.push_back(
         {.length = entries[i], .zero = (entries[i + 1] & LIBNBD_STATE_ZERO) != 0});
   return 0;
+} catch (const std::bad_alloc&) {
+  // Nothing may be thrown through libnbd.
+  *error = ENOMEM;
+  return -1;
 }
 
 int64_t SendTo(nbd_handle* handle, NbdCommand& command) {
@@ -186,6 +192,8 @@ Error NbdConnection::LibnbdError() const {
 }
 
 void NbdConnection::Connect() {
+  if (wake_.get() == -1)  // nobody could end its waiting
+    return Lose(Error::System(EMFILE, "eventfd", name_));
   Handle handle(nbd_create(), {&peer_});
   if (handle == nullptr) return Lose(LibnbdError());
   connect_by_ = Clock::now() + timeout_;

@@ -247,7 +247,8 @@ bool NbdPool::WaitUntil(NbdBatch& batch, Clock::time_point time) {
       if (batch.WaitUntil(Clock::now())) return true;
       lines_.front()->connection().Run(until);
     }
-    if (Clock::now() >= time || !CheckInterrupted()) return batch.WaitUntil(Clock::now());
+    const bool interrupted = options_.interrupted && options_.interrupted();
+    if (Clock::now() >= time || interrupted) return batch.WaitUntil(Clock::now());
   }
 }
 
@@ -257,14 +258,24 @@ void NbdPool::Wait(NbdBatch& batch, Clock::time_point deadline) {
     MutexLock lock(mutex_);
     silent_since_ = deadline - options_.timeout;
   }
-  // libnbd may write to a buffer for as long as the command is in flight, and has no way
-  // to take one back but to close the connection. Others in flight there are sent again.
+  TakeBack(batch);
+}
+
+// libnbd may write to a buffer for as long as the command is in flight, and has no way
+// to take one back but to close the connection. Others in flight there are sent again.
+void NbdPool::TakeBack(NbdBatch& batch) {
   batch.VisitInFlight([](NbdConnection& connection) { connection.Drop(); });
   while (!WaitUntil(batch, Clock::now() + std::chrono::seconds(1))) {
   }
 }
 
 Status NbdPool::Perform(NbdBatch& batch) {
+  // Also where there is no memory for an error.
+  struct Guard {
+    ~Guard() { pool.TakeBack(batch); }
+    NbdPool& pool;
+    NbdBatch& batch;
+  } const guard{*this, batch};
   const auto deadline = Clock::now() + options_.timeout;
   for (bool again = true; again;) {
     again = false;

@@ -89,6 +89,7 @@ class NbdPool {
   Status WaitForConnection(uint64_t generation, Clock::time_point deadline)
       ADDCOW_EXCLUDES(mutex_);
   void Wait(NbdBatch& batch, Clock::time_point deadline);
+  void TakeBack(NbdBatch& batch);
   bool WaitUntil(NbdBatch& batch, Clock::time_point time);
   Status CheckInterrupted() const;
   Error Failure(const NbdCommand& command, const std::string& why) const;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <list>
+#include <new>
 #include <utility>
 
 #include "common/base/units.h"
@@ -140,7 +141,7 @@ Result<DataRun> NbdSource::Look(uint64_t offset, uint64_t limit, For what) {
       if (of_another->failed) return Fail(*of_another->failed);
     }
   }
-  const auto answer = Ask(offset);
+  const auto answer = AskOrFail(offset);
   MutexLock lock(mutex_);
   asking_.erase(region);
   question->over = true;
@@ -155,6 +156,13 @@ Result<DataRun> NbdSource::Look(uint64_t offset, uint64_t limit, For what) {
   // A server that does not say is taken to have data.
   const DataRun first = answer->empty() ? DataRun{true, limit} : answer->front();
   return DataRun{first.data, std::min(first.end, limit)};
+}
+
+// Who waits for the answer is to hear also of want of memory.
+Result<std::vector<DataRun>> NbdSource::AskOrFail(uint64_t offset) try {
+  return Ask(offset);
+} catch (const std::bad_alloc&) {
+  return Fail(Error::System(ENOMEM, "block status", ""));
 }
 
 Result<std::vector<DataRun>> NbdSource::Ask(uint64_t offset) {

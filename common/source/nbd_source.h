@@ -63,6 +63,7 @@ class NbdSource final : public Source {
   Result<DataRun> Look(uint64_t offset, uint64_t limit, For what) ADDCOW_EXCLUDES(mutex_);
   // The runs from `offset` on; none where the server does not say.
   Result<std::vector<DataRun>> Ask(uint64_t offset);
+  Result<std::vector<DataRun>> AskOrFail(uint64_t offset);
 
   // What is being asked about a region. Who wants to know the same waits for the answer, and
   // has failed with it where there is none: asking in turn, each would wait for as long.

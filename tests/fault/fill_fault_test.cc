@@ -98,7 +98,9 @@ TEST_P(FillFault, TheDiskIsRightAndTheFillGoesOn) {
     const bool fired = plan.fired();
     SCOPED_TRACE("after a fault of " + plan.hit());
     plan.Clear();
-    if (!fired || !sweep.visible) EXPECT_EQ(logged, 0);
+    if (!fired || !sweep.visible) {
+      EXPECT_EQ(logged, 0);
+    }
     EXPECT_LE(logged, 2);  // once more after a piece that succeeded
     steps(40);
     const FillStatus status = fill->status();

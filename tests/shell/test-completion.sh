@@ -68,7 +68,7 @@ chmod +x bin/wrapper
 printf '#!/bin/sh\nPATH="%s" exec "%s" nbdkit "$@"\n' "$PATH" "$ADDCOW_RUN" >bin/nbdkit
 chmod +x bin/nbdkit
 PATH="$scratch/bin:$PATH" bash complete.bash "$nbdkit_completion" _nbdkit "nbdkit addcow " nbdkit addcow "" >words
-for parameter in file= image= backing= layer= readonly= lock= confine= identity= reflink= subclusters= sync-interval= timeout= allow= copy-on-read= fetch-size= fill= fill-rate= fill-delay= fill-exit=; do
+for parameter in file= image= backing= layer= readonly= lock= confine= identity= reflink= subclusters= sync-interval= timeout= allow= copy-on-read= fetch-size= control= fill= fill-rate= fill-delay= fill-exit=; do
     grep -q -- "$parameter" words ||
         fail "nbdkit's completion does not offer $parameter"
 done

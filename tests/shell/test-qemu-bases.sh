@@ -144,6 +144,19 @@ if qemu-img create -q -f qcow2 -o data_file=../outside/data.raw,data_file_raw=on
     env -C / "$ADDCOW_RUN" nbdkit -U - addcow "$scratch/vm/data.add-cow" --run true
 fi
 
+# The extents of a vmdk are opened by QEMU at once, so that no other file may be one.
+qemu-img create -q -f vmdk -o subformat=monolithicFlat flat.vmdk 1M
+qemu-img create -q -f vmdk one.vmdk 1M
+for vmdk in flat one; do addcow create -q -b $vmdk.vmdk -F vmdk -i $vmdk.raw $vmdk.add-cow; done
+nbdkit -U - addcow flat.add-cow --run true
+nbdkit -U - addcow one.add-cow confine="$PWD" allow=formats --run true
+refused "flat.vmdk: is a vmdk of several files" \
+    nbdkit -U - addcow flat.add-cow confine="$PWD" allow=formats --run true
+qemu-img create -q -f qcow2 -b flat.vmdk -F vmdk onflat.qcow2
+addcow create -q -b onflat.qcow2 -F qcow2 -i onflat.raw onflat.add-cow
+refused "flat.vmdk: is a vmdk of several files" \
+    nbdkit -U - addcow onflat.add-cow confine="$PWD" allow=formats --run true
+
 # A name that says more than where a file is can hide a format that is guessed: here that
 # of what a guest wrote, which names a file of the host.
 head -c 64K /dev/zero | tr '\0' 's' >secret
