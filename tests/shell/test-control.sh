@@ -172,8 +172,8 @@ wait_until "$watch" eval '[ "$(wc -l <watched)" -ge 2 ]' || fail "--watch: $(cat
 "$ADDCOW_RUN" addcow status ctl --watch=100 >seen 2>interrupted &
 stopped=$!
 wait_for seen "$stopped" || fail "--watch=100"
-kill -INT "$stopped"
-ends_with 130 "$stopped" "status --watch and SIGINT" interrupted
+kill -TERM "$stopped"
+ends_with 143 "$stopped" "status --watch and SIGTERM" interrupted
 stop_server "$server_pid"
 ends_with 1 "$watch" "status --watch of a server that ended" stderr
 grep -qxF 'addcow: ctl: the server has ended' stderr || fail "$(cat stderr)"
