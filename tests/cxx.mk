@@ -67,6 +67,7 @@ unit_sources = \
 	tests/unit/identity_test.cc \
 	tests/unit/image_access_test.cc \
 	tests/unit/hostile_open_test.cc \
+	tests/unit/image_counts_test.cc \
 	tests/unit/image_files_subclusters_test.cc \
 	tests/unit/image_files_test.cc \
 	tests/unit/image_flush_sharing_test.cc \
