@@ -27,6 +27,7 @@ dist_doc_DATA += \
 	docs/architecture.md \
 	docs/backing.md \
 	docs/concurrency.md \
+	docs/control.md \
 	docs/durability.md \
 	docs/format.md \
 	docs/performance.md \

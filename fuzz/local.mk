@@ -32,12 +32,15 @@ fuzz_libharness_la_CPPFLAGS = $(AM_CPPFLAGS)
 
 fuzz_ldadd = fuzz/libharness.la common/libops.la
 
-fuzz_replays = fuzz/header-replay fuzz/image-replay fuzz/verbs-replay
+fuzz_replays = fuzz/control-replay fuzz/header-replay fuzz/image-replay fuzz/verbs-replay
 check_PROGRAMS += $(fuzz_replays)
 TESTS += $(fuzz_replays)
 # What the engine, or the verbs, must do.
 fuzz_image_sources = fuzz/image_fuzzer.cc fuzz/allocation_watch.cc fuzz/allocation_watch.h
 fuzz_verbs_sources = fuzz/verbs_fuzzer.cc fuzz/verbs_anew.cc fuzz/verbs_session.h
+fuzz_control_replay_SOURCES = fuzz/control_fuzzer.cc fuzz/replay_main.cc
+fuzz_control_replay_CPPFLAGS = $(AM_CPPFLAGS) -DADDCOW_FUZZER='"control"'
+fuzz_control_replay_LDADD = common/libcontrol.la common/libengine.la
 fuzz_header_replay_SOURCES = fuzz/header_fuzzer.cc fuzz/replay_main.cc
 fuzz_header_replay_CPPFLAGS = $(AM_CPPFLAGS) -DADDCOW_FUZZER='"header"'
 fuzz_header_replay_LDADD = $(fuzz_ldadd)
@@ -50,8 +53,11 @@ fuzz_verbs_replay_LDADD = $(fuzz_ldadd)
 
 # With a fuzzing engine in place of replay_main.cc. Not built unless asked for:
 # the compiler has to know $(LIB_FUZZING_ENGINE).
-fuzzers = fuzz/header-fuzzer fuzz/image-fuzzer fuzz/verbs-fuzzer
+fuzzers = fuzz/control-fuzzer fuzz/header-fuzzer fuzz/image-fuzzer fuzz/verbs-fuzzer
 EXTRA_PROGRAMS += $(fuzzers)
+fuzz_control_fuzzer_SOURCES = fuzz/control_fuzzer.cc
+fuzz_control_fuzzer_LDFLAGS = $(LIB_FUZZING_ENGINE)
+fuzz_control_fuzzer_LDADD = common/libcontrol.la common/libengine.la
 fuzz_header_fuzzer_SOURCES = fuzz/header_fuzzer.cc
 fuzz_header_fuzzer_LDFLAGS = $(LIB_FUZZING_ENGINE)
 fuzz_header_fuzzer_LDADD = $(fuzz_ldadd)
@@ -62,7 +68,7 @@ fuzz_verbs_fuzzer_SOURCES = $(fuzz_verbs_sources)
 fuzz_verbs_fuzzer_LDFLAGS = $(LIB_FUZZING_ENGINE)
 fuzz_verbs_fuzzer_LDADD = $(fuzz_ldadd)
 
-fuzz_runs = fuzz/fuzz-header.sh fuzz/fuzz-image.sh fuzz/fuzz-verbs.sh
+fuzz_runs = fuzz/fuzz-control.sh fuzz/fuzz-header.sh fuzz/fuzz-image.sh fuzz/fuzz-verbs.sh
 
 .PHONY: check-fuzz run-fuzzers
 

@@ -155,7 +155,26 @@ def put(fuzzer, name, content):
     (folder / f"seed-{name}").write_bytes(content)
 
 
+# What peers say to a control socket, see control_fuzzer.cc.
+CONTROL = {
+    "status": ['{"execute": "status", "id": 1}', '{"execute": "status", "id": "a"}'],
+    "flush": ['{"execute": "flush"}', '{"execute": "flush", "id": null}', "garbage"] * 3,
+    "fill": ['{"execute": "fill", "arguments": {"action": "start", "mode": "all", "rate": 5}}',
+             '{"execute": "fill", "arguments": {"action": "start", "mode": "touched"}}',
+             '{"execute": "fill", "arguments": {"action": "pause"}}',
+             '{"execute": "fill", "arguments": {"action": "resume"}}',
+             '{"execute": "fill", "arguments": {"action": "rate", "rate": 0}}'],
+    "wrong": ["", "[]", "{}", '{"execute": 1}', '{"execute": "x", "y": 1}',
+              '{"execute": "fill", "arguments": 5}', '{"execute": "status", "id": []}',
+              '{"execute": "fill", "arguments": {"action": "rate", "rate": -1}}'],
+    "long": ["x" * 4097, '{"execute": "status"}'],
+    "nested": ["[" * 2000 + "]" * 2000, '{"a":' * 500],
+}
+
+
 def main():
+    for name, lines in CONTROL.items():
+        put("control", name, "".join(line + "\n" for line in lines).encode())
     for folder in sorted(p for path in VECTORS for p in path.iterdir() if p.is_dir()):
         header, bitmap, subclusters, add_cow, image, backing = read_vector(folder)
         put("header", folder.name, header)

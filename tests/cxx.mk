@@ -8,6 +8,7 @@ LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver
 check_LTLIBRARIES =
 support_sources = \
 	tests/support/chain_fixture.h \
+	tests/support/control_double.h \
 	tests/support/convert_fixture.h \
 	tests/support/crash_disk.cc tests/support/crash_disk.h \
 	tests/support/crash_model.cc tests/support/crash_model.h \
@@ -50,6 +51,9 @@ unit_sources = \
 	tests/unit/chain_extents_test.cc \
 	tests/unit/chain_test.cc \
 	tests/unit/cloner_test.cc \
+	tests/unit/control_server_test.cc \
+	tests/unit/control_session_test.cc \
+	tests/unit/counters_test.cc \
 	tests/unit/durable_create_test.cc \
 	tests/unit/fake_file_test.cc \
 	tests/unit/fetch_failure_test.cc \
@@ -66,6 +70,7 @@ unit_sources = \
 	tests/unit/identity_test.cc \
 	tests/unit/image_access_test.cc \
 	tests/unit/hostile_open_test.cc \
+	tests/unit/image_counts_test.cc \
 	tests/unit/image_files_subclusters_test.cc \
 	tests/unit/image_files_test.cc \
 	tests/unit/image_flush_sharing_test.cc \
@@ -102,6 +107,7 @@ unit_sources = \
 	tests/unit/rooms_test.cc \
 	tests/unit/sample_test.cc \
 	tests/unit/server_arguments_test.cc plugin/server_arguments.cc \
+	tests/unit/server_status_test.cc tools/output.cc tools/status_text.cc \
 	tests/unit/zeroer_test.cc
 
 test_cppflags = $(AM_CPPFLAGS) $(GTEST_CFLAGS)
@@ -136,7 +142,7 @@ endif
 unity/unit-%.cpp: Makefile
 	$(call unity,$(unit_sources))
 tests_unit_unit_tests_CPPFLAGS = $(test_cppflags) $(NBDKIT_CFLAGS)
-tests_unit_unit_tests_LDADD = common/libops.la $(test_ldadd)
+tests_unit_unit_tests_LDADD = common/libcontrol.la common/libops.la $(test_ldadd)
 
 cxx_thread_tests += tests/unit/unit-tests
 cxx_valgrind_tests += tests/unit/unit-tests

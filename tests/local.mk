@@ -29,6 +29,7 @@ shell_tests = \
 	tests/shell/test-client-view.sh \
 	tests/shell/test-completion.sh \
 	tests/shell/test-confine.sh \
+	tests/shell/test-control.sh \
 	tests/shell/test-copy-on-read.sh \
 	tests/shell/test-fill.sh \
 	tests/shell/test-fill-bases.sh \

@@ -43,7 +43,7 @@ void CalibrateTicks() {
   if (ticks == 0 || ticks > uint64_t{1} << 32) return;  // it does not count as it should
   tick_rate = {.of_processor = true,
                .microseconds = std::chrono::duration<double, std::micro>(now - start).count() /
-                              static_cast<double>(ticks)};
+                               static_cast<double>(ticks)};
 }
 
 }  // namespace addcow

@@ -18,16 +18,16 @@
 namespace addcow {
 
 struct ServerStatus {
-  std::string version;    // of addcow
-  std::string add_cow;    // the file's path
-  double uptime = 0;      // in seconds
-  uint64_t size = 0;      // of the disk
-  bool writable = false;  // false: read only, or writing has ended (a failed sync)
+  std::string version = {};  // of addcow
+  std::string add_cow = {};  // the file's path
+  double uptime = 0;         // in seconds
+  uint64_t size = 0;         // of the disk
+  bool writable = false;     // false: read only, or writing has ended (a failed sync)
   AllRequestCounts requests = {};
-  ImageCounts image;
+  ImageCounts image = {};
   bool copy_on_read = false;
-  FetchCounts fetch;
-  FillStatus fill;
+  FetchCounts fetch = {};
+  FillStatus fill = {};
 
   const RequestCounts& Of(RequestKind kind) const {
     return requests[static_cast<size_t>(kind)];

@@ -127,9 +127,9 @@ Status Durability::WriteFlags(bool all_allocated, bool subclusters) {
   header.all_allocated = all_allocated;
   header.subclusters = subclusters;
   ADDCOW_TRY(addcow::WriteFlags(*files_.add_cow, header));
-  flags_written_.fetch_add(kFlagsBytes, std::memory_order_relaxed);
   ADDCOW_TRY(SyncAddCow());
   if (all_allocated) all_allocated_.store(true, std::memory_order_release);
+  flags_written_.fetch_add(kFlagsBytes, std::memory_order_relaxed);
   flags_ = std::move(header);
   return {};
 }

@@ -27,7 +27,7 @@ printf '%s\n' "${COMPREPLY[@]}"
 END
 offered() { bash complete.bash "$srcdir/completion/addcow" _addcow "$@"; }
 
-for verb in create info map check flatten rebase upgrade downgrade; do
+for verb in create info map check flatten rebase upgrade downgrade status fill; do
     offered "addcow " addcow "" | has -w -- "$verb" || fail "the verb $verb is not offered"
 done
 offered "addcow create --" addcow create -- | has -- --force || fail "create --force is not offered"
@@ -54,6 +54,9 @@ expect_equal "add-cow bochs cloop dmg parallels qcow qcow2 qed raw vdi vhdx vmdk
 offered "addcow info --" addcow info -- | has -x -- --backing-chain || fail "info --backing-chain is not offered"
 expect_equal "1 20" "$(offered "addcow create --revision=" addcow create --revision = | sort -n | xargs)" "values of --revision"
 expect_equal "off on" "$(offered "addcow downgrade --subclusters=" addcow downgrade --subclusters = | sort | xargs)" "values of --subclusters"
+expect_equal "human json prometheus" "$(offered "addcow status --output=" addcow status --output = | sort | xargs)" "values of status --output"
+expect_equal "all pause resume touched" "$(offered "addcow fill ctl " addcow fill ctl "" | sort | xargs)" "actions of fill"
+offered "addcow fill --" addcow fill -- | has -x -- --rate= || fail "fill --rate is not offered"
 touch image.add-cow
 offered "addcow flatten --wait " addcow flatten --wait "" | has -x -- image.add-cow || fail "no file after --wait"
 if offered "addcow flatten --wait=" addcow flatten --wait = | has .; then fail "something is offered for seconds"; fi

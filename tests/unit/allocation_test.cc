@@ -50,6 +50,35 @@ TEST_P(AllocationTest, WithoutSubclustersGrainsAreClusters) {
   EXPECT_EQ(allocation().GrainEnd(2 * c_ + 1), 3 * c_ - 100);
 }
 
+// Against a walk over all subclusters, each time some more are set.
+TEST_P(AllocationTest, CountsWhatIsThereInPart) {
+  const uint64_t size = 80 * c_ - 100;
+  Make(Spec(size));
+  Random random(static_cast<unsigned>(c_));
+  for (int round = 0; round < 40; round++) {
+    const uint64_t start = RoundDown(random.Below(size), kS);
+    const uint64_t length = round % 3 == 0 ? c_ : kS * (1 + random.Below(3));
+    SetInImage(allocation().GrainStart(start),
+               allocation().GrainEnd(std::min(start + length, size)));
+    AllocationCounts expected{.cluster_size = c_, .clusters = 80};
+    for (uint64_t cluster = 0; cluster < 80; cluster++) {
+      uint64_t there = 0;
+      for (uint64_t at = cluster * c_; at < std::min((cluster + 1) * c_, size); at += kS)
+        there += InImage(at, std::min(at + kS, size)) ? 1u : 0u;
+      const bool allocated = allocation().clusters().Test(cluster);
+      expected.allocated += allocated ? 1u : 0u;
+      expected.partial += !allocated && there > 0 ? 1u : 0u;
+      expected.subclusters += allocated ? 0 : there;
+    }
+    const AllocationCounts counts = allocation().Counts();
+    EXPECT_EQ(counts.clusters, expected.clusters);
+    EXPECT_EQ(counts.allocated, expected.allocated);
+    EXPECT_EQ(counts.partial, expected.partial);
+    EXPECT_EQ(counts.subclusters, expected.subclusters);
+    EXPECT_EQ(counts.unpublished_bytes, allocation().UnpublishedBytes());
+  }
+}
+
 TEST_P(AllocationTest, EverySubclusterOfAClusterIsTheCluster) {
   Make(Spec(2 * c_));
   for (uint64_t at = 0; at < c_; at += kS) {
