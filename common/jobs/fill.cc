@@ -309,7 +309,7 @@ void Fill::Finish() {
     return Failed(flushed.error(), false);
   }
   Succeeded();
-  const bool let_go = image_.LetBackingGo();
+  const bool let_go = options_.let_go && image_.LetBackingGo();
   bool done = false;
   bool first = false;
   uint64_t copied = 0;

@@ -49,6 +49,7 @@ class Fill {
     uint64_t piece = 4 * kMiB;            // bytes, what is taken at once if nobody is busy
     const ClientLoad* clients = nullptr;  // gives way to them; null: there are none
     bool retry = true;                    // false: the first failure is the last
+    bool let_go = true;                   // the backing file, at the end of kAll
     Clock::duration first_retry = std::chrono::seconds(1);  // doubled each time, up to
     Clock::duration last_retry = std::chrono::seconds(60);
     Clock::duration look_again = std::chrono::seconds(5);  // kTouched, when it is done

@@ -38,7 +38,7 @@ std::string HowFar(Image& image, bool flushed) {
 Status FillAll(Image& image, FlattenResult& result, const FlattenProgress& progress,
                const Interrupted& interrupted) {
   const bool slow = image.backing().pieces_at_once() > 1;
-  Fill::Options options{.retry = false};
+  Fill::Options options{.retry = false, .let_go = false};
   if (!slow) options.piece = kFlattenPiece;
   Fill fill(image, options, {});
   ADDCOW_TRY(fill.Start(FillMode::kAll));
