@@ -12,7 +12,6 @@ namespace addcow {
 namespace {
 
 using std::chrono::milliseconds;
-using std::chrono::seconds;
 
 class FillPaceTest : public testing::Test {
  protected:
@@ -83,17 +82,17 @@ TEST_F(FillPaceTest, ARestEndsWhenClientsDo) {
 TEST_F(FillPaceTest, ASlowPieceIsNoLongRest) {
   FillPace pace(&load_, 0);
   const ClientLoad::Request request(load_);
-  for (int i = 0; i < 100; i++) Piece(pace, seconds(20));
+  for (int i = 0; i < 100; i++) Piece(pace, std::chrono::seconds(20));
   const auto begin = now_;
   while (pace.Next(now_) > now_) now_ = pace.Next(now_);
-  EXPECT_LE(now_ - begin, seconds(1));
+  EXPECT_LE(now_ - begin, std::chrono::seconds(1));
 }
 
 TEST_F(FillPaceTest, ARateIsNotMadeUpFor) {
   FillPace pace(nullptr, 1000);
   Piece(pace, milliseconds(10), 500);
   EXPECT_EQ(pace.Next(now_), now_ + milliseconds(490));
-  now_ += seconds(100);
+  now_ += std::chrono::seconds(100);
   Piece(pace, milliseconds(10), 500);
   EXPECT_EQ(pace.Next(now_), now_ + milliseconds(490));
   pace.SetRate(0, now_);

@@ -10,7 +10,6 @@ namespace {
 
 using std::chrono::hours;
 using std::chrono::milliseconds;
-using std::chrono::seconds;
 
 class FillTest : public FillFixture {};
 
@@ -95,7 +94,7 @@ TEST_F(FillTest, FlushesByItself) {
             .garbage = false});
   ASSERT_OK(fill_->Start(FillMode::kAll));
   while (fill_->status().copied < 512 * kMiB) {
-    Pass(seconds(1));
+    Pass(std::chrono::seconds(1));
     ASSERT_TRUE(fill_->Step().worked);
   }
   EXPECT_TRUE(ClusterBitOnDisk(0));
@@ -122,36 +121,36 @@ TEST_F(FillTest, TouchedCompletesOnlyWhatIsThereInPart) {
 
 TEST_F(FillTest, TouchedLooksAgainForWhatWasWrittenSince) {
   MakeFill({.size = 8 * kC, .backing_size = 8 * kC, .seed = TestSeed()},
-           {.look_again = seconds(5)});
+           {.look_again = std::chrono::seconds(5)});
   ASSERT_OK(fill_->Start(FillMode::kTouched));
   RunFill();
   ASSERT_EQ(State(), FillState::kDone);
   Write(3 * kC, kS);
   EXPECT_EQ(RunFill(), 0);
-  Pass(seconds(5));
+  Pass(std::chrono::seconds(5));
   EXPECT_GT(RunFill(), 0);
   EXPECT_TRUE(IsAllocated(3));
   EXPECT_EQ(State(), FillState::kDone);
   EXPECT_EQ(done_, 2);
   EXPECT_EQ(Logged("fill: "), 1u);
-  Pass(seconds(5));
+  Pass(std::chrono::seconds(5));
   EXPECT_EQ(RunFill(), 0);
 }
 
 TEST_F(FillTest, WaitsForItsDelay) {
   MakeFill({});
-  ASSERT_OK(fill_->Start(FillMode::kAll, seconds(10)));
+  ASSERT_OK(fill_->Start(FillMode::kAll, std::chrono::seconds(10)));
   EXPECT_EQ(State(), FillState::kDelayed);
-  EXPECT_EQ(WaitsFor(), seconds(10));
-  Pass(seconds(10));
+  EXPECT_EQ(WaitsFor(), std::chrono::seconds(10));
+  Pass(std::chrono::seconds(10));
   EXPECT_GT(RunFill(), 0);
   EXPECT_EQ(State(), FillState::kDone);
 }
 
 TEST_F(FillTest, TheDelayIsOffByATenthAtMost) {
-  EXPECT_EQ(Fill::Jittered(seconds(10), 0), seconds(9));
-  EXPECT_EQ(Fill::Jittered(seconds(10), 1), seconds(11));
-  EXPECT_EQ(Fill::Jittered(seconds(10), 7), seconds(11));
+  EXPECT_EQ(Fill::Jittered(std::chrono::seconds(10), 0), std::chrono::seconds(9));
+  EXPECT_EQ(Fill::Jittered(std::chrono::seconds(10), 1), std::chrono::seconds(11));
+  EXPECT_EQ(Fill::Jittered(std::chrono::seconds(10), 7), std::chrono::seconds(11));
 }
 
 TEST_F(FillTest, KeepsToARate) {
@@ -179,7 +178,7 @@ TEST_F(FillTest, AnotherRateCountsAtOnce) {
   MakeFill({.size = 64 * kC, .backing_size = 64 * kC}, {.rate = kC});
   ASSERT_OK(fill_->Start(FillMode::kAll));
   ASSERT_TRUE(fill_->Step().worked);
-  EXPECT_EQ(WaitsFor(), seconds(1));
+  EXPECT_EQ(WaitsFor(), std::chrono::seconds(1));
   fill_->SetRate(0);
   EXPECT_EQ(fill_->status().limit, 0u);
   RunFill();
@@ -226,8 +225,8 @@ TEST_F(FillTest, ABaseThatFailsIsTriedAgainWithBackOff) {
   for (const int wait : {1, 2, 4, 8, 16, 32, 60, 60}) {
     ASSERT_TRUE(fill_->Step().worked);
     EXPECT_EQ(State(), FillState::kWaiting);
-    EXPECT_EQ(WaitsFor(), seconds(wait));
-    Pass(seconds(wait));
+    EXPECT_EQ(WaitsFor(), std::chrono::seconds(wait));
+    Pass(std::chrono::seconds(wait));
   }
   const FillStatus status = fill_->status();
   EXPECT_EQ(status.retries, 8u);
@@ -270,12 +269,12 @@ TEST_F(FillTest, AFullFileSystemIsTriedAgain) {
   RunFill();
   for (int i = 0; i < 10; i++) {
     EXPECT_EQ(State(), FillState::kWaiting);
-    Pass(seconds(60));
+    Pass(std::chrono::seconds(60));
     EXPECT_EQ(RunFill(), 1);
   }
   EXPECT_EQ(Logged("tries it again"), 1u);
   faults_.Clear();
-  Pass(seconds(60));
+  Pass(std::chrono::seconds(60));
   RunFill();
   ExpectImageFileIsTheDisk();
 }
@@ -308,7 +307,7 @@ TEST_F(FillTest, ALastFlushThatFailsIsMadeAgain) {
   RunFill();
   EXPECT_EQ(State(), FillState::kWaiting);
   EXPECT_TRUE(image_->backing().there());
-  Pass(seconds(1));
+  Pass(std::chrono::seconds(1));
   RunFill();
   EXPECT_EQ(State(), FillState::kDone);
   ExpectImageFileIsTheDisk();
@@ -343,7 +342,7 @@ TEST_F(FillTest, GivesWayToClients) {
   const ClientLoad::Request request(clients_);
   const auto begin = now_;
   Clock::duration worked = {};
-  while (State() != FillState::kDone && now_ - begin < seconds(1)) {
+  while (State() != FillState::kDone && now_ - begin < std::chrono::seconds(1)) {
     const auto before = now_;
     const Fill::Turn turn = fill_->Step();
     worked += now_ - before;

@@ -16,11 +16,11 @@ namespace addcow {
 namespace {
 
 using enum RangeLocks::Kind;
-using Kind = RangeLocks::Kind;
+using LockKind = RangeLocks::Kind;
 
 // Whether a second thread gets `wanted` while this one holds `held`.
-bool GetsIt(ClusterRange held, ClusterRange wanted, Kind held_kind = kExclusive,
-            Kind wanted_kind = kExclusive) {
+bool GetsIt(ClusterRange held, ClusterRange wanted, LockKind held_kind = kExclusive,
+            LockKind wanted_kind = kExclusive) {
   RangeLocks locks;
   bool got_it;
   const uint64_t ticket = locks.Lock(held, held_kind);
