@@ -8,7 +8,7 @@ namespace addcow {
 
 namespace {
 
-constexpr uint64_t kPiece = 4096;
+constexpr uint64_t kSamplePiece = 4096;
 constexpr uint64_t kSpread = 16;
 // Where partitions begin as a rule: the first block of a file system's there changes
 // when it is mounted.
@@ -19,15 +19,15 @@ constexpr int kLastPower = 30;
 
 std::vector<ByteRange> SampleOf(uint64_t size, uint32_t edge) {
   const uint64_t edges = 2 * uint64_t{edge};
-  if (size <= edges + (kSpread + 1) * kPiece) return {{0, size}};
+  if (size <= edges + (kSpread + 1) * kSamplePiece) return {{0, size}};
   const uint64_t end = size - edge;
   std::vector<ByteRange> pieces = {{0, edge}};
   for (int power = kFirstPower; power <= kLastPower; power++)
-    if (const uint64_t at = uint64_t{1} << power; at >= edge && at + kPiece <= end)
-      pieces.push_back({at, kPiece});
+    if (const uint64_t at = uint64_t{1} << power; at >= edge && at + kSamplePiece <= end)
+      pieces.push_back({at, kSamplePiece});
   const uint64_t step = (size - edges) / (kSpread + 1);
   for (uint64_t n = 1; n <= kSpread; n++)
-    pieces.push_back({(edge + n * step) / kPiece * kPiece, kPiece});
+    pieces.push_back({(edge + n * step) / kSamplePiece * kSamplePiece, kSamplePiece});
   pieces.push_back({end, edge});
   return pieces;
 }
