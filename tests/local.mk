@@ -76,6 +76,7 @@ shell_tests = \
 	tests/shell/test-sync-descriptions.sh \
 	tests/shell/test-sync-interval.sh \
 	tests/shell/test-tool-check.sh \
+	tests/shell/test-tool-compare.sh \
 	tests/shell/test-tool-create.sh \
 	tests/shell/test-tool-flatten.sh \
 	tests/shell/test-tool-info-map.sh \
