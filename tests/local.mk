@@ -80,6 +80,7 @@ shell_tests = \
 	tests/shell/test-tool-create.sh \
 	tests/shell/test-tool-flatten.sh \
 	tests/shell/test-tool-info-map.sh \
+	tests/shell/test-tool-measure.sh \
 	tests/shell/test-tool-rebase.sh \
 	tests/shell/test-tool-subclusters.sh \
 	tests/shell/test-tool-usage.sh \

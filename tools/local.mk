@@ -14,6 +14,7 @@ tools_addcow_SOURCES = \
 	tools/interrupt.cc tools/interrupt.h \
 	tools/main.cc \
 	tools/map.cc \
+	tools/measure.cc \
 	tools/output.cc tools/output.h \
 	tools/progress.cc tools/progress.h \
 	tools/rebase.cc \

@@ -102,9 +102,10 @@ int Run(int argc, char** argv) {
       "  nbdkit -f -U sock addcow x.add-cow\n"
       "  addcow flatten x.add-cow");
   tool.require_subcommand(1);
-  const std::vector<Verb> verbs = {AddCreate(tool), AddInfo(tool),    AddMap(tool),
-                                   AddCheck(tool),  AddCompare(tool), AddFlatten(tool),
-                                   AddRebase(tool), AddUpgrade(tool), AddDowngrade(tool)};
+  const std::vector<Verb> verbs = {AddCreate(tool),   AddInfo(tool),    AddMap(tool),
+                                   AddCheck(tool),    AddCompare(tool), AddFlatten(tool),
+                                   AddMeasure(tool),  AddRebase(tool),  AddUpgrade(tool),
+                                   AddDowngrade(tool)};
   const std::string no_value =
       OptionWithoutValue(std::span(argv, static_cast<size_t>(argc)).subspan(argc > 0 ? 1 : 0));
   if (!no_value.empty()) return UsageError("", fmt::format("'{}' has no value", no_value));

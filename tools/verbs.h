@@ -36,6 +36,7 @@ Verb AddMap(CLI::App& tool);
 Verb AddCheck(CLI::App& tool);
 Verb AddCompare(CLI::App& tool);
 Verb AddFlatten(CLI::App& tool);
+Verb AddMeasure(CLI::App& tool);
 Verb AddRebase(CLI::App& tool);
 Verb AddUpgrade(CLI::App& tool);
 Verb AddDowngrade(CLI::App& tool);

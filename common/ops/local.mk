@@ -13,6 +13,7 @@ ops_sources = \
 	common/ops/flatten.cc common/ops/flatten.h \
 	common/ops/info.cc common/ops/info.h \
 	common/ops/map.cc common/ops/map.h \
+	common/ops/measure.cc common/ops/measure.h \
 	common/ops/named_disk.cc common/ops/named_disk.h \
 	common/ops/named_files.cc common/ops/named_files.h \
 	common/ops/new_add_cow.cc common/ops/new_add_cow.h \
