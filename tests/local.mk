@@ -80,9 +80,11 @@ shell_tests = \
 	tests/shell/test-sync-descriptions.sh \
 	tests/shell/test-sync-interval.sh \
 	tests/shell/test-tool-check.sh \
+	tests/shell/test-tool-compare.sh \
 	tests/shell/test-tool-create.sh \
 	tests/shell/test-tool-flatten.sh \
 	tests/shell/test-tool-info-map.sh \
+	tests/shell/test-tool-measure.sh \
 	tests/shell/test-tool-rebase.sh \
 	tests/shell/test-tool-subclusters.sh \
 	tests/shell/test-tool-usage.sh \

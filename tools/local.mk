@@ -5,6 +5,7 @@ bin_PROGRAMS += tools/addcow
 
 tools_addcow_SOURCES = \
 	tools/check.cc \
+	tools/compare.cc \
 	tools/convert.cc \
 	tools/create.cc \
 	tools/file_names.cc tools/file_names.h \
@@ -14,6 +15,7 @@ tools_addcow_SOURCES = \
 	tools/interrupt.cc tools/interrupt.h \
 	tools/main.cc \
 	tools/map.cc \
+	tools/measure.cc \
 	tools/output.cc tools/output.h \
 	tools/progress.cc tools/progress.h \
 	tools/rebase.cc \

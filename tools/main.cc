@@ -51,7 +51,8 @@ std::string WhatIsUnexpected(const std::string& verb, const std::vector<std::str
   if (verb == "create" && ParseSize(word))
     return fmt::format("'{0}' was not expected (a size is given with -s {0})", word);
   if (verb == "status" || verb == "fill") return fmt::format("'{}' was not expected", word);
-  return fmt::format("'{}' was not expected, one image is enough", word);
+  return fmt::format("'{}' was not expected, {} enough", word,
+                     verb == "compare" ? "two disks are" : "one image is");
 }
 
 // The command line cannot be used: says why. What was not understood in it is
@@ -94,17 +95,18 @@ int Run(int argc, char** argv) {
   AddHelpAndVersion(tool, "COMMAND [OPTION...] X.add-cow");
   tool.footer(
       "'addcow COMMAND --help' tells more of a command.\n\n"
-      "Exit status: 0 done; 1 failed; 64 wrong usage ('check' has more). An error is\n"
-      "one line on standard error.\n\n"
+      "Exit status: 0 done; 1 failed; 64 wrong usage ('check' and 'compare' have\n"
+      "more). An error is one line on standard error.\n\n"
       "Example: an overlay over base.img, changed by a server, which is stopped, then\n"
       "made complete:\n"
       "  addcow create -b base.img -F raw -i disk.raw x.add-cow\n"
       "  nbdkit -f -U sock addcow x.add-cow\n"
       "  addcow flatten x.add-cow");
   tool.require_subcommand(1);
-  const std::vector<Verb> verbs = {
-      AddCreate(tool), AddInfo(tool),    AddMap(tool),       AddCheck(tool),  AddFlatten(tool),
-      AddRebase(tool), AddUpgrade(tool), AddDowngrade(tool), AddStatus(tool), AddFill(tool)};
+  const std::vector<Verb> verbs = {AddCreate(tool),    AddInfo(tool),    AddMap(tool),
+                                   AddCheck(tool),     AddCompare(tool), AddFlatten(tool),
+                                   AddMeasure(tool),   AddRebase(tool),  AddUpgrade(tool),
+                                   AddDowngrade(tool), AddStatus(tool),  AddFill(tool)};
   const std::string no_value =
       OptionWithoutValue(std::span(argv, static_cast<size_t>(argc)).subspan(argc > 0 ? 1 : 0));
   if (!no_value.empty()) return UsageError("", fmt::format("'{}' has no value", no_value));

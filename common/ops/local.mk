@@ -7,11 +7,14 @@ noinst_LTLIBRARIES += common/libops.la
 ops_sources = \
 	common/ops/bit_writer.cc common/ops/bit_writer.h \
 	common/ops/check.cc common/ops/check.h \
+	common/ops/compare.cc common/ops/compare.h \
 	common/ops/convert.cc common/ops/convert.h \
 	common/ops/create.cc common/ops/create.h \
 	common/ops/flatten.cc common/ops/flatten.h \
 	common/ops/info.cc common/ops/info.h \
 	common/ops/map.cc common/ops/map.h \
+	common/ops/measure.cc common/ops/measure.h \
+	common/ops/named_disk.cc common/ops/named_disk.h \
 	common/ops/named_files.cc common/ops/named_files.h \
 	common/ops/new_add_cow.cc common/ops/new_add_cow.h \
 	common/ops/parse_cluster_size.cc common/ops/parse_cluster_size.h \
