@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <system_error>
 #include <thread>
@@ -33,8 +34,11 @@ constexpr auto kCompareGlance = std::chrono::milliseconds(100);
 // a difference in an earlier one wins.
 class Comparison {
  public:
-  Comparison(Source& a, Source& b, bool strict)
-      : a_(&a), b_(&b), strict_(strict), end_(std::max(a.size(), b.size())) {}
+  Comparison(std::unique_ptr<Source> a, std::unique_ptr<Source> b, bool strict)
+      : a_(std::move(a), false),
+        b_(std::move(b), false),
+        strict_(strict),
+        end_(std::max(a_.size(), b_.size())) {}
 
   uint64_t end() const { return end_; }
 
@@ -190,8 +194,8 @@ class CompareThreads {
 Result<CompareResult> CompareDisks(FileSystem& file_system, const CompareOptions& options) {
   AccessOptions access = options.access;
   access.interrupted = options.interrupted;
-  ADDCOW_TRY_ASSIGN(const Base a, OpenNamedDisk(file_system, options.a, access));
-  ADDCOW_TRY_ASSIGN(const Base b, OpenNamedDisk(file_system, options.b, access));
+  ADDCOW_TRY_ASSIGN(Base a, OpenNamedDisk(file_system, options.a, access));
+  ADDCOW_TRY_ASSIGN(Base b, OpenNamedDisk(file_system, options.b, access));
   std::vector<std::string> notes = a.notes;
   notes.insert(notes.end(), b.notes.begin(), b.notes.end());
   const uint64_t size_a = a.source->size();
@@ -201,7 +205,7 @@ Result<CompareResult> CompareDisks(FileSystem& file_system, const CompareOptions
                          .size_a = size_a,
                          .size_b = size_b,
                          .notes = std::move(notes)};
-  Comparison comparison(*a.source, *b.source, options.strict);
+  Comparison comparison(std::move(a.source), std::move(b.source), options.strict);
   {
     CompareThreads threads(comparison);
     ADDCOW_TRY(threads.Start());
