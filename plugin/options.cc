@@ -230,10 +230,10 @@ Status CompleteOptions(Options& options) {
     return Fail(Error::Because(EINVAL, "file=",
                                "missing, name the add-cow file: "
                                "nbdkit addcow file=X.add-cow"));
-  if (options.fill_exit && options.fill == FillMode::kOff)
+  if (options.fill_exit && options.fill == FillMode::kOff && !options.control)
     return Fail(BadOption("fill-exit",
-                          "there is no fill to wait for (say fill=all, or "
-                          "fill=touched)"));
+                          "there is no fill to wait for (say fill=all or fill=touched, or "
+                          "control=, by which one can be started)"));
   // The view of one layer is for copying it out, and lies to a writer.
   if (options.layer == Layer::kTop || options.readonly)
     options.source.mode = OpenMode::kReadOnly;
