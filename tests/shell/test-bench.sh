@@ -235,6 +235,16 @@ assert len(found) == 2 * 3 * int(sys.argv[2]) and all(s["bytes"] > 0 and s["seco
 END_OF_PYTHON
 done
 
+# A fill by each program, clients beside it, and a start.
+if command -v qemu-storage-daemon >/dev/null; then
+    "${small[@]}" BENCH_SIZE=64M BENCH_ROUNDS=1 BENCH_GROUP=live BENCH_WORKLOADS='fill-local fill-nbd start' \
+        "${bench[@]}" >table 2>log || { cat log >&2; fail "a small run of live"; }
+    for row in 'local raw file, no clients | addcow' 'local raw file, no clients | qemu-storage-daemon' \
+        '2 ms a read | addcow' '2 ms a read | nbdcopy' 'addcow, 20 ms a read'; do
+        has "$row" <table || fail "no row $row: $(cat table)"
+    done
+fi
+
 # Interrupted, it stops its server and removes its files.
 "${small[@]}" BENCH_SECONDS=60 BENCH_SERVERS=raw BENCH_WORKLOADS=randread-4k "${bench[@]}" \
     >table 2>log &
