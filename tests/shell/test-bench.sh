@@ -93,10 +93,10 @@ cat >want <<'END_OF_TABLE'
 END_OF_TABLE
 diff -u want tasks
 cat >want <<'END_OF_TABLE'
-| base | reading | straight, MB/s | through addcow, MB/s | ratio | target |
-|---|---|---|---|---|---|
-| socket | read | 100 | 50 | 0.75 | 0.90 |
-| TCP | read | 7 | – | – | 0.90 |
+| base | reading | straight, MB/s | through addcow, MB/s | ratio | target | through nbdkit nbd, MB/s | ratio |
+|---|---|---|---|---|---|---|---|
+| socket | read | 100 | 50 | 0.75 | 0.90 | – | – |
+| TCP | read | 7 | – | – | 0.90 | – | – |
 END_OF_TABLE
 diff -u want bases
 printf 'workload\t"addcow"\t"cow filter"\n"write,\\nflushed"\t0.5000\t1.2500\n"read"\t?\t?\n' >want

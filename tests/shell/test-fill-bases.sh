@@ -72,7 +72,9 @@ wait_until "$server_pid" some
 kill -STOP "$base_pid"
 client 'h.pwrite(b"3" * K, 19 * 1024 * 1024)'
 stop_server "$server_pid"
-kill -CONT "$base_pid"
+# nbdkit before 1.34 ends itself when a client has gone with requests in flight.
+kill -9 "$base_pid"
+start_base
 sound x.add-cow
 
 # flatten goes on from there, and may be interrupted.
