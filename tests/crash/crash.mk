@@ -73,8 +73,7 @@ mutated_files = \
 	common/jobs/fetch.cc \
 	common/jobs/fill.cc \
 	common/ops/convert.cc \
-	common/ops/create.cc \
-	common/ops/flatten.cc
+	common/ops/create.cc
 mutated_sources = \
 	tests/crash/mutated/common/image/allocation.cpp \
 	tests/crash/mutated/common/image/bitmap_storage.cpp \
@@ -89,8 +88,7 @@ mutated_sources = \
 	tests/crash/mutated/common/jobs/fetch.cpp \
 	tests/crash/mutated/common/jobs/fill.cpp \
 	tests/crash/mutated/common/ops/convert.cpp \
-	tests/crash/mutated/common/ops/create.cpp \
-	tests/crash/mutated/common/ops/flatten.cpp
+	tests/crash/mutated/common/ops/create.cpp
 mutants = $(srcdir)/tests/crash/mutants.list
 mutate = bash $(srcdir)/tests/crash/mutate.sh $(mutants)
 
