@@ -115,8 +115,8 @@ void DropUnknownFeatures(const std::string& add_cow, ConvertResult& result) {
 }
 
 // The new add-cow file.
-Status Fill(File& file, const ImageFiles& files, const Header& before, const Header& after,
-            const HeaderBytes& header_bytes) {
+Status FillNewFile(File& file, const ImageFiles& files, const Header& before,
+                   const Header& after, const HeaderBytes& header_bytes) {
   const Layout layout(files.virtual_size, after.geometry());
   ADDCOW_TRY(WriteNewHeader(file, header_bytes));
   ADDCOW_TRY(file.Truncate(
@@ -187,9 +187,10 @@ Result<ConvertResult> ConvertImage(FileSystem& file_system, const ConvertOptions
   ADDCOW_TRY_ASSIGN(const HeaderBytes bytes, SerializeHeader(after, files->add_cow_path));
   ADDCOW_TRY_ASSIGN(const FileInfo old, files->add_cow->Info());
   ADDCOW_TRY(CheckInterrupted(options.interrupted, files->add_cow_path));
-  ADDCOW_TRY(DurableCreate(file_system, files->add_cow_path, RenameMode::kReplace,
-                           [&](File& file) { return Fill(file, *files, before, after, bytes); },
-                           nullptr, {.kind = NewRights::Kind::kSame, .model = old}));
+  ADDCOW_TRY(
+      DurableCreate(file_system, files->add_cow_path, RenameMode::kReplace,
+                    [&](File& file) { return FillNewFile(file, *files, before, after, bytes); },
+                    nullptr, {.kind = NewRights::Kind::kSame, .model = old}));
   return result;
 }
 
