@@ -236,7 +236,7 @@ END_OF_PYTHON
 done
 
 # A fill by each program, clients beside it, and a start.
-if command -v qemu-storage-daemon >/dev/null; then
+if command -v qemu-storage-daemon >/dev/null && ! built_with_sanitizer; then
     "${small[@]}" BENCH_SIZE=64M BENCH_ROUNDS=1 BENCH_GROUP=live BENCH_WORKLOADS='fill-local fill-nbd start' \
         "${bench[@]}" >table 2>log || { cat log >&2; fail "a small run of live"; }
     for row in 'local raw file, no clients | addcow' 'local raw file, no clients | qemu-storage-daemon' \

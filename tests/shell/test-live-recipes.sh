@@ -61,7 +61,9 @@ cmp srv/vm01/disk.raw want
 [ ! -e srv/vm01/control ] || fail "the control socket is left"
 
 # An import, killed in the middle, and again.
-if nbdkit curl --dump-plugin >/dev/null 2>&1; then
+if built_with_sanitizer; then
+    echo "SKIP of a part: no import: with the sanitizer preloaded nbdkit does not end after libnbd's strerror"
+elif nbdkit curl --dump-plugin >/dev/null 2>&1; then
     random_file srv/image.img 16M
     cat >ranges.py <<'END_OF_PYTHON'
 """An HTTP server of one file, which knows ranges and is slow."""
