@@ -45,7 +45,7 @@ constexpr const char* kFooter =
     "  addcow compare x.add-cow disk.raw\n"
     "  addcow compare -p x.add-cow -F qcow2 copy.qcow2";
 
-std::string Words(const CompareResult& result, bool strict) {
+std::string Words(const CompareResult& result) {
   switch (result.difference) {
     case Difference::kNone:
       return "Images are identical.";
@@ -57,7 +57,7 @@ std::string Words(const CompareResult& result, bool strict) {
     case Difference::kAllocation:
       return fmt::format("Strict mode: Offset {} block status mismatch!", result.offset);
   }
-  return strict ? "strict" : "";
+  return "";
 }
 
 void PrintResultJson(const Arguments& arguments, const CompareResult& result) {
@@ -100,7 +100,7 @@ int RunCompare(const Arguments& arguments) {
   if (arguments.json)
     PrintResultJson(arguments, *result);
   else if (!arguments.quiet)
-    Print("{}\n", Words(*result, options.strict));
+    Print("{}\n", Words(*result));
   return same ? kExitOk : kExitDifferent;
 }
 
