@@ -97,6 +97,7 @@ Status CopyUp::KeepChunk(std::span<const std::byte> data, uint64_t offset) {
   const Allocation::Run run = allocation_.RunAt(offset, end);
   if (run.in_image && run.end == end) return {};
   ADDCOW_TRY(allocation_.TakeStorage(offset, end));
+  const MutexLock alone(writing_);
   const RangeLock lock(allocation_.locks(), offset, end, RangeLocks::Kind::kExclusive);
   ADDCOW_TRY(WriteMissing(data, offset));
   allocation_.SetInImage(offset, end);
@@ -143,6 +144,7 @@ Status CopyUp::FillChunk(uint64_t offset, uint64_t end, Told& told) {
     for (uint64_t at = offset; done && at < end; at += claim) {
       const uint64_t stop = std::min(at + claim, end);
       ADDCOW_TRY(allocation_.TakeStorage(at, stop));
+      const MutexLock alone(writing_);
       const RangeLock lock(allocation_.locks(), at, stop, RangeLocks::Kind::kExclusive);
       ADDCOW_TRY_ASSIGN(done, CarryOut(*plan, at, stop));
       if (done) allocation_.SetInImage(at, stop);

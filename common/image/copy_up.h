@@ -105,6 +105,10 @@ class CopyUp {
   const Backing& backing_;
   Allocation& allocation_;
   ImageStore& image_store_;
+
+  // Held across what is written of a claim, and taken before it. File systems let one write
+  // to a file at a time, and who waits there spins: it would take a processor from the others.
+  Mutex writing_;
 };
 
 }  // namespace addcow
