@@ -28,6 +28,9 @@ constexpr uint64_t kPiecesInASecond = 8;
 constexpr uint64_t kFillFlushBytes = 256 * kMiB;
 constexpr std::chrono::milliseconds kFillFlushInterval(100);
 
+// Beside busy clients, whose writes a flush brings to the disk as well.
+constexpr std::chrono::seconds kFlushIntervalOfBusy(10);
+
 // Until then something else will have happened, or nothing.
 constexpr std::chrono::hours kLongWait(1);
 
@@ -72,6 +75,7 @@ Status Fill::Start(FillMode mode, Clock::duration delay) {
   back_off_ = {};
   error_.reset();
   copied_ = 0;
+  flushed_ = options_.now();
   meter_ = {};
   Changed();
   return {};
@@ -273,10 +277,12 @@ Status Fill::Flush() {
 
 Status Fill::FlushIfDue() {
   uint64_t bytes = 0;
+  const auto begun = options_.now();
   {
     MutexLock lock(mutex_);
-    if (unflushed_ < kFillFlushBytes || flushing_ ||
-        options_.now() - flushed_ < kFillFlushInterval)
+    const Clock::duration interval =
+        pace_.GivesWay() ? Clock::duration(kFlushIntervalOfBusy) : kFillFlushInterval;
+    if (unflushed_ < kFillFlushBytes || flushing_ || begun - flushed_ < interval)
       return {};
     flushing_ = true;
     bytes = unflushed_;
@@ -286,6 +292,7 @@ Status Fill::FlushIfDue() {
   flushing_ = false;
   if (!flushed) return flushed;
   flushed_ = options_.now();
+  pace_.Copied(0, begun, flushed_);  // it is work, after which clients have their turn
   unflushed_ -= bytes;
   return {};
 }

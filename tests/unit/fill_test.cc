@@ -102,6 +102,24 @@ TEST_F(FillTest, FlushesByItself) {
   EXPECT_FALSE(FlagOnDisk());
 }
 
+TEST_F(FillTest, FlushesSeldomBesideBusyClients) {
+  const uint64_t size = 600 * kMiB;
+  MakeFill({.size = size,
+            .backing_size = size,
+            .backing_data = std::vector<ByteRange>(),
+            .garbage = false});
+  const ClientLoad::Request request(clients_);
+  ASSERT_OK(fill_->Start(FillMode::kAll));
+  while (fill_->status().copied < 512 * kMiB) {
+    Pass(std::chrono::milliseconds(15));
+    ASSERT_TRUE(fill_->Step().worked);
+  }
+  EXPECT_FALSE(ClusterBitOnDisk(0));
+  Pass(std::chrono::seconds(10));
+  ASSERT_TRUE(fill_->Step().worked);
+  EXPECT_TRUE(ClusterBitOnDisk(0));
+}
+
 TEST_F(FillTest, TouchedCompletesOnlyWhatIsThereInPart) {
   MakeFill({.size = 8 * kC, .backing_size = 8 * kC, .seed = TestSeed()});
   Write(kC + 5 * kS, kS);
