@@ -13,6 +13,10 @@ import workloads
 from servers import AddCow, Failed, nbdkit, run, serving, stop
 from task_files import MIB, Files, Skip, Task, need, remove, sparse, take_memory, timed
 
+# What a measurement may leave. A server that ends by itself leaves its socket.
+LEFT = ("x.add-cow", "disk.raw", "x.qcow2", "copy.raw", "control", "socket", "pid", "qemu.pid",
+        "qemu.qmp", "qemu.sock")
+
 
 class Overlay(AddCow):
     """addcow with a fill, on a base that is a file or a server."""
@@ -77,8 +81,7 @@ class Fill(Task):
             with self.base() as base:
                 return function(base)
         finally:
-            for name in ("x.add-cow", "disk.raw", "x.qcow2", "copy.raw", "control", "qemu.pid",
-                         "qemu.qmp", "qemu.sock"):
+            for name in LEFT:
                 remove(os.path.join(self.folder, name))
 
     def others(self):
@@ -124,15 +127,13 @@ class FillRemote(Fill):
 
 
 class Beside(Task):
-    """Random reads and writes of 4 KiB, four in flight, on a disk of twice BENCH_SIZE,
+    """Random reads and writes of 4 KiB, four in flight, on a disk of four times BENCH_SIZE,
     while it is filled: not, at half of the rate that a fill alone has, as fast as it
     goes. A fill that is done before is an error. Several tasks show a figure each of the
     same measurement."""
 
     reference = "fill off"
     CONDITIONS = ("fill off", "capped", "uncapped")
-    LEFT = ("x.add-cow", "disk.raw", "x.qcow2", "control", "qemu.pid", "qemu.qmp", "qemu.sock")
-
     known = {}  # fio's jobs by condition, of (program, how often that was measured)
     half = {}   # bytes a second, of each program
 
@@ -141,15 +142,19 @@ class Beside(Task):
         if reason := workloads.fio_missing():
             raise Skip(reason)
         self.settings, self.folder = settings, folder
-        self.size = 2 * settings.size
+        self.size = 4 * settings.size
         self.files = Files(folder)
         self.overlay = Overlay(settings, self.files)
         self.rounds = {}
 
     def fio(self, uri):
+        # What happens at the start is not measured: the fill has the disk for itself till then.
+        # A flush that is due every five seconds is in each run as often.
+        seconds = self.settings.seconds
         return workloads.fio(uri, self.folder, [
             "--rw=randrw", "--bs=4k", "--iodepth=4", f"--size={self.size}", "--time_based=1",
-            f"--runtime={max(1, round(self.settings.seconds * 1000))}ms"])
+            f"--ramp_time={round(seconds * 1000)}ms",
+            f"--runtime={max(1, round(3 * seconds * 1000))}ms"])
 
     @contextlib.contextmanager
     def fresh(self):
@@ -158,10 +163,11 @@ class Beside(Task):
             run(["sync", self.files.path])
         take_memory(self.folder, self.size)
         workloads.warm(self.files.path)
+        run(["sync"])  # what was removed is discarded
         try:
             yield
         finally:
-            for name in self.LEFT:
+            for name in LEFT:
                 remove(os.path.join(self.folder, name))
 
     def addcow_alone(self):
