@@ -252,6 +252,8 @@ TEST_F(NbdSourceTest, AServerThatComesBackIsReadAgain) {
   reader.join();
   ReadAtRandom(3, 20);
   EXPECT_TRUE(Logged("connected again"));
+  EXPECT_GE(source_->counts().connections, 1u);
+  EXPECT_GE(source_->counts().reconnects, 1u);
 }
 
 TEST_F(NbdSourceTest, ItComesBackUnderReaders) {
@@ -273,6 +275,9 @@ TEST_F(NbdSourceTest, ItComesBackUnderReaders) {
   }
   stop = true;
   for (std::thread& thread : threads) thread.join();
+  // Some were in flight when the server went.
+  EXPECT_GE(source_->counts().retries, 1u);
+  EXPECT_GE(source_->counts().reconnects, 5u);
 }
 
 TEST_F(NbdSourceTest, ReadsFailAfterTheTimeoutAndThenAtOnce) {
