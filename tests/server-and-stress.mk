@@ -52,10 +52,11 @@ tests_source_source_tests_SOURCES = \
 	tests/source/base_server.cc tests/source/base_server.h \
 	tests/source/nbd_connection_test.cc \
 	tests/source/nbd_source_test.cc \
+	tests/source/nbd_writer_test.cc \
 	tests/source/odd_servers_test.cc \
 	tests/source/scripted_server.cc tests/source/scripted_server.h
 tests_source_source_tests_CPPFLAGS = $(test_cppflags)
-tests_source_source_tests_LDADD = $(test_ldadd)
+tests_source_source_tests_LDADD = common/libops.la $(test_ldadd)
 endif
 
 # The file system of tests/shell/test-fuse.sh.

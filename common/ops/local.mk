@@ -4,7 +4,9 @@
 
 noinst_LTLIBRARIES += common/libops.la
 
+# The first is of a lower layer; the plugin writes to no server.
 ops_sources = \
+	common/source/nbd_writer.cc common/source/nbd_writer.h \
 	common/ops/bit_writer.cc common/ops/bit_writer.h \
 	common/ops/check.cc common/ops/check.h \
 	common/ops/compare.cc common/ops/compare.h \

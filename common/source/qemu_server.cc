@@ -33,7 +33,8 @@ constexpr std::array<std::string_view, 11> kFormats = {
 
 // A shell's, which becomes qemu-nbd: $0 is where its errors go, even when it runs longer
 // than the terminal; $1 a pipe of ours, by the number that it has inherited; $2 our process;
-// $3 the image's directory: a relative name of a qcow2's data file starts where QEMU runs.
+// $3 the image's directory: a relative name of a qcow2's data file starts where QEMU runs;
+// $4 the signal that ends it: one that writes is to close its image.
 //
 // qemu-nbd ends with its last client, but not before it has had one, nor where the last to
 // go had only begun to connect, nor while it is stopped. So a child waits at the pipe for as
@@ -47,9 +48,9 @@ constexpr std::array<std::string_view, 11> kFormats = {
 constexpr const char* kScript = R"(cd "$3"
 exec </dev/null >/dev/null
 [ -w "$0" ] && exec 2>>"$0"
-( { (trap "" HUP; read -r word <&4; [ "$word" = leave ] || kill -9 $$) 3<&- &
+( { (trap "" HUP; read -r word <&4; [ "$word" = leave ] || kill -"$4" $$) 3<&- &
   } 4<"/proc/self/fd/$1" ) 2>/dev/null || [ "$PPID" = "$2" ] || exit 1
-shift 3
+shift 4
 command -v setsid >/dev/null && exec setsid "$@"
 exec "$@")";
 
@@ -80,23 +81,26 @@ class QemuServer final : public NbdServer {
     socket_ = address.sun_path;
   }
 
-  // libnbd waits for the end of a child, whose number may be another's then. It only reads,
-  // so nothing is lost with it.
+  // libnbd waits for the end of a child, whose number may be another's then. With one that
+  // only reads nothing is lost.
   void Closing(nbd_handle* handle, size_t connection) override {
     if (connection != 0) return;
     const bool is_child = parent_ == ::getpid();
-    if (is_child) (void)nbd_kill_subprocess(handle, SIGKILL);
+    if (is_child) (void)nbd_kill_subprocess(handle, EndSignal());
     Tell(is_child ? "leave\n" : "kill\n");
   }
 
   std::string Explanation() const override { return errors_.Text(); }
 
  private:
+  int EndSignal() const { return image_.writable ? SIGTERM : SIGKILL; }
+
   int StartIt(nbd_handle* handle) {
     parent_ = ::getpid();
     errors_.Clear();
     std::string options =
-        fmt::format("driver={},read-only=on,file.driver={},file.filename={}", image_.format,
+        fmt::format("driver={},{},file.driver={},file.filename={}", image_.format,
+                    image_.writable ? "read-only=off,discard=unmap" : "read-only=on",
                     image_.is_block_device ? "host_device" : "file", OptionValue(image_.path));
     if (!image_.lock) options += ",force-share=on";
     int ends[2];
@@ -111,12 +115,15 @@ class QemuServer final : public NbdServer {
     // Relative names of data files start there, also those of what it stands on.
     const std::string directory = DirectoryOf(image_.path);
     const std::string parent = fmt::format("{}", parent_);
+    const std::string signal = fmt::format("{}", EndSignal());
     const std::string shared = fmt::format("--shared={}", NbdPool::kMostConnections);
-    std::array<const char*, 13> words = {
+    std::vector<const char*> words = {
         "/bin/sh",       "-c",           kScript,           errors.c_str(),
-        watched.c_str(), parent.c_str(), directory.c_str(), "qemu-nbd",
-        "--read-only",   shared.c_str(), "--image-opts",    options.c_str(),
-        nullptr};
+        watched.c_str(), parent.c_str(), directory.c_str(), signal.c_str(),
+        "qemu-nbd",      shared.c_str(), "--image-opts",    options.c_str(),
+    };
+    if (!image_.writable) words.push_back("--read-only");
+    words.push_back(nullptr);
     // libnbd copies what it needs, and changes nothing.
     const int begun =
         nbd_aio_connect_systemd_socket_activation(handle, const_cast<char**>(words.data()));

@@ -27,6 +27,8 @@ struct QemuImage {
   std::string format;
   bool is_block_device = false;
   bool lock = true;  // against other programs, as QEMU does
+  // Zeroes that are written to it give storage back.
+  bool writable = false;
 };
 
 // ENOENT where there is no qemu-nbd.
