@@ -8,6 +8,7 @@ bench_sources = \
 	bench/boot_trace.py \
 	bench/client.py \
 	bench/fleet.py \
+	bench/layers.py \
 	bench/live.py \
 	bench/qemu_job.py \
 	bench/ratios.gp \
@@ -33,6 +34,7 @@ bench_results = \
 	bench/results/2026-11-28-cluster-4k-open.json bench/results/2026-11-28-cluster-4k-open.md \
 	bench/results/2026-11-28-subclusters.json bench/results/2026-11-28-subclusters.md \
 	bench/results/2026-11-28-tools.json bench/results/2026-11-28-tools.md \
+	bench/results/2026-11-29-live.json bench/results/2026-11-29-live.md \
 	bench/results/2026-11-28.png bench/results/2026-11-28.svg \
 	bench/results/2026-11-28-short.png bench/results/2026-11-28-short.svg
 

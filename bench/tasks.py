@@ -8,6 +8,7 @@ A task makes its files once, in a folder of its own, and gives a list of
 import os
 import shutil
 
+import layers
 import live
 from servers import Failed
 from small_writes import FlushBesideFua, Status, Storage
@@ -20,7 +21,7 @@ TASKS = {"nbdcopy": NbdCopy, "convert": QemuConvert, "open-empty": OpenEmpty,
          "open-4k-empty": Open4kEmpty, "open-4k-full": Open4kFull,
          "resident-empty": ResidentEmpty, "resident-full": ResidentFull, "map": Map,
          "map-huge": MapHuge, "flatten": Flatten, "storage": Storage, "status": Status,
-         "flush": FlushBesideFua}
+         "flush": FlushBesideFua, **layers.TASKS}
 
 
 GROUPS = {"tools": TASKS, "live": live.TASKS}

@@ -202,7 +202,7 @@ fi
 expect_equal "" "$(ls -A data)" "files left behind"
 
 "${small[@]}" BENCH_ROUNDS=1 BENCH_OTHER="$PWD/other" BENCH_GROUP=tools \
-    BENCH_WORKLOADS='map flatten storage status flush open-empty resident-empty map-huge' \
+    BENCH_WORKLOADS='map flatten storage status flush open-empty resident-empty map-huge commit compare rebase' \
     "${bench[@]}" >table 2>log || { cat log >&2; fail "a small run of tools"; }
 # These three, and those that there is a file system for.
 expect_equal 3 "$(grep -cE '^\| (nbdinfo|flatten|storage) .* \| addcow \| [0-9.]+ [a-z ]+ \| [0-9.]+ \| ' table)" \
@@ -213,6 +213,9 @@ done
 for name in open-empty resident-empty map-huge; do
     has "^Skipped: $name: no file system" <table || has "round 1, $name, addcow, other build: " <log ||
         fail "no $name: $(cat log)"
+done
+for name in commit compare rebase; do
+    has "^| $name .* | addcow | [0-9.]* s | [0-9.]* | " <table || fail "no $name: $(cat table)"
 done
 # What is stored is at least what was written, and what a raw file takes is no more.
 python3 - <<'END_OF_PYTHON'
