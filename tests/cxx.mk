@@ -93,12 +93,14 @@ unit_sources = \
 	tests/unit/known_runs_test.cc \
 	tests/unit/ops_check_subclusters_test.cc \
 	tests/unit/ops_check_test.cc \
+	tests/unit/ops_commit_test.cc \
 	tests/unit/ops_convert_meanwhile_test.cc \
 	tests/unit/ops_convert_refusals_test.cc \
 	tests/unit/ops_convert_test.cc \
 	tests/unit/ops_create_test.cc \
 	tests/unit/ops_forms_test.cc \
 	tests/unit/ops_interrupted_test.cc \
+	tests/unit/ops_rebase_data_test.cc \
 	tests/unit/ops_rebase_test.cc \
 	tests/unit/ops_subclusters_test.cc \
 	tests/unit/ops_test.cc \

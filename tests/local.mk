@@ -50,6 +50,7 @@ shell_tests = \
 	tests/shell/test-locks.sh \
 	tests/shell/test-man-pages.sh \
 	tests/shell/test-moved-files.sh \
+	tests/shell/test-matrix.sh \
 	tests/shell/test-mutants.sh \
 	tests/shell/test-nbdcopy.sh \
 	tests/shell/test-nbdfuse-base.sh \
@@ -80,6 +81,7 @@ shell_tests = \
 	tests/shell/test-sync-descriptions.sh \
 	tests/shell/test-sync-interval.sh \
 	tests/shell/test-tool-check.sh \
+	tests/shell/test-tool-commit.sh \
 	tests/shell/test-tool-compare.sh \
 	tests/shell/test-tool-create.sh \
 	tests/shell/test-tool-flatten.sh \
@@ -154,6 +156,7 @@ not_under_sanitizers = \
 	tests/shell/test-install.sh \
 	tests/shell/test-layers.sh \
 	tests/shell/test-man-pages.sh \
+	tests/shell/test-matrix.sh \
 	tests/shell/test-mutants.sh \
 	tests/shell/test-request-cost.sh \
 	tests/shell/test-style.sh \

@@ -11,6 +11,7 @@ cxx_valgrind_tests += tests/fault/fault-tests
 
 fault_sources = \
 	tests/fault/chain_fault_test.cc \
+	tests/fault/commit_fault_test.cc \
 	tests/fault/create_fault_test.cc \
 	tests/fault/engine_fault_test.cc \
 	tests/fault/engine_script.cc tests/fault/engine_script.h \

@@ -5,6 +5,7 @@ bin_PROGRAMS += tools/addcow
 
 tools_addcow_SOURCES = \
 	tools/check.cc \
+	tools/commit.cc \
 	tools/compare.cc \
 	tools/convert.cc \
 	tools/create.cc \

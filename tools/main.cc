@@ -104,7 +104,7 @@ int Run(int argc, char** argv) {
       "  addcow flatten x.add-cow");
   tool.require_subcommand(1);
   const std::vector<Verb> verbs = {AddCreate(tool),    AddInfo(tool),    AddMap(tool),
-                                   AddCheck(tool),     AddCompare(tool), AddFlatten(tool),
+                                   AddCheck(tool), AddCommit(tool), AddCompare(tool), AddFlatten(tool),
                                    AddMeasure(tool),   AddRebase(tool),  AddUpgrade(tool),
                                    AddDowngrade(tool), AddStatus(tool),  AddFill(tool)};
   const std::string no_value =

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// addcow rebase. Only the unsafe kind so far, by the names of qemu-img: what
-// changes are the names, not the data.
+// addcow rebase, by the options of qemu-img rebase.
 
-#include "common/ops/rebase.h"
+#include "common/ops/rebase_data.h"
 
 #include <CLI/CLI.hpp>
 #include <memory>
@@ -12,6 +11,7 @@
 #include "tools/file_names.h"
 #include "tools/interrupt.h"
 #include "tools/output.h"
+#include "tools/progress.h"
 #include "tools/verbs.h"
 #include "tools/wait.h"
 
@@ -25,45 +25,63 @@ struct Arguments {
   AccessOptions access = {.lock = true, .confine = std::nullopt, .option_prefix = "--"};
   bool unsafe = false;
   bool quiet = false;
+  bool progress = false;
   Wait wait;
 };
 
 constexpr const char* kUsage =
-    "-u [-b BACKING -F FORMAT] [-i IMAGE] [-q] [--lock=on|off]\n"
+    "[-u] [-p] [-b BACKING -F FORMAT] [-i IMAGE] [-q] [--lock=on|off]\n"
     "           [--wait[=SECONDS]] [--confine=DIR] [--identity=check|ignore]\n"
     "           [--timeout=SECONDS] X.add-cow";
 
 constexpr const char* kFooter =
-    "Only the names change, and what is noted of the backing file: no data is\n"
+    "The disk reads the same afterwards: what the old and the new backing file differ\n"
+    "in is copied into the image file first. With -b '' there is none any more. It may\n"
+    "be killed at any time: then the disk is still on the old one, and the same command\n"
+    "again goes on.\n\n"
+    "With -u only the names change, and what is noted of the backing file: no data is\n"
     "copied or compared. So the new files must hold what the old ones did; they may\n"
     "have been moved, or be copies. With the name that it has already, a backing\n"
     "file that has changed is accepted as it is.\n\n"
     "File names are stored as given. Relative ones start from the directory of\n"
     "X.add-cow, not from the working directory. The image must not be in use.\n\n"
-    "Exit status: 0 done; 1 failed, and nothing was changed; 64 wrong usage.\n\n"
+    "Exit status: 0 done; 1 failed, and the names were not changed; 64 wrong usage; 130\n"
+    "or 143 stopped by Ctrl-C or SIGTERM.\n\n"
     "Examples:\n"
+    "  addcow rebase -p -b newer.img -F raw x.add-cow\n"
     "  addcow rebase -u -b ../bases/base.img -F raw x.add-cow\n"
     "  addcow rebase -u -i disk-moved.raw x.add-cow";
 
 int RunRebase(const Arguments& arguments) {
   const auto usage = [](const std::string& message) { return UsageError("rebase", message); };
   const FileNames& names = arguments.names;
-  if (!arguments.unsafe)
-    return usage("-u is required: names can be changed, data not yet (flatten copies it)");
-  if (const std::string problem = names.Problem(); !problem.empty()) return usage(problem);
+  const bool no_backing = names.backing && names.backing->empty();
+  if (no_backing && names.backing_format)
+    return usage("-F FORMAT needs the name of a file in -b");
+  if (const std::string problem = names.Problem(); !no_backing && !problem.empty())
+    return usage(problem);
   if (!names.backing && !names.image)
     return usage("-b BACKING -F FORMAT or -i IMAGE is required");
+  if (!arguments.unsafe && names.image)
+    return usage("-i changes a name only, no data: it needs -u");
 
   RebaseOptions options{.add_cow_path = arguments.file,
-                        .backing = names.Backing(),
+                        .backing = no_backing ? std::nullopt : names.Backing(),
+                        .no_backing = no_backing,
                         .image_name = names.image,
                         .access = arguments.access};
-  // It takes a moment: a signal that comes then finds it done, with nothing left
-  // beside it.
   CatchInterrupts();
   options.access.interrupted = InterruptCame;
-  const auto rebased =
-      arguments.wait.WhileBusy([&] { return RebaseUnsafely(PosixFileSystem(), options); });
+  Progress progress(arguments.progress && !arguments.quiet && !arguments.unsafe);
+  const auto show = [&](uint64_t done, uint64_t total) { progress.Show(done, total); };
+  const LogSink notes_only = [&](LogLevel level, const std::string& message) {
+    if (level == LogLevel::kNote && !arguments.quiet) PrintNote(message);
+  };
+  const auto rebased = arguments.wait.WhileBusy([&] {
+    return arguments.unsafe ? RebaseUnsafely(PosixFileSystem(), options)
+                            : RebaseSafely(PosixFileSystem(), options, notes_only, show);
+  });
+  progress.Finish();
   if (!rebased) return FailedUnlessStopped(rebased.error());
   if (arguments.quiet) return kExitOk;
   for (const std::string& note : rebased->notes) PrintNote(note);
@@ -84,9 +102,10 @@ Verb AddRebase(CLI::App& tool) {
       AddVerb(tool, "rebase", kUsage, "Give an image another backing file or image file");
   auto arguments = std::make_shared<Arguments>();
   AddFileArgument(*app, arguments->file);
-  app->add_flag("-u,--unsafe", arguments->unsafe,
-                "Change the names only, not the data (required)");
-  AddFileNames(*app, arguments->names, "The new name of the backing file",
+  app->add_flag("-u,--unsafe", arguments->unsafe, "Change the names only, and look at no data");
+  app->add_flag("-p,--progress", arguments->progress,
+                "Show the progress: a bar on a terminal, else a\nline for each 10 percent");
+  AddFileNames(*app, arguments->names, "The new name of the backing file; '': none",
                "The new name of the image file");
   AddLockOption(*app, arguments->access.lock);
   arguments->wait.AddOption(*app);

@@ -34,6 +34,7 @@ Verb AddCreate(CLI::App& tool);
 Verb AddInfo(CLI::App& tool);
 Verb AddMap(CLI::App& tool);
 Verb AddCheck(CLI::App& tool);
+Verb AddCommit(CLI::App& tool);
 Verb AddCompare(CLI::App& tool);
 Verb AddFlatten(CLI::App& tool);
 Verb AddMeasure(CLI::App& tool);

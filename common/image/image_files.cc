@@ -123,7 +123,8 @@ Result<BaseRequest> OpenBacking(FileSystem& file_system, const ImageSource& sour
   const bool is_uri = IsNbdUri(name);
   files.backing_path =
       is_uri || source.backing_path ? name : ResolveName(DirectoryOf(files.add_cow_path), name);
-  if (files.header.all_allocated || !source.want_backing) return BaseRequest();
+  const bool needed = !files.header.all_allocated || source.backing_always;
+  if (!needed || !source.want_backing) return BaseRequest();
   if (!IsBaseFormat(named.format))
     return Fail(Error::Because(
         kErrUnsupported, files.add_cow_path,

@@ -81,6 +81,8 @@ struct ImageSource {
   // Go on without a backing file that cannot be opened, locked or served. One
   // that is there is still compared with the other files.
   bool backing_optional = false;
+  // The backing file also where ALL_ALLOCATED says that nobody needs it.
+  bool backing_always = false;
   AccessOptions access = {};
   // Whether copy-up may share the backing file's storage (where it can).
   bool reflink = true;

@@ -9,6 +9,8 @@ ops_sources = \
 	common/source/nbd_writer.cc common/source/nbd_writer.h \
 	common/ops/bit_writer.cc common/ops/bit_writer.h \
 	common/ops/check.cc common/ops/check.h \
+	common/ops/commit.cc common/ops/commit.h \
+	common/ops/commit_target.cc common/ops/commit_target.h \
 	common/ops/compare.cc common/ops/compare.h \
 	common/ops/convert.cc common/ops/convert.h \
 	common/ops/create.cc common/ops/create.h \
@@ -21,7 +23,8 @@ ops_sources = \
 	common/ops/new_add_cow.cc common/ops/new_add_cow.h \
 	common/ops/parse_cluster_size.cc common/ops/parse_cluster_size.h \
 	common/ops/raw_bitmap.cc common/ops/raw_bitmap.h \
-	common/ops/rebase.cc common/ops/rebase.h
+	common/ops/rebase.cc common/ops/rebase.h \
+	common/ops/rebase_data.cc common/ops/rebase_data.h
 common_libops_la_LIBADD = common/libengine.la
 
 if UNITY

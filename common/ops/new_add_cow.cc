@@ -9,6 +9,7 @@
 
 #include "common/base/zero_bytes.h"
 #include "common/image/bitmap_storage.h"
+#include "common/io/durable_create.h"
 #include "common/io/holes.h"
 
 namespace addcow {
@@ -41,6 +42,25 @@ Status CopyBits(File& from, File& to, const Geometry& geometry) {
 Status TakeStorageForBits(File& file, const Layout& layout) {
   ADDCOW_TRY_ASSIGN(const auto storage, BitmapStorage::Create(file, layout.bitmap()));
   return storage->TakeAll();
+}
+
+WriteBits SameBits(const ImageFiles& files) {
+  return [&files](File& file) -> Status {
+    ADDCOW_TRY(CopyBits(*files.add_cow, file, files.header.geometry()));
+    return files.header.all_allocated ? Status() : TakeStorageForBits(file, files.layout());
+  };
+}
+
+Status ReplaceAddCow(FileSystem& file_system, const ImageFiles& files, const Header& header,
+                     const WriteBits& bits) {
+  ADDCOW_TRY_ASSIGN(const HeaderBytes bytes, SerializeHeader(header, files.add_cow_path));
+  ADDCOW_TRY_ASSIGN(const FileInfo old, files.add_cow->Info());
+  const auto fill = [&](File& file) -> Status {
+    ADDCOW_TRY(WriteNewHeader(file, bytes));
+    return bits(file);
+  };
+  return DurableCreate(file_system, files.add_cow_path, RenameMode::kReplace, fill, nullptr,
+                       {.kind = NewRights::Kind::kSame, .model = old});
 }
 
 Status RefuseDevice(File& add_cow) {

@@ -6,10 +6,14 @@
 #ifndef ADDCOW_COMMON_OPS_NEW_ADD_COW_H
 #define ADDCOW_COMMON_OPS_NEW_ADD_COW_H
 
+#include <functional>
+
 #include "common/base/error.h"
 #include "common/format/header.h"
 #include "common/format/layout.h"
+#include "common/image/image_files.h"
 #include "common/io/file.h"
+#include "common/io/file_system.h"
 
 namespace addcow {
 
@@ -21,6 +25,20 @@ Status CopyBits(File& from, File& to, const Geometry& geometry);
 
 // Storage for the bits that are to be set later, where there is room.
 Status TakeStorageForBits(File& file, const Layout& layout);
+
+// Writes the bits of a new add-cow file, and gives it its length.
+using WriteBits = std::function<Status(File&)>;
+
+// The bits that `files` has now, for a header whose geometry is the same. `files` must outlive
+// the result.
+WriteBits SameBits(const ImageFiles& files);
+
+// Puts a new add-cow file with that header in the old one's place, in one step, with its owner
+// and permissions. Durable when it returns; on failure the old one is untouched, with one
+// exception: where only the directory's sync failed, the new one may be there. The old one
+// stays open, and locked.
+Status ReplaceAddCow(FileSystem& file_system, const ImageFiles& files, const Header& header,
+                     const WriteBits& bits);
 
 // An add-cow file that is a device cannot be replaced by another one.
 Status RefuseDevice(File& add_cow);

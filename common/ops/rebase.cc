@@ -14,7 +14,6 @@
 #include "common/base/units.h"
 #include "common/image/identity.h"
 #include "common/image/raw_file.h"
-#include "common/io/durable_create.h"
 #include "common/ops/check.h"
 #include "common/ops/named_files.h"
 #include "common/ops/new_add_cow.h"
@@ -140,6 +139,21 @@ Status CheckOldBacking(FileSystem& file_system, const RebaseOptions& options,
   return base ? CheckNotOfBase(*files.image, *base) : Status();
 }
 
+// That the disk reads the same without its backing file.
+Status CheckNotNeeded(const ImageFiles& files) {
+  if (files.header.all_allocated || !files.header.backing) return {};
+  const Layout layout = files.layout();
+  ADDCOW_TRY_ASSIGN(const RawPlaces places, RawPlacesOf(*files.add_cow, files.header, layout));
+  ADDCOW_TRY_ASSIGN(const BitCounts counts, CountRawBits(*files.add_cow, places, layout));
+  const uint64_t missing = layout.clusters() - counts.allocated_clusters;
+  if (missing == 0) return {};
+  return Fail(Error::Because(
+      EINVAL, files.add_cow_path,
+      fmt::format("still needs its backing file {}: {} would read as zeroes without it "
+                  "(without -u its data is copied first)",
+                  files.header.backing->name, Counted(missing, "cluster"))));
+}
+
 }  // namespace
 
 Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions& options) {
@@ -166,7 +180,13 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
   // A record of the backing file that is not understood is not copied, so its bit is not.
   result.header.optional_features &= ~kOptionalBackingIdentity;
   result.virtual_size = files.virtual_size;
-  if (!options.backing) ADDCOW_TRY(CheckOldBacking(file_system, options, files));
+  if (options.no_backing) {
+    if (!options.same_without) ADDCOW_TRY(CheckNotNeeded(files));
+    result.header.backing.reset();
+    result.header.backing_identity.reset();
+  } else if (!options.backing) {
+    ADDCOW_TRY(CheckOldBacking(file_system, options, files));
+  }
   if (options.image_name) {
     ADDCOW_TRY(CheckNewImage(file_system, options, files, result));
     result.header.image.name = *options.image_name;
@@ -185,19 +205,14 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
     ADDCOW_TRY(files.image->Sync());
     ADDCOW_TRY(file_system.SyncDirectory(DirectoryOf(files.image_path)));
   }
-  ADDCOW_TRY_ASSIGN(const HeaderBytes header, SerializeHeader(result.header, path));
-  ADDCOW_TRY_ASSIGN(const FileInfo old, files.add_cow->Info());
-  const auto fill = [&](File& file) -> Status {
-    ADDCOW_TRY(WriteNewHeader(file, header));
-    ADDCOW_TRY(CopyBits(*files.add_cow, file, files.header.geometry()));
+  ADDCOW_TRY(ReplaceAddCow(file_system, files, result.header, [&](File& file) -> Status {
+    ADDCOW_TRY(SameBits(files)(file));
     const Layout layout = files.layout();
     // The flag alone is enough as long as there is no backing file.
     if (files.header.all_allocated && files.header.flag_suffices() && result.header.backing)
       return FillRawBits(file, layout.bitmap(), {0, layout.clusters()}, true);
-    return files.header.all_allocated ? Status() : TakeStorageForBits(file, layout);
-  };
-  ADDCOW_TRY(DurableCreate(file_system, files.add_cow_path, RenameMode::kReplace, fill, nullptr,
-                           {.kind = NewRights::Kind::kSame, .model = old}));
+    return {};
+  }));
   return result;
 }
 

@@ -19,11 +19,14 @@ namespace addcow {
 
 struct RebaseOptions {
   std::string add_cow_path;
-  // The new names, one of them at least. Stored as they are, and relative to the
+  // The new names, one of them at least, or no_backing. Stored as they are, and relative to the
   // directory of the add-cow file. With a backing file its identity is noted anew,
   // also where the name stays: that is how a base that has changed is accepted.
-  std::optional<NamedFile> backing;
-  std::optional<std::string> image_name;
+  std::optional<NamedFile> backing = std::nullopt;
+  // No backing file any more. `same_without`: it has been seen that the disk reads the same.
+  bool no_backing = false;
+  bool same_without = false;
+  std::optional<std::string> image_name = std::nullopt;
   // confine: for a name that stays. check_identity: of what an add-cow base stands on; what
   // is named is accepted.
   AccessOptions access = {};
@@ -40,11 +43,11 @@ struct RebaseResult {
 // permissions; on failure the old one is untouched, with one exception: where
 // only the directory's sync failed, the new one may be there.
 //
-// Refuses an image file that cannot be the old one's: of another size than the
-// old one, where that is there, or too short for what is allocated; or, unless it
-// is the same file, with data where nothing is allocated: it may be another disk's.
-// Of the last there is only a note where the old one is gone and a cluster is
-// allocated.
+// Refuses to do without a backing file as long as a cluster is not allocated. Refuses an image
+// file that cannot be the old one's: of another size than the old one, where that is there, or
+// too short for what is allocated; or, unless it is the same file, with data where nothing is
+// allocated: it may be another disk's. Of the last there is only a note where the old one is
+// gone and a cluster is allocated.
 Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions& options);
 
 }  // namespace addcow

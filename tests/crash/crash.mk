@@ -8,9 +8,11 @@ crash_harness_sources = \
 	tests/crash/crash_race.cc \
 	tests/crash/crash_search.cc tests/crash/crash_search.h \
 	tests/crash/random_disk.cc tests/crash/random_disk.h \
+	tests/crash/crash_verbs.cc \
 	tests/crash/random_run.cc tests/crash/random_run.h
 
 crash_sources = \
+	tests/crash/commit_crash_test.cc \
 	tests/crash/convert_crash_test.cc \
 	tests/crash/crash_disk_test.cc \
 	tests/crash/durable_create_test.cc \
@@ -72,8 +74,10 @@ mutated_files = \
 	common/io/zeroer.cc \
 	common/jobs/fetch.cc \
 	common/jobs/fill.cc \
+	common/ops/commit.cc \
 	common/ops/convert.cc \
-	common/ops/create.cc
+	common/ops/create.cc \
+	common/ops/rebase_data.cc
 mutated_sources = \
 	tests/crash/mutated/common/image/allocation.cpp \
 	tests/crash/mutated/common/image/bitmap_storage.cpp \
@@ -87,8 +91,10 @@ mutated_sources = \
 	tests/crash/mutated/common/io/zeroer.cpp \
 	tests/crash/mutated/common/jobs/fetch.cpp \
 	tests/crash/mutated/common/jobs/fill.cpp \
+	tests/crash/mutated/common/ops/commit.cpp \
 	tests/crash/mutated/common/ops/convert.cpp \
-	tests/crash/mutated/common/ops/create.cpp
+	tests/crash/mutated/common/ops/create.cpp \
+	tests/crash/mutated/common/ops/rebase_data.cpp
 mutants = $(srcdir)/tests/crash/mutants.list
 mutate = bash $(srcdir)/tests/crash/mutate.sh $(mutants)
 

@@ -12,8 +12,6 @@
 
 #include "common/base/zero_bytes.h"
 #include "common/ops/create.h"
-#include "common/ops/flatten.h"
-#include "common/ops/rebase.h"
 
 namespace addcow {
 
@@ -24,6 +22,20 @@ std::vector<std::byte> Unwritten(const FakeFileSystem& files, const ImageSpec& s
   const auto inode = files.Find(spec.backing_size ? kBackingPath : kImagePath);
   if (inode == nullptr) return std::vector<std::byte>(spec.size);
   return inode->Bytes(0, spec.size);
+}
+
+constexpr const char* kOtherBackingPath = "/vm/other.img";
+
+// A backing file to be rebased onto: it has some of the bytes of the first.
+void PutOtherBase(FakeFileSystem& files, const ImageSpec& spec) {
+  if (!spec.backing_size) return;
+  Random random(spec.seed + 1);
+  auto bytes = files.Find(kBackingPath)->Bytes(0, *spec.backing_size);
+  const uint64_t at = random.Below(bytes.size());
+  const auto other = random.Bytes(std::min<uint64_t>(bytes.size() - at, 3 * kSubclusterSize));
+  std::ranges::copy(other, bytes.begin() + static_cast<std::ptrdiff_t>(at));
+  bytes.resize(random.OneIn(2) ? bytes.size() : random.Between(1, spec.size));
+  files.Put(kOtherBackingPath, bytes);
 }
 
 }  // namespace
@@ -48,6 +60,7 @@ CrashHarness::CrashHarness(const ImageSpec& spec, const FakeInode::Abilities& ab
     if (padding < std::min(place.padded_end(), files.Find(kAddCowPath)->size()))
       (void)files.Find(kAddCowPath)->PunchHole(padding, place.padded_end() - padding);
   }
+  PutOtherBase(files, spec);
   for (const std::string& name : files.List()) files.Find(name)->SetAbilities(abilities);
   if (origin == Origin::kFound) {
     model_.emplace(std::move(*contents));
@@ -191,10 +204,10 @@ std::string CrashHarness::CheckState(FakeFileSystem& files, const Bits& durable)
   const Bits bits = BitsIn(files);
   const bool same_clusters = bits.cluster_size == durable.cluster_size;
   for (size_t i = 0; same_clusters && i < bits.clusters.size(); i++)
-    if (durable.clusters[i] && !bits.clusters[i])
+    if (!bits_may_go_ && durable.clusters[i] && !bits.clusters[i])
       return fmt::format("the durable bit of cluster {} is gone", i);
   for (size_t i = 0; i < bits.subclusters.size(); i++)
-    if (durable.subclusters[i] && !bits.subclusters[i])
+    if (!bits_may_go_ && durable.subclusters[i] && !bits.subclusters[i])
       return fmt::format("the durable bit of subcluster {} is gone", i);
   const auto [all, subclusters] = ReadFlags(*files.Find(kAddCowPath));
   if (all && subclusters) return "SUBCLUSTERS is set beside ALL_ALLOCATED";
@@ -209,7 +222,8 @@ std::string CrashHarness::CheckState(FakeFileSystem& files, const Bits& durable)
   if (all) {
     for (size_t i = 0; i < bits.clusters.size(); i++)
       if (!bits.clusters[i]) return fmt::format("ALL_ALLOCATED is set and bit {} is not", i);
-    if (files.Find(kBackingPath) != nullptr) (void)files.Remove(kBackingPath);
+    for (const char* const base : {kBackingPath, kOtherBackingPath})
+      if (files.Find(base) != nullptr) (void)files.Remove(base);
   }
   auto image = OpenTestImage(files);
   if (!image) return image.error().Message();
@@ -388,61 +402,6 @@ Status CrashHarness::Close() {
   Begin("close");
   if (!wrote_) return image_->Close();
   return Run(0, size(), Fua::kYes, [&] { return image_->Close(); });
-}
-
-void CrashHarness::Rebase() {
-  Kill();
-  if (!wrong_.empty()) return;
-  DropImage();
-  Begin("rebase");
-  // The same files by other names.
-  RebaseOptions options{.add_cow_path = kAddCowPath, .backing = {}, .image_name = "./disk.raw"};
-  if (disk_->live().Find(kBackingPath) != nullptr)
-    options.backing = NamedFile{"./base.img", "raw"};
-  if (const auto done = RebaseUnsafely(*seam_, options); !done) Wrong(done.error().Message());
-  CheckStates();
-  if (wrong_.empty()) Kill();
-}
-
-Status CrashHarness::Flatten(uint64_t killed_before) {
-  Kill();
-  if (!wrong_.empty()) return {};
-  DropImage();
-  Begin(killed_before == 0 ? "flatten"
-                           : fmt::format("flatten, killed before operation {}", killed_before));
-  KillBefore(killed_before);
-  const CrashModel::Moment moment = model_->Latest();
-  const auto done = FlattenImage(
-      *seam_, kAddCowPath, [](LogLevel, const std::string&) {}, [](uint64_t, uint64_t) {});
-  if (done) {
-    Flushed(moment, 0, size());
-    CheckStates();
-    if (const auto image = disk_->live().Find(kImagePath)->Bytes(0, size());
-        wrong_.empty() && image != model_->contents())
-      Wrong("flattened, the image file is not the disk: " +
-            Difference(image, model_->contents()));
-  }
-  if (wrong_.empty()) Kill();
-  if (!done) return Fail(done.error());
-  return {};
-}
-
-Status CrashHarness::Convert(const ConvertOptions& options, uint64_t killed_before) {
-  Kill();
-  if (!wrong_.empty()) return {};
-  DropImage();
-  Begin(
-      fmt::format("to revision {}, clusters of {}{}{}", static_cast<uint32_t>(options.revision),
-                  options.cluster_size, options.subclusters ? "" : " without subclusters",
-                  killed_before == 0 ? "" : fmt::format(", killed before {}", killed_before)));
-  KillBefore(killed_before);
-  const auto done = ConvertImage(*seam_, options, [](LogLevel, const std::string&) {});
-  if (done) CheckStates();
-  if (!done && killed_before == 0) Wrong(done.error().Message());
-  if (wrong_.empty()) Kill();
-  if (done && wrong_.empty() && layout_.cluster_size() != options.cluster_size)
-    Wrong("not converted");
-  return done ? Status() : Fail(done.error());
 }
 
 }  // namespace addcow

@@ -96,6 +96,11 @@ class CrashHarness {
   // "addcow upgrade" or "downgrade", killed as Flatten is.
   Status Convert(const ConvertOptions& options, uint64_t killed_before = 0);
 
+  // "addcow commit", and "addcow rebase" onto another file, killed as Flatten is. Nothing
+  // happens where there is no backing file.
+  Status Commit(uint64_t killed_before = 0);
+  Status RebaseData(uint64_t killed_before = 0);
+
   // So many requests by several threads at once, which change places before
   // every operation on a file, as the seed has it. `next` gives the requests;
   // one that shares sectors with a request in flight is left out.
@@ -155,6 +160,10 @@ class CrashHarness {
     std::vector<bool> subclusters;
   };
   Bits BitsIn(const FakeFileSystem& files) const;
+  bool HasBase() const;
+  std::string BaseName() const;  // in its directory; there is one
+  Status RunVerb(const std::string& name, uint64_t killed_before,
+                 const std::function<Status()>& verb);
   // Where a verb is killed, which runs in a process of its own.
   void KillBefore(uint64_t change);
   std::string CheckState(FakeFileSystem& files, const Bits& durable) const;
@@ -186,6 +195,7 @@ class CrashHarness {
   std::unique_ptr<Fetch> fetch_;  // over image_
   std::unique_ptr<Fill> fill_;    // over image_
   bool base_gone_ = false;        // it was let go, and so deleted
+  bool bits_may_go_ = false;      // a commit empties the image
   std::function<void()> meanwhile_;
   bool in_meanwhile_ = false;
   std::string failing_sync_;

@@ -108,6 +108,10 @@ void RandomRun::Step() {
       return harness_.Rebase();
     case 18:
       return Convert();
+    case 19:
+      return CommitOrRebase(true);
+    case 20:
+      return CommitOrRebase(false);
     case 15:
     case 16:
       return Close();
@@ -241,6 +245,14 @@ void RandomRun::Convert() {
   const bool done = harness_.Convert(options, killed ? random_.Between(1, 12) : 0).has_value();
   if (killed) harness_.Count("conversion killed");
   if (done) harness_.Count("conversion");
+}
+
+void RandomRun::CommitOrRebase(bool commit) {
+  const char* const name = commit ? "commit" : "rebase of data";
+  const uint64_t killed_before = random_.OneIn(2) ? random_.Between(1, 25) : 0;
+  const Status done =
+      commit ? harness_.Commit(killed_before) : harness_.RebaseData(killed_before);
+  harness_.Count(done ? name : fmt::format("{} killed", name));
 }
 
 void RandomRun::Race() {

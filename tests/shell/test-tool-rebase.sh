@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# addcow rebase -u: an image whose files were moved or copied is what it was;
-# what cannot be right is refused; usage. A kill at any moment leaves the old
-# header or the new one.
+# addcow rebase: with -u, an image whose files were moved or copied is what it was; without,
+# the disk reads the same on another base; what cannot be right is refused; usage. A kill at any
+# moment leaves the old header or the new one.
 
 . "$(dirname "$0")/../functions.sh"
 requires jq nbdcopy qemu-io
@@ -46,7 +46,9 @@ refuses() {
 touch stdout stderr
 truncate -s 1M short.raw
 truncate -s 0 empty.img
-refuses 64 '-u is required' -b base.img -F raw
+refuses 64 'it needs -u' -i disk.raw
+refuses 64 '-F FORMAT needs the name' -b '' -F raw
+refuses 1 'still needs its backing file base.img' -u -b ''
 refuses 64 'is required' -u
 refuses 64 '-b needs -F' -u -b base.img
 refuses 64 '-F FORMAT needs -b' -u -F raw -i disk.raw
@@ -61,6 +63,31 @@ addcow create -q -b base.img -F raw -i vm02.raw -s 2M vm02.add-cow
 nbdkit -U - addcow vm02.add-cow --run 'qemu-io -f raw -c "write -P 6 1536k 64k" "$uri"' >/dev/null
 refuses 1 'vm02.raw: holds data in 1 cluster where nothing is allocated: perhaps another' -u -i vm02.raw
 
+# Without -u the disk stays what it is, whatever the new base holds. Killed at any moment too.
+random_file new.img 1500000
+dd if=base.img of=new.img bs=64k count=8 conv=notrunc status=none
+for n in $(seq "${REBASE_KILLS:-12}"); do
+    base=new.img
+    [ $((n % 2)) -eq 0 ] || base=base.img
+    status=0
+    timeout --foreground -s KILL "0.$(printf '%03d' $((n * 5)))" \
+        "$ADDCOW_RUN" addcow rebase -q -b "$base" -F raw x.add-cow 2>stderr || status=$?
+    [ "$status" -eq 0 ] || [ "$status" -eq 137 ] || fail "exit status $status: $(cat stderr)"
+    expect_equal "$disk" "$(served)" "the disk after round $n"
+done
+addcow rebase -q -b new.img -F raw x.add-cow
+expect_equal new.img "$(info backing-filename)" "the new name"
+mv base.img away.img
+expect_equal "$disk" "$(served)" "the disk on another base"
+addcow check -q x.add-cow
+addcow rebase -q -b '' x.add-cow
+mv new.img gone.img
+expect_equal "null" "$(info backing-filename)" "no name"
+expect_equal "$disk" "$(served)" "the disk on no base"
+mv away.img base.img
+addcow rebase -q -b base.img -F raw x.add-cow
+expect_equal "$disk" "$(served)" "the disk on a base again"
+
 # By kill -9, again and again: its header is one of the two.
 ln base.img copy.img
 for n in $(seq 25); do
@@ -68,7 +95,7 @@ for n in $(seq 25); do
     [ $((n % 2)) -eq 0 ] || base=copy.img
     # It comes to its end, or is killed (and timeout with it).
     status=0
-    timeout -s KILL "0.$(printf '%03d' $((n * 4)))" \
+    timeout --foreground -s KILL "0.$(printf '%03d' $((n * 4)))" \
         "$ADDCOW_RUN" addcow rebase -u -q -b "$base" -F raw x.add-cow 2>stderr || status=$?
     [ "$status" -eq 0 ] || [ "$status" -eq 137 ] || fail "exit status $status: $(cat stderr)"
     case "$(info backing-filename)" in

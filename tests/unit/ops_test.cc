@@ -21,7 +21,7 @@
 namespace addcow {
 namespace {
 
-void NoLog(LogLevel, const std::string&) {}
+void DropLog(LogLevel, const std::string&) {}
 void NoProgress(uint64_t, uint64_t) {}
 
 TEST(ParseSize, TakesBytesSuffixesAndFractions) {
@@ -286,7 +286,7 @@ TEST_F(OpsTest, InfoCountsAllocatedClusters) {
   ASSERT_OK_AND_ASSIGN(const ImageInfo info, GetInfo(fake_, kAddCowPath));
   EXPECT_EQ(info.total_clusters, 19u);
   EXPECT_EQ(info.allocated_clusters, 4u);
-  ASSERT_OK(FlattenImage(fake_, kAddCowPath, NoLog, NoProgress));
+  ASSERT_OK(FlattenImage(fake_, kAddCowPath, DropLog, NoProgress));
   // The flag counts, whatever the bits say.
   ASSERT_TRUE(fake_.Find(kAddCowPath)->Write(Repeat(0, 3), kBitmapOffset).has_value());
   ASSERT_OK_AND_ASSIGN(const ImageInfo flat, GetInfo(fake_, kAddCowPath));
@@ -327,7 +327,7 @@ TEST_F(OpsTest, VerbsTakeOtherNamesThanTheHeaders) {
   ASSERT_OK(fake_.Rename(kBackingPath, "/moved/b", RenameMode::kReplace));
   ImageSource source{.add_cow_path = kAddCowPath, .access = {.option_prefix = "--"}};
   const auto map = [&] {
-    return MapImage(fake_, source, NoLog, [](const MapEntry&) { return true; });
+    return MapImage(fake_, source, DropLog, [](const MapEntry&) { return true; });
   };
   EXPECT_TRUE(FailsSaying(map(),
                           "disk.raw: not found, but it is the image file of /vm/x.add-cow "
@@ -338,7 +338,7 @@ TEST_F(OpsTest, VerbsTakeOtherNamesThanTheHeaders) {
   EXPECT_EQ(info.image_path, "/moved/i");
   source.backing_path = "/moved/b";
   EXPECT_OK(map());
-  EXPECT_OK(FlattenImage(fake_, source, NoLog, NoProgress, Interrupted()));
+  EXPECT_OK(FlattenImage(fake_, source, DropLog, NoProgress, Interrupted()));
 }
 
 TEST_F(OpsTest, MapTellsLayersAndHoles) {
@@ -353,7 +353,7 @@ TEST_F(OpsTest, MapTellsLayersAndHoles) {
                   ->PunchHole(3 * kClusterSize + 4096, kClusterSize - 4096)
                   .has_value());
   std::vector<MapEntry> map;
-  ASSERT_OK(MapImage(fake_, kAddCowPath, NoLog, [&](const MapEntry& entry) {
+  ASSERT_OK(MapImage(fake_, kAddCowPath, DropLog, [&](const MapEntry& entry) {
     map.push_back(entry);
     return true;
   }));
@@ -384,7 +384,7 @@ TEST_F(OpsTest, FlattenMakesTheImageFileTheDisk) {
   std::vector<std::pair<uint64_t, uint64_t>> progress;
   ASSERT_OK_AND_ASSIGN(
       const FlattenResult result,
-      FlattenImage(seam_, kAddCowPath, NoLog,
+      FlattenImage(seam_, kAddCowPath, DropLog,
                    [&](uint64_t done, uint64_t total) { progress.emplace_back(done, total); }));
   EXPECT_EQ(result.copied, 297 * kClusterSize + 1);
   EXPECT_EQ(result.image_path, kImagePath);
@@ -398,10 +398,10 @@ TEST_F(OpsTest, FlattenMakesTheImageFileTheDisk) {
 
 TEST_F(OpsTest, FlattenAgainHasNothingToDoAndNeedsNoBackingFile) {
   ASSERT_OK(MakeTestImage(fake_, kDirectory, {}));
-  ASSERT_OK(FlattenImage(fake_, kAddCowPath, NoLog, NoProgress));
+  ASSERT_OK(FlattenImage(fake_, kAddCowPath, DropLog, NoProgress));
   ASSERT_OK(fake_.Remove(kBackingPath));
   ASSERT_OK_AND_ASSIGN(const FlattenResult result,
-                       FlattenImage(seam_, kAddCowPath, NoLog, NoProgress));
+                       FlattenImage(seam_, kAddCowPath, DropLog, NoProgress));
   EXPECT_EQ(result.copied, 0u);
   EXPECT_EQ(log_.Count(OpKind::kWrite), 0u);
 }
@@ -409,7 +409,7 @@ TEST_F(OpsTest, FlattenAgainHasNothingToDoAndNeedsNoBackingFile) {
 // A run that was killed between writing the last bits and the flag.
 TEST_F(OpsTest, FlattenSetsTheFlagWhereAllBitsAreSetAlready) {
   ASSERT_OK(MakeTestImage(fake_, kDirectory, {.allocated = {0, 1, 2, 3}}));
-  ASSERT_OK(FlattenImage(fake_, kAddCowPath, NoLog, NoProgress));
+  ASSERT_OK(FlattenImage(fake_, kAddCowPath, DropLog, NoProgress));
   EXPECT_TRUE(HeaderOnDisk().all_allocated);
 }
 
@@ -419,7 +419,7 @@ TEST_F(OpsTest, FlattenSaysWhichFileIsNotWritable) {
     files.MakeDirectory(kDirectory);
     ASSERT_OK(MakeTestImage(files, kDirectory, {}));
     files.ForbidWriting(path, EACCES);
-    const auto result = FlattenImage(files, kAddCowPath, NoLog, NoProgress);
+    const auto result = FlattenImage(files, kAddCowPath, DropLog, NoProgress);
     EXPECT_TRUE(FailsWith(result, EACCES));
     EXPECT_TRUE(FailsSaying(result, path));
   }

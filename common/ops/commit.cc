@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See commit.h. The order of the steps, each of which is durable before the next begins:
+//
+//   1  each image's record of its base is dropped: it would refuse the base half-way
+//   2  bases that are too short are made longer
+//   3  what all images hold is written, and synced
+//   4  image by image: a new add-cow file notes what the base is now, and has no bit but
+//      of one stretch (5); the others' storage is given back; the last bit is cleared, and
+//      its storage given back
+//   5  with that bit a run that comes after a kill knows that the data in the image file is
+//      its own: data without any bit may be another disk's, and stays
+
+#include "common/ops/commit.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <thread>
+#include <utility>
+
+#include "common/base/shell_word.h"
+#include "common/base/units.h"
+#include "common/image/base.h"
+#include "common/image/identity.h"
+#include "common/io/holes.h"
+#include "common/io/zeroer.h"
+#include "common/jobs/fill_pace.h"
+#include "common/ops/commit_target.h"
+#include "common/ops/named_files.h"
+#include "common/ops/new_add_cow.h"
+#include "common/ops/raw_bitmap.h"
+#include "common/source/nbd_uri.h"
+
+namespace addcow {
+
+namespace {
+
+constexpr uint64_t kCommitPiece = kMiB;            // bytes that are read and written at once
+constexpr uint64_t kLeastCommitPiece = 64 * kKiB;  // with a rate, of which it is an eighth
+
+// One image, locked as long as it lives.
+struct Layer {
+  ImageFiles files;
+  CommitBase base;
+  std::unique_ptr<CommitTarget> target;
+  std::unique_ptr<Holes> holes;      // of the image file
+  std::vector<ByteRange> allocated;  // what the image file has of the disk, ascending
+  CommitResult::One result;
+};
+
+Error Refused(const std::string& file, const std::string& why) {
+  return Error::Because(EINVAL, file, why);
+}
+
+// Its files, and those that it stands on, without locks or servers.
+Result<std::vector<ChainFile>> ChainOf(FileSystem& file_system, const std::string& path,
+                                       const CommitOptions& options) {
+  ImageSource source{.add_cow_path = path,
+                     .mode = OpenMode::kReadOnly,
+                     .backing_optional = true,
+                     .backing_always = true,
+                     .access = options.access};
+  source.access.lock = false;
+  source.access.no_servers = true;
+  source.access.check_identity = false;
+  ADDCOW_TRY_ASSIGN(ImageFiles files, OpenImageFiles(file_system, source));
+  return std::move(files.chain);
+}
+
+// What one of them is to another.
+Status CheckApart(FileSystem& file_system, const CommitOptions& options) {
+  std::vector<std::vector<ChainFile>> chains;
+  for (const std::string& path : options.add_cow_paths) {
+    ADDCOW_TRY_ASSIGN(auto chain, ChainOf(file_system, path, options));
+    for (size_t i = 0; i < chains.size(); i++) {
+      const std::string& other = options.add_cow_paths[i];
+      for (const ChainFile& file : chain)
+        for (const ChainFile& of_other : chains[i]) {
+          if (!file.info.SameFile(of_other.info)) continue;
+          if (&file == &chain.front() && &of_other == &chains[i].front())
+            return Fail(Refused(path, "is named twice"));
+          if (&file == &chain.front() || &of_other == &chains[i].front())
+            return Fail(Refused(
+                path, fmt::format("and {} stand on each other: commit them one after the "
+                                  "other, the upper one first",
+                                  other)));
+          return Fail(Refused(
+              path, fmt::format("and {} both use {}: what one writes there the other would "
+                                "show",
+                                other, file.path)));
+        }
+    }
+    chains.push_back(std::move(chain));
+  }
+  return {};
+}
+
+Status FindAllocated(Layer& layer) {
+  const ImageFiles& files = layer.files;
+  if (files.header.all_allocated) {
+    layer.allocated.push_back({0, files.virtual_size});
+    return {};
+  }
+  ADDCOW_TRY_ASSIGN(const RawPlaces places,
+                    RawPlacesOf(*files.add_cow, files.header, files.layout()));
+  return VisitAllocated(*files.add_cow, places, files.layout(), [&](ByteRange range) -> Status {
+    layer.allocated.push_back(range);
+    return {};
+  });
+}
+
+// Calls `visit` with what the image file has, in runs of data and of holes.
+template <typename Visit>
+Status VisitRuns(const Layer& layer, Visit visit) {
+  for (const ByteRange& range : layer.allocated)
+    for (uint64_t at = range.offset; at < range.end();) {
+      ADDCOW_TRY_ASSIGN(const DataRun run, layer.holes->RunAt(at, range.end()));
+      ADDCOW_TRY(visit(run.data, ByteRange{at, run.end - at}));
+      at = run.end;
+    }
+  return {};
+}
+
+Status CountWhatIsWritten(Layer& layer) {
+  return VisitRuns(layer, [&](bool data, ByteRange range) -> Status {
+    (data ? layer.result.data : layer.result.zeroes) += range.length;
+    return {};
+  });
+}
+
+// The base, once more for writing: that it is what it was has been seen.
+Status OpenTarget(FileSystem& file_system, const CommitOptions& options, Layer& layer) {
+  auto opened = OpenCommitTarget(file_system, layer.base, options.access);
+  if (!opened) return Fail(std::move(opened).error());
+  layer.target = std::move(*opened);
+  const uint64_t size = layer.target->size();
+  layer.result.backing_size = size;
+  if (size >= layer.files.virtual_size) return {};
+  if (!layer.target->can_grow())
+    return Fail(Refused(
+        layer.base.path,
+        fmt::format("has {} bytes, less than the disk's {}: make it larger first ({})", size,
+                    layer.files.virtual_size,
+                    layer.base.format == kAddCowFormat                 ? "addcow resize"
+                    : layer.base.is && layer.base.format != kRawFormat ? "qemu-img resize"
+                                                                       : "where it is kept")));
+  layer.result.grown_to = layer.files.virtual_size;
+  return {};
+}
+
+Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
+                        const std::string& path) {
+  Layer layer;
+  ADDCOW_TRY_ASSIGN(layer.files, OpenImageFiles(file_system, {.add_cow_path = path,
+                                                              .mode = OpenMode::kReadWrite,
+                                                              .backing_always = true,
+                                                              .access = options.access}));
+  ImageFiles& files = layer.files;
+  if (files.not_writable) return Fail(*files.not_writable);
+  if (!files.header.backing)
+    return Fail(Refused(files.add_cow_path, "has no backing file to commit to"));
+  ADDCOW_TRY(RefuseDevice(*files.add_cow));
+  layer.base = {.path = files.backing_path, .format = files.header.backing->format};
+  if (!IsNbdUri(files.backing_path)) {
+    ADDCOW_TRY_ASSIGN(layer.base.is, file_system.Identify(files.backing_path));
+  }
+  layer.result.add_cow_path = files.add_cow_path;
+  layer.result.backing_path = files.backing_path;
+  layer.result.notes = files.notes;
+  // It is locked for reading till here.
+  files.backing.reset();
+  files.base_image = nullptr;
+  ADDCOW_TRY(OpenTarget(file_system, options, layer));
+  layer.holes = std::make_unique<Holes>(*files.image);
+  ADDCOW_TRY(layer.holes->Settle(*files.image_sync));
+  ADDCOW_TRY(FindAllocated(layer));
+  ADDCOW_TRY(CountWhatIsWritten(layer));
+  return layer;
+}
+
+// The same bits, under a header without a record of the base.
+Status DropIdentity(FileSystem& file_system, Layer& layer) {
+  Header& header = layer.files.header;
+  if (!header.backing_identity && (header.optional_features & kOptionalBackingIdentity) == 0)
+    return {};
+  header.backing_identity.reset();
+  header.optional_features &= ~kOptionalBackingIdentity;
+  return ReplaceAddCow(file_system, layer.files, header, SameBits(layer.files));
+}
+
+class Writing {
+ public:
+  explicit Writing(const CommitOptions& options)
+      : options_(options),
+        piece_(options.rate == 0 ? kCommitPiece
+                                 : std::clamp(RoundDown(options.rate / 8, kLeastCommitPiece),
+                                              kLeastCommitPiece, kCommitPiece)),
+        pace_(nullptr, options.rate),
+        buffer_(static_cast<size_t>(piece_)) {}
+
+  void Add(const Layer& layer) { total_ += layer.result.data; }
+  Status Copy(Layer& layer) {
+    return VisitRuns(layer, [&](bool data, ByteRange range) {
+      return data ? CopyData(layer, range) : layer.target->Zero(range.offset, range.length);
+    });
+  }
+  void Tell() const {
+    if (options_.progress) options_.progress(done_, total_);
+  }
+
+ private:
+  Status CopyData(Layer& layer, ByteRange range) {
+    for (uint64_t at = range.offset; at < range.end();) {
+      const uint64_t count = std::min(RoundDown(at, piece_) + piece_, range.end()) - at;
+      ADDCOW_TRY(WaitForTurn(layer));
+      const auto begun = FillPace::Clock::now();
+      const auto part = std::span(buffer_).first(static_cast<size_t>(count));
+      ADDCOW_TRY(layer.files.image->ReadExactly(part, at));
+      ADDCOW_TRY(layer.target->Write(part, at));
+      pace_.Copied(count, begun, FillPace::Clock::now());
+      at += count;
+      done_ += count;
+      Tell();
+    }
+    return {};
+  }
+  Status WaitForTurn(const Layer& layer) {
+    constexpr std::chrono::milliseconds kGlance(100);  // between two looks at a signal
+    for (;;) {
+      ADDCOW_TRY(CheckInterrupted(options_.access.interrupted, layer.files.add_cow_path));
+      const auto now = FillPace::Clock::now();
+      const auto next = pace_.Next(now);
+      if (next <= now) return {};
+      std::this_thread::sleep_until(std::min(next, now + kGlance));
+    }
+  }
+
+  const CommitOptions& options_;
+  const uint64_t piece_;  // bytes
+  FillPace pace_;
+  std::vector<std::byte> buffer_;
+  uint64_t done_ = 0;
+  uint64_t total_ = 0;
+};
+
+// The first stretch that is allocated, no more than a cluster of it: a whole one, or a
+// part of one, which has bits of its own.
+ByteRange MarkOf(const Layer& layer) {
+  const Layout layout = layer.files.layout();
+  const ByteRange& first = layer.allocated.front();
+  const uint64_t cluster = layout.ClusterOf(first.offset);
+  return {first.offset, std::min(first.end(), layout.End(cluster + 1)) - first.offset};
+}
+
+// A new add-cow file with no bit but those of the mark, if there is one.
+Status WriteEmptied(FileSystem& file_system, Layer& layer, Header header,
+                    std::optional<ByteRange> mark) {
+  const Layout layout = layer.files.layout();
+  const ClusterRange cluster = {mark ? layout.ClusterOf(mark->offset) : 0, 1};
+  const bool whole = mark && mark->offset == layout.Start(cluster.first) &&
+                     mark->end() == layout.End(cluster.end());
+  header.all_allocated = false;
+  header.subclusters = mark && !whole;
+  return ReplaceAddCow(file_system, layer.files, header, [&](File& file) -> Status {
+    const BitmapPlace last = header.subclusters ? layout.subcluster_bitmap() : layout.bitmap();
+    ADDCOW_TRY(file.Truncate(last.padded_end()));
+    if (whole) ADDCOW_TRY(FillRawBits(file, layout.bitmap(), cluster, true));
+    if (header.subclusters) {
+      const uint64_t first = mark->offset / kSubclusterSize;
+      ADDCOW_TRY(FillRawBits(file, layout.subcluster_bitmap(),
+                             {first, DivideUp(mark->end(), kSubclusterSize) - first}, true));
+    }
+    return TakeStorageForBits(file, layout);
+  });
+}
+
+// Gives the storage of [offset, end) back. What cannot be is left as a leak.
+Status GiveBack(const Layer& layer, uint64_t offset, uint64_t end, bool& able) {
+  while (able && offset < end) {
+    ADDCOW_TRY_ASSIGN(const DataRun run, layer.holes->RunAt(offset, end));
+    if (run.data) {
+      // Past the end, too, where it ends: the file system would keep the last block.
+      const uint64_t stop = run.end == layer.files.virtual_size
+                                ? std::min(RoundUp(run.end, kSubclusterSize), kMaxOffset)
+                                : run.end;
+      const Status punched = layer.files.image->PunchHole(offset, stop - offset);
+      if (!punched && !punched.error().IsUnsupported()) return punched;
+      able = punched.has_value();
+    }
+    offset = run.end;
+  }
+  return {};
+}
+
+Status Empty(FileSystem& file_system, Layer& layer, const Header& header) {
+  // Nothing is its own for sure where nothing is allocated.
+  if (layer.allocated.empty()) return WriteEmptied(file_system, layer, header, std::nullopt);
+  const ByteRange mark = MarkOf(layer);
+  bool able = true;
+  ADDCOW_TRY(WriteEmptied(file_system, layer, header, mark));
+  ADDCOW_TRY(GiveBack(layer, 0, mark.offset, able));
+  ADDCOW_TRY(GiveBack(layer, mark.end(), layer.files.virtual_size, able));
+  ADDCOW_TRY(layer.files.image_sync->SyncData());
+  ADDCOW_TRY(WriteEmptied(file_system, layer, header, std::nullopt));
+  ADDCOW_TRY(GiveBack(layer, mark.offset, mark.end(), able));
+  ADDCOW_TRY(layer.files.image_sync->SyncData());
+  if (!able)
+    layer.result.notes.push_back(
+        Error::Because(0, layer.files.image_path,
+                       "keeps its storage: its file system cannot give it back")
+            .Message());
+  return {};
+}
+
+// What the header is to be once the base has all.
+Result<Header> HeaderAfter(FileSystem& file_system, const CommitOptions& options,
+                           Layer& layer) {
+  Header header = layer.files.header;
+  AccessOptions access = options.access;
+  access.check_identity = false;
+  ADDCOW_TRY_ASSIGN(
+      Base base,
+      OpenNamedBacking(file_system, *header.backing, DirectoryOf(layer.files.add_cow_path),
+                       layer.files.add_cow.get(), layer.files.image.get(), access));
+  ADDCOW_TRY(base.source->Start());
+  header.backing_identity = IdentityToNote(base);
+  if (IdentityFits(header)) return header;
+  header.backing_identity.reset();
+  layer.result.notes.push_back(std::string(kNoRoomForIdentity));
+  return header;
+}
+
+Status WriteAll(FileSystem& file_system, const CommitOptions& options,
+                std::vector<Layer>& layers) {
+  Writing writing(options);
+  for (Layer& layer : layers) {
+    writing.Add(layer);
+    ADDCOW_TRY(DropIdentity(file_system, layer));
+  }
+  for (Layer& layer : layers)
+    if (layer.result.grown_to != 0) ADDCOW_TRY(layer.target->Grow(layer.result.grown_to));
+  writing.Tell();
+  for (Layer& layer : layers) ADDCOW_TRY(writing.Copy(layer));
+  for (Layer& layer : layers) ADDCOW_TRY(layer.target->Close());
+  return {};
+}
+
+Status EmptyAll(FileSystem& file_system, const CommitOptions& options,
+                std::vector<Layer>& layers) {
+  for (Layer& layer : layers) {
+    layer.target.reset();  // and with it the lock that keeps readers away
+    ADDCOW_TRY_ASSIGN(const Header header, HeaderAfter(file_system, options, layer));
+    ADDCOW_TRY(options.drop
+                   ? ReplaceAddCow(file_system, layer.files, header, SameBits(layer.files))
+                   : Empty(file_system, layer, header));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<CommitResult> CommitImages(FileSystem& file_system, const CommitOptions& options) {
+  ADDCOW_TRY(CheckApart(file_system, options));
+  std::vector<Layer> layers;
+  for (const std::string& path : options.add_cow_paths) {
+    ADDCOW_TRY_ASSIGN(Layer layer, OpenLayer(file_system, options, path));
+    for (const Layer& other : layers)
+      if (IsNbdUri(layer.base.path) && layer.base.path == other.base.path)
+        return Fail(Refused(path, fmt::format("and {} both stand on {}",
+                                              other.files.add_cow_path, layer.base.path)));
+    layers.push_back(std::move(layer));
+  }
+  if (!options.dry_run) {
+    Status done = WriteAll(file_system, options, layers);
+    if (done) done = EmptyAll(file_system, options, layers);
+    if (!done)
+      return Fail(done.error().WithNote(
+          "every image reads as before; run the same command again to go on"));
+  }
+  CommitResult result;
+  for (Layer& layer : layers) result.images.push_back(std::move(layer.result));
+  return result;
+}
+
+}  // namespace addcow

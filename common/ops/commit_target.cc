@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See commit_target.h.
+
+#include "common/ops/commit_target.h"
+
+#include <utility>
+
+#include "common/image/base.h"
+#include "common/image/image.h"
+#include "common/io/holes.h"
+#include "common/io/zeroer.h"
+#include "common/source/nbd_uri.h"
+#include "common/source/nbd_writer.h"
+#include "common/source/qemu_server.h"
+
+namespace addcow {
+
+namespace {
+
+// A raw file or a block device. It is synced through a description that nothing else is done
+// with (File).
+class RawTarget final : public CommitTarget {
+ public:
+  static Result<std::unique_ptr<CommitTarget>> Open(std::unique_ptr<File> file,
+                                                    const FileInfo& info,
+                                                    const AccessOptions& access) {
+    if (access.lock)
+      ADDCOW_TRY(WithLockRemedy(file->Lock(LockKind::kWrite), access.option_prefix));
+    ADDCOW_TRY_ASSIGN(auto sync, file->Reopen());
+    ADDCOW_TRY_ASSIGN(const uint64_t size, file->Size());
+    std::unique_ptr<RawTarget> target(
+        new RawTarget(std::move(file), std::move(sync), size, !info.is_block_device));
+    ADDCOW_TRY(target->holes_.Settle(*target->sync_));
+    return target;
+  }
+
+  uint64_t size() const override { return size_; }
+  bool can_grow() const override { return can_grow_; }
+  Status Grow(uint64_t size) override {
+    ADDCOW_TRY(file_->Truncate(size));
+    ADDCOW_TRY(sync_->Sync());
+    size_ = size;
+    return {};
+  }
+  Status Write(std::span<const std::byte> data, uint64_t offset) override {
+    const Status written = file_->Write(data, offset);
+    holes_.Written(offset, data.size());
+    return written;
+  }
+  Status Zero(uint64_t offset, uint64_t length) override {
+    return zeroer_.Zero(offset, length, {.may_punch = true});
+  }
+  Status Flush() override { return sync_->SyncData(); }
+
+ private:
+  RawTarget(std::unique_ptr<File> file, std::unique_ptr<File> sync, uint64_t size,
+            bool can_grow)
+      : file_(std::move(file)),
+        sync_(std::move(sync)),
+        size_(size),
+        can_grow_(can_grow),
+        holes_(*file_),
+        zeroer_(*file_, holes_) {}
+
+  const std::unique_ptr<File> file_;
+  const std::unique_ptr<File> sync_;
+  uint64_t size_;
+  const bool can_grow_;
+  Holes holes_;
+  Zeroer zeroer_;
+};
+
+// An add-cow image, which has a base of its own.
+class ImageTarget final : public CommitTarget {
+ public:
+  explicit ImageTarget(std::unique_ptr<Image> image) : image_(std::move(image)) {}
+
+  uint64_t size() const override { return image_->virtual_size(); }
+  Status Write(std::span<const std::byte> data, uint64_t offset) override {
+    return image_->Write(data, offset);
+  }
+  Status Zero(uint64_t offset, uint64_t length) override {
+    return image_->Zero(offset, length, {.may_punch = true});
+  }
+  Status Flush() override { return image_->Flush(); }
+  Status Close() override { return image_->Close(); }
+
+ private:
+  const std::unique_ptr<Image> image_;
+};
+
+// What a server has, or a qemu-nbd of ours.
+class NbdTarget final : public CommitTarget {
+ public:
+  explicit NbdTarget(std::unique_ptr<NbdWriter> writer) : writer_(std::move(writer)) {}
+
+  uint64_t size() const override { return writer_->size(); }
+  Status Write(std::span<const std::byte> data, uint64_t offset) override {
+    return writer_->Write(data, offset);
+  }
+  Status Zero(uint64_t offset, uint64_t length) override {
+    return writer_->Zero(offset, length);
+  }
+  Status Flush() override { return writer_->Flush(); }
+  Status Close() override { return writer_->Close(); }
+
+ private:
+  const std::unique_ptr<NbdWriter> writer_;
+};
+
+Result<std::unique_ptr<CommitTarget>> OpenServed(std::unique_ptr<NbdServer> server,
+                                                 const AccessOptions& access) {
+  ADDCOW_TRY_ASSIGN(auto writer,
+                    NbdWriter::Open(std::move(server), {.timeout = access.timeout,
+                                                        .interrupted = access.interrupted}));
+  return std::make_unique<NbdTarget>(std::move(writer));
+}
+
+Result<std::unique_ptr<CommitTarget>> OpenImageTarget(FileSystem& file_system,
+                                                      const CommitBase& base,
+                                                      const AccessOptions& access) {
+  ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system,
+                                            {.add_cow_path = base.path,
+                                             .mode = OpenMode::kReadWrite,
+                                             .access = access,
+                                             .is_base = true},
+                                            access.log));
+  if (image->files().not_writable) return Fail(*image->files().not_writable);
+  ADDCOW_TRY(image->Start());
+  return std::make_unique<ImageTarget>(std::move(image));
+}
+
+}  // namespace
+
+Status CommitTarget::Grow(uint64_t) {
+  return Fail(Error::System(EOPNOTSUPP, "grow", "the backing file"));
+}
+
+Result<std::unique_ptr<CommitTarget>> OpenCommitTarget(FileSystem& file_system,
+                                                       const CommitBase& base,
+                                                       const AccessOptions& access) {
+  if (IsNbdUri(base.path)) return OpenServed(ServerOfUri(base.path), access);
+  ADDCOW_TRY_ASSIGN(auto file, file_system.Open(base.path, OpenMode::kReadWrite));
+  ADDCOW_TRY_ASSIGN(const FileInfo info, file->Info());
+  if (base.is && !info.SameFile(*base.is))
+    return Fail(Error::Because(EAGAIN, base.path,
+                               "was replaced by another program while it was being opened "
+                               "(try again)"));
+  if (base.format == kRawFormat) return RawTarget::Open(std::move(file), info, access);
+  file.reset();
+  if (base.format == kAddCowFormat) return OpenImageTarget(file_system, base, access);
+  ADDCOW_TRY_ASSIGN(const std::string path, file_system.RealPath(base.path));
+  ADDCOW_TRY_ASSIGN(auto server, ServerOfQemuImage({.path = path,
+                                                    .format = base.format,
+                                                    .is_block_device = info.is_block_device,
+                                                    .lock = access.lock,
+                                                    .writable = true}));
+  return OpenServed(std::move(server), access);
+}
+
+}  // namespace addcow

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// What a commit writes to: the disk that an image stands on, of any format that can be
+// written. Nobody else has it open as long as the object lives, as far as its format has
+// locks: of a server nobody can tell.
+//
+// Threads: one at a time.
+
+#ifndef ADDCOW_COMMON_OPS_COMMIT_TARGET_H
+#define ADDCOW_COMMON_OPS_COMMIT_TARGET_H
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "common/base/error.h"
+#include "common/image/image_files.h"
+#include "common/io/file_system.h"
+
+namespace addcow {
+
+class CommitTarget {
+ public:
+  CommitTarget() = default;
+  CommitTarget(const CommitTarget&) = delete;
+  CommitTarget& operator=(const CommitTarget&) = delete;
+  virtual ~CommitTarget() = default;
+
+  virtual uint64_t size() const = 0;  // bytes
+
+  // Makes it larger; what is new reads as zeroes. It is durable when it returns. Only where
+  // can_grow().
+  virtual bool can_grow() const { return false; }
+  virtual Status Grow(uint64_t size);
+
+  // Within the disk. Durable after a Flush.
+  virtual Status Write(std::span<const std::byte> data, uint64_t offset) = 0;
+  // Makes the range read as zeroes, and gives its storage back where that goes.
+  virtual Status Zero(uint64_t offset, uint64_t length) = 0;
+  virtual Status Flush() = 0;
+  // Flushes, and ends what serves it. The last call.
+  virtual Status Close() { return Flush(); }
+};
+
+struct CommitBase {
+  std::string path;                 // absolute, or a URI
+  std::string format;               // one that IsBaseFormat knows
+  std::optional<FileInfo> is = {};  // the file that it must be; none of a URI
+};
+
+// EBUSY where somebody else has it open. EROFS, EACCES where it cannot be written.
+Result<std::unique_ptr<CommitTarget>> OpenCommitTarget(FileSystem& file_system,
+                                                       const CommitBase& base,
+                                                       const AccessOptions& access);
+
+}  // namespace addcow
+
+#endif  // ADDCOW_COMMON_OPS_COMMIT_TARGET_H

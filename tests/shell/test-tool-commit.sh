@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# addcow commit: into raw files, other images, qcow2 and servers; three images as one unit,
+# killed at any moment; what is refused, and that nothing is changed then.
+
+. "$(dirname "$0")/../functions.sh"
+requires jq qemu-io nbdcopy
+
+# read_of IMAGE: what the disk reads, by its sum.
+read_of() { nbdkit -r -U - addcow "$1" --run 'nbdcopy "$uri" - | sha256sum' | cut -d' ' -f1; }
+info() { addcow info --output=json "$1" 2>/dev/null | jq -r ".\"$2\""; }
+write_to() { nbdkit -U - addcow "$1" --run "qemu-io -f raw $2 \"\$uri\"" >/dev/null; }
+# make NAME BACKING FORMAT [OPTION...]: an overlay with data, a hole, and a part of a cluster.
+make() {
+    addcow create -q -b "$2" -F "$3" -i "$1.raw" "${@:4}" "$1.add-cow"
+    write_to "$1.add-cow" '-c "write -P 5 100k 300k" -c "write -z -u 512k 128k" -c "write -P 6 1000k 4k"'
+}
+empty() {
+    expect_equal "0 0" "$(info "$1" allocated-clusters) $(info "$1" partial-clusters)" "what $1 has"
+    addcow check -q "$1" || fail "$1 is not sound, or leaks"
+}
+
+random_file base.img 1M
+make x base.img raw
+disk="$(read_of x.add-cow)"
+before="$(sha base.img)$(sha x.add-cow)"
+addcow commit --dry-run x.add-cow >out
+grep -q 'would be written to .*base.img' out || fail "$(cat out)"
+addcow commit --dry-run --output=json x.add-cow |
+    jq -e '.[0].committed == false and .[0].zeroes == 131072 and .[0]."backing-size" == 1048576' >/dev/null
+expect_equal "$before" "$(sha base.img)$(sha x.add-cow)" "after a dry run"
+chmod 640 x.add-cow
+expect_equal "Image committed." "$(addcow commit x.add-cow)" "what is said"
+expect_equal 640 "$(stat -c %a x.add-cow)" "permissions"
+expect_equal "$disk" "$(read_of x.add-cow)" "the disk"
+expect_equal "$disk" "$(sha base.img)" "the base"
+empty x.add-cow
+expect_equal 0 "$(used_bytes x.raw)" "storage of the image file"
+expect_equal "Image committed." "$(addcow commit x.add-cow)" "with nothing to do"
+
+# A base that is too short grows; -d leaves the image as it is.
+random_file short.img 300000
+make long short.img raw -s 2M
+disk="$(read_of long.add-cow)"
+addcow commit -q -d long.add-cow
+expect_equal 2097152 "$(stat -c %s short.img)" "size of the base"
+expect_equal "$disk $disk" "$(read_of long.add-cow) $(sha short.img)" "disk and base"
+[ "$(info long.add-cow allocated-clusters)" -gt 0 ] || fail "-d has emptied the image"
+
+# Another image, a qcow2, a server.
+addcow create -q -b base.img -F raw -i lower.raw lower.add-cow
+make upper lower.add-cow add-cow
+disk="$(read_of upper.add-cow)"
+addcow commit -q upper.add-cow
+expect_equal "$disk" "$(read_of upper.add-cow)" "the disk"
+expect_equal "$disk" "$(read_of lower.add-cow)" "the lower one"
+empty upper.add-cow
+sound lower.add-cow
+start_server sock file base.img
+make remote "$(uri sock)" raw
+disk="$(read_of remote.add-cow)"
+addcow commit -q --rate=10M remote.add-cow
+expect_equal "$disk $disk" "$(read_of remote.add-cow) $(sha base.img)" "disk and served base"
+empty remote.add-cow
+stop_server "$server_pid"
+if command -v qemu-img >/dev/null && command -v qemu-nbd >/dev/null && ! built_with_sanitizer; then
+    qemu-img convert -f raw -O qcow2 base.img 'a,base.qcow2'
+    make q 'a,base.qcow2' qcow2
+    disk="$(read_of q.add-cow)"
+    addcow commit -q q.add-cow
+    expect_equal "$disk" "$(read_of q.add-cow)" "the disk on a qcow2"
+    qemu-img convert -f qcow2 -O raw 'a,base.qcow2' q.img
+    expect_equal "$disk" "$(sha q.img)" "the qcow2"
+    qemu-img check -q 'a,base.qcow2'
+    empty q.add-cow
+    addcow create -q -b 'a,base.qcow2' -F qcow2 -s 2M -i larger.raw larger.add-cow
+    expect_fails 1 addcow commit larger.add-cow
+    grep -q 'make it larger first (qemu-img resize)' stderr || fail "$(cat stderr)"
+else
+    echo "no commit into a qcow2: no qemu-nbd here, or it cannot be run under a sanitizer"
+fi
+
+# What is refused.
+# refuses STATUS PATTERN ARGUMENT...
+refuses() {
+    local status="$1" pattern="$2" before
+    shift 2
+    before="$(cat base.img x.add-cow x.raw | sha256sum)"
+    expect_fails "$status" addcow commit "$@"
+    expect_equal 1 "$(wc -l <stderr)" "lines of message for: commit $*: $(cat stderr)"
+    grep -q -- "$pattern" stderr || fail "commit $*: no '$pattern' in: $(cat stderr)"
+    expect_equal "$before" "$(cat base.img x.add-cow x.raw | sha256sum)" "after commit $*"
+}
+touch stderr stdout
+# The server has written to its base, which is accepted as it is.
+addcow rebase -q -u -b base.img -F raw x.add-cow
+write_to x.add-cow '-c "write -P 9 0 64k"'
+addcow create -q -i alone.raw -s 1M alone.add-cow
+addcow create -q -b base.img -F raw -i other.raw other.add-cow
+refuses 1 'has no backing file to commit to' alone.add-cow
+refuses 1 'both use .*base.img' x.add-cow other.add-cow
+refuses 1 'is named twice' x.add-cow ./x.add-cow
+refuses 64 'required' --dry-run
+refuses 64 '-r: ' -r much x.add-cow
+start_server sock -r addcow other.add-cow
+refuses 1 'in use' x.add-cow
+stop_server "$server_pid"
+start_server sock addcow x.add-cow
+refuses 1 'in use' x.add-cow
+stop_server "$server_pid"
+addcow commit -q x.add-cow
+# Who stands on that as well would read other data: it is refused from now on.
+expect_fails 1 addcow map other.add-cow
+grep -q 'base.img' stderr || fail "$(cat stderr)"
+
+# Three images of one guest, by kill -9 again and again. All read as before, always.
+for i in 1 2 3; do
+    random_file "b$i.img" 4M
+    make "m$i" "b$i.img" raw
+    write_to "m$i.add-cow" '-c "write -P 7 1M 2M"'
+done
+sums() { for i in 1 2 3; do read_of "m$i.add-cow"; done; }
+disks="$(sums)"
+kills=0
+for n in $(seq "${COMMIT_KILLS:-25}"); do
+    status=0
+    timeout --foreground -s KILL "0.$(printf '%03d' $((n * 3 % 120 + 2)))" \
+        "$ADDCOW_RUN" addcow commit -q m1.add-cow m2.add-cow m3.add-cow 2>stderr || status=$?
+    expect_equal "$disks" "$(sums)" "the disks after round $n"
+    case "$status" in
+    137) kills=$((kills + 1)) ;;
+    0) for i in 1 2 3; do write_to "m$i.add-cow" '-c "write -P 7 1M 2M"'; done ;;
+    *) fail "exit status $status: $(cat stderr)" ;;
+    esac
+done
+echo "$kills kills"
+[ "$kills" -gt 0 ] || fail "no round was killed"
+expect_equal "3 images committed." "$(addcow commit m1.add-cow m2.add-cow m3.add-cow)" "at last"
+expect_equal "$disks" "$(sums)" "the disks in the end"
+for i in 1 2 3; do
+    empty "m$i.add-cow"
+    expect_equal "$(sed -n "${i}p" <<<"$disks")" "$(sha "b$i.img")" "base $i"
+done
