@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// The verbs that move data between an image and what it stands on, and those that look at
+// data: commit, rebase without -u, compare, measure. See verbs_fuzzer.cc.
+
+#include "common/ops/commit.h"
+#include "common/ops/compare.h"
+#include "common/ops/measure.h"
+#include "common/ops/rebase_data.h"
+#include "fuzz/disk_rules.h"
+#include "fuzz/must.h"
+#include "fuzz/scene.h"
+#include "fuzz/verbs_session.h"
+
+namespace addcow::fuzz {
+
+bool VerbsSession::IsCopied() const {
+  const uint64_t limit = Has(kNoPunch | kNoSeek | kCoarseZero) ? kMaxWritten : kMaxCounted;
+  return !disk_ || (disk_->size() <= limit && disk_->clusters() <= kMaxCopiedClusters);
+}
+
+void VerbsSession::Commit(Input& input) {
+  const unsigned how = input.Byte();
+  if (!IsCopied()) return;
+  CommitOptions options{.add_cow_paths = {kAddCow}};
+  options.dry_run = (how & 1) != 0;
+  options.drop = (how & 2) != 0;
+  const auto result = CommitImages(files_, options);
+  created_ = true;  // the base changes, too
+  if (!result) {
+    MustBeSound(result.error());
+    if (!disk_) return MustBeUnchanged("commit");
+    return MustReadTheSame("commit", DiskByTheRules::Backing::kOptional);
+  }
+  FUZZ_MUST(disk_.has_value(), "commit accepted what must be refused");
+  FUZZ_MUST(result->images.size() == 1, "commit's answer");
+  if (options.dry_run) return MustBeUnchanged("commit --dry-run");
+  MustReadTheSame("commit", DiskByTheRules::Backing::kWanted);
+  if (options.drop) return;
+  const auto now = DiskByTheRules::Read(files_, kAddCow);
+  FUZZ_MUST(!now->header().all_allocated && !now->header().subclusters, "flags after commit");
+  FUZZ_MUST(now->CountBits(0, UINT64_MAX) == 0, "a bit is left after commit");
+}
+
+void VerbsSession::RebaseData(Input& input) {
+  static const std::array<const char*, 7> kNames = {"base.img",  "b.img",       "disk.raw",
+                                                    "x.add-cow", "v1.add-cow",  "nowhere",
+                                                    "v20.add-cow"};
+  const unsigned name = input.Byte();
+  if (!IsCopied()) return;
+  RebaseOptions options{.add_cow_path = kAddCow};
+  if (name % 8 == 7)
+    options.no_backing = true;
+  else
+    options.backing = NamedFile{kNames[name % 8], name < 192 ? "raw" : "add-cow"};
+  const auto result = RebaseSafely(files_, options, nullptr, [](uint64_t, uint64_t) {});
+  if (!result) {
+    MustBeSound(result.error());
+    if (!disk_) return MustBeUnchanged("rebase");
+    return MustReadTheSame("rebase", DiskByTheRules::Backing::kOptional);
+  }
+  FUZZ_MUST(disk_.has_value(), "rebase accepted what must be refused");
+  FUZZ_MUST(result->header.backing == options.backing, "the backing file after rebase");
+  // What reads by the rules knows of no chain.
+  if (options.backing && options.backing->format != "raw") return;
+  MustReadTheSame("rebase", DiskByTheRules::Backing::kWanted);
+}
+
+void VerbsSession::Compare() {
+  if (!IsCopied()) return;
+  const NamedDisk disk{kAddCow, "add-cow"};
+  const auto result = CompareDisks(files_, {.a = disk, .b = disk});
+  MustBeUnchanged("compare");
+  if (!result) {
+    MustBeSound(result.error());
+    FUZZ_MUST(!disk_, "compare: {}", result.error().Message());
+    return;
+  }
+  FUZZ_MUST(disk_.has_value(), "compare accepted what must be refused");
+  FUZZ_MUST(result->difference == Difference::kNone, "a disk is not what it is");
+  FUZZ_MUST(result->size_a == disk_->size(), "the size that compare tells");
+}
+
+void VerbsSession::Measure(Input& input) {
+  const unsigned how = input.Byte();
+  if (!IsCopied()) return;
+  const auto what = (how & 1) != 0 ? MeasureFor::kQcow2 : MeasureFor::kRaw;
+  const auto result = MeasureDisk(files_, {kAddCow, "add-cow"}, {}, what, {});
+  MustBeUnchanged("measure");
+  if (!result) {
+    MustBeSound(result.error());
+    FUZZ_MUST(!disk_, "measure: {}", result.error().Message());
+    return;
+  }
+  FUZZ_MUST(disk_.has_value(), "measure accepted what must be refused");
+  FUZZ_MUST(result->required <= result->fully_allocated, "more is required than all");
+  if (what == MeasureFor::kRaw)
+    FUZZ_MUST(result->fully_allocated == disk_->size(), "the size that measure tells");
+}
+
+}  // namespace addcow::fuzz
