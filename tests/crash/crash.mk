@@ -18,7 +18,8 @@ crash_sources = \
 	tests/crash/gated_schedule_test.cc \
 	tests/crash/ops_crash.h \
 	tests/crash/ops_crash_test.cc \
-	tests/crash/random_crash_test.cc
+	tests/crash/random_crash_test.cc \
+	tests/crash/resize_crash_test.cc
 
 # make crash-search SEED=N STATES=N; without a SEED it is a new one.
 STATES = 10000000

@@ -2,6 +2,7 @@
 //
 // addcow resize: which sizes there can be, and what is refused; then nothing was changed.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "tests/support/fault_file.h"
@@ -12,9 +13,7 @@ namespace {
 
 class ResizeRefusals : public ResizeFixture {
  protected:
-  ResizeRefusals() {
-    Make({.size = 4 * kC, .backing_size = 3 * kC, .garbage = false, .allocated = {1}});
-  }
+  ResizeRefusals() { Make({.size = 4 * kC, .backing_size = 3 * kC, .allocated = {1}}); }
 
   static ResizeOptions By(SizeChange::Kind kind, uint64_t bytes) {
     ResizeOptions options = ResizeTo(bytes);

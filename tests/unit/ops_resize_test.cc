@@ -4,9 +4,11 @@
 // back, and the files are sound. What is refused is in ops_resize_refusals_test.cc; what
 // failures and crashes leave in tests/fault and tests/crash.
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include "tests/support/reference_disk.h"
+#include <cstdio>
+
 #include "tests/support/resize_fixture.h"
 
 namespace addcow {
