@@ -246,12 +246,15 @@ Result<ResizeResult> ResizeImage(FileSystem& file_system, const ResizeOptions& o
   const Status closed = image->Close();
   ADDCOW_TRY(completed);
   ADDCOW_TRY(closed);
-  // As it is now: the flags may be others.
+  // As it is now: the flags may be others than when it was opened.
   ADDCOW_TRY_ASSIGN(const Header header, ReadHeader(*files.add_cow, files.add_cow_path));
   if (HasSubclusterBitmap(header) && !SameSubclusterPlace(files.layout(), after))
     return Fail(Error::Because(EIO, files.add_cow_path,
                                "still has a subcluster bitmap, whose place would be another "
                                "one (run it again)"));
+  // Those that a killed process has written need not be durable: were the
+  // file cut by them, a crash could bring SUBCLUSTERS back without its bitmap.
+  ADDCOW_TRY(files.add_cow->SyncData());
   ADDCOW_TRY(CheckInterrupted(options.interrupted, files.add_cow_path));
   if (result.new_size > result.old_size)
     ADDCOW_TRY(Grow(files, header, after, image->backing().size(), options));

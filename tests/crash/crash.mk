@@ -74,7 +74,8 @@ mutated_files = \
 	common/jobs/fetch.cc \
 	common/jobs/fill.cc \
 	common/ops/convert.cc \
-	common/ops/create.cc
+	common/ops/create.cc \
+	common/ops/resize.cc
 mutated_sources = \
 	tests/crash/mutated/common/image/allocation.cpp \
 	tests/crash/mutated/common/image/bitmap_storage.cpp \
@@ -89,7 +90,8 @@ mutated_sources = \
 	tests/crash/mutated/common/jobs/fetch.cpp \
 	tests/crash/mutated/common/jobs/fill.cpp \
 	tests/crash/mutated/common/ops/convert.cpp \
-	tests/crash/mutated/common/ops/create.cpp
+	tests/crash/mutated/common/ops/create.cpp \
+	tests/crash/mutated/common/ops/resize.cpp
 mutants = $(srcdir)/tests/crash/mutants.list
 mutate = bash $(srcdir)/tests/crash/mutate.sh $(mutants)
 

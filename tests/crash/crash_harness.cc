@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <thread>
+#include <utility>
 
 #include "common/base/zero_bytes.h"
 #include "common/ops/create.h"
@@ -24,6 +25,16 @@ std::vector<std::byte> Unwritten(const FakeFileSystem& files, const ImageSpec& s
   const auto inode = files.Find(spec.backing_size ? kBackingPath : kImagePath);
   if (inode == nullptr) return std::vector<std::byte>(spec.size);
   return inode->Bytes(0, spec.size);
+}
+
+// Near to it: a larger disk's bits follow those of a smaller one.
+bool AnyBitPastEnd(const FakeInode& add_cow, const BitmapPlace& place) {
+  if (place.bits % 8 != 0) {
+    const std::byte last = add_cow.Bytes(place.end() - 1, 1)[0];
+    if (last >> (place.bits % 8) != std::byte{0}) return true;
+  }
+  const uint64_t padding = std::min(place.padded_end() - place.end(), kSectorSize);
+  return !IsZero(add_cow.Bytes(place.end(), padding));
 }
 
 }  // namespace
@@ -157,9 +168,16 @@ void CrashHarness::CheckStates() {
   }
 }
 
+uint64_t CrashHarness::SizeIn(const FakeFileSystem& files) const {
+  const auto image = files.Find(kImagePath);
+  return resized_ && image != nullptr && image->size() == resized_->size() ? resized_->size()
+                                                                           : size();
+}
+
 CrashHarness::Bits CrashHarness::BitsIn(const FakeFileSystem& files) const {
   const auto inode = files.Find(kAddCowPath);
-  const Layout layout(size(), inode != nullptr ? ReadGeometry(*inode) : layout_.geometry());
+  const Layout layout(SizeIn(files),
+                      inode != nullptr ? ReadGeometry(*inode) : layout_.geometry());
   const BitmapPlace place = layout.subcluster_bitmap();
   Bits bits{layout.cluster_size(), std::vector<bool>(layout.clusters()),
             std::vector<bool>(place.bits)};
@@ -190,18 +208,23 @@ std::string CrashHarness::CheckState(FakeFileSystem& files, const Bits& durable)
     return created_ ? "the add-cow file is not there" : "";
   const Bits bits = BitsIn(files);
   const bool same_clusters = bits.cluster_size == durable.cluster_size;
-  for (size_t i = 0; same_clusters && i < bits.clusters.size(); i++)
+  const size_t clusters = std::min(bits.clusters.size(), durable.clusters.size());
+  for (size_t i = 0; same_clusters && i < clusters; i++)
     if (durable.clusters[i] && !bits.clusters[i])
       return fmt::format("the durable bit of cluster {} is gone", i);
-  for (size_t i = 0; i < bits.subclusters.size(); i++)
+  for (size_t i = 0; i < std::min(bits.subclusters.size(), durable.subclusters.size()); i++)
     if (durable.subclusters[i] && !bits.subclusters[i])
       return fmt::format("the durable bit of subcluster {} is gone", i);
   const auto [all, subclusters] = ReadFlags(*files.Find(kAddCowPath));
   if (all && subclusters) return "SUBCLUSTERS is set beside ALL_ALLOCATED";
   // Where all is allocated the flags change together, of which one may have failed.
   const bool every = std::ranges::find(bits.clusters, false) == bits.clusters.end();
-  const BitmapPlace place =
-      Layout(size(), ReadGeometry(*files.Find(kAddCowPath))).subcluster_bitmap();
+  const Layout layout(SizeIn(files), ReadGeometry(*files.Find(kAddCowPath)));
+  const BitmapPlace place = layout.subcluster_bitmap();
+  if (!resized_ && AnyBitPastEnd(*files.Find(kAddCowPath), layout.bitmap()))
+    return "a cluster past the end of the disk has a bit";
+  if (!resized_ && subclusters && AnyBitPastEnd(*files.Find(kAddCowPath), place))
+    return "a subcluster past the end of the disk has a bit";
   if (!every && !subclusters &&
       !IsZero(files.Find(kAddCowPath)->Bytes(place.offset, place.bytes())))
     return "a subcluster has a bit, and the file not SUBCLUSTERS";
@@ -213,7 +236,10 @@ std::string CrashHarness::CheckState(FakeFileSystem& files, const Bits& durable)
   }
   auto image = OpenTestImage(files);
   if (!image) return image.error().Message();
-  return model_->Check(ReadAll(**image));
+  const auto contents = ReadAll(**image);
+  if (contents.size() != SizeIn(files))
+    return fmt::format("the disk has {} bytes", contents.size());
+  return (contents.size() == size() ? *model_ : *resized_).Check(contents);
 }
 
 void CrashHarness::StopBefore(OpKind kind, const std::string& path, uint64_t n) {
@@ -443,6 +469,46 @@ Status CrashHarness::Convert(const ConvertOptions& options, uint64_t killed_befo
   if (done && wrong_.empty() && layout_.cluster_size() != options.cluster_size)
     Wrong("not converted");
   return done ? Status() : Fail(done.error());
+}
+
+void CrashHarness::Resize(uint64_t size, uint64_t killed_before) {
+  // What somebody writes beside this flush would not be durable after it.
+  auto meanwhile = std::exchange(meanwhile_, nullptr);
+  const Status flushed = Flush();
+  meanwhile_ = std::move(meanwhile);
+  if (!flushed) return;
+  Kill();
+  if (!wrong_.empty()) return;
+  DropImage();
+  Begin(
+      fmt::format("resize to {}{}", size,
+                  killed_before == 0 ? "" : fmt::format(", killed before {}", killed_before)));
+  // All is durable, so that each sector has one version.
+  auto contents = model_->contents();
+  model_ = CrashModel(contents);
+  contents.resize(size);
+  resized_ = CrashModel(std::move(contents));
+  look_.reset();
+  const auto resize = [&] {
+    return ResizeImage(
+        *seam_,
+        {.source = {.add_cow_path = kAddCowPath}, .size = {.bytes = size}, .shrink = true},
+        [](LogLevel, const std::string&) {});
+  };
+  KillBefore(killed_before);
+  auto done = resize();
+  if (!done && killed_before != 0) {
+    Count("resize killed");
+    faults_.Clear();
+    CheckStates();
+    done = resize();
+  }
+  faults_.Clear();
+  if (!done) return Wrong(done.error().Message());
+  model_ = std::exchange(resized_, std::nullopt);
+  look_.reset();  // what was allowed before is wrong now
+  CheckStates();
+  if (wrong_.empty()) Kill();
 }
 
 }  // namespace addcow

@@ -86,7 +86,7 @@ void RandomRun::StartNew() {
 }
 
 void RandomRun::Step() {
-  const uint64_t step = random_.Below(31);
+  const uint64_t step = random_.Below(32);
   if (step < 5) return Flush();
   if (step < 8) return Race();
   if (step < 10) return Change(Fua::kYes);
@@ -108,6 +108,8 @@ void RandomRun::Step() {
       return harness_.Rebase();
     case 18:
       return Convert();
+    case 19:
+      return Resize();
     case 15:
     case 16:
       return Close();
@@ -241,6 +243,18 @@ void RandomRun::Convert() {
   const bool done = harness_.Convert(options, killed ? random_.Between(1, 12) : 0).has_value();
   if (killed) harness_.Count("conversion killed");
   if (done) harness_.Count("conversion");
+}
+
+// Not much larger each time, so that there are many states of it.
+void RandomRun::Resize() {
+  if (harness_.sync_failed()) return;
+  const uint64_t cluster = harness_.layout().cluster_size();
+  uint64_t size = random_.Between(1, harness_.size() + 2 * std::min(cluster, kC));
+  if (random_.OneIn(3)) size = std::max(RoundDown(size, cluster), kSectorSize);
+  const bool killed = random_.OneIn(2);
+  harness_.Count(size < harness_.size() ? "shrink" : "grow");
+  harness_.Resize(size, killed ? random_.Between(1, 10) : 0);
+  last_ = {};  // it may lie past the end
 }
 
 void RandomRun::Race() {

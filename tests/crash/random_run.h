@@ -40,6 +40,7 @@ class RandomRun {
   void Close();
   void Flatten();
   void Convert();
+  void Resize();
   void Race();
   void FuaBesideFlush();
   void KillInFlush();
