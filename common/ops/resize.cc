@@ -69,7 +69,11 @@ Error TooLarge(const std::string& file, uint64_t bytes) {
 // What can be known before anything is changed.
 Status CheckLimits(const ImageFiles& files, const Layout& wanted) {
   ADDCOW_TRY_ASSIGN(const FileInfo image, files.image->Info());
-  if (wanted.virtual_size() > image.size_limit)
+  // Past the end of the file there is nothing to punch; but that no file can be so long is
+  // said.
+  const Status last_byte = files.image->PunchHole(wanted.virtual_size() - 1, 1);
+  if (wanted.virtual_size() > image.size_limit ||
+      (!last_byte && last_byte.error().code() == EFBIG))
     return Fail(TooLarge(files.image_path, wanted.virtual_size()));
   ADDCOW_TRY_ASSIGN(const FileInfo add_cow, files.add_cow->Info());
   if (wanted.bitmap().padded_end() > add_cow.size_limit)
