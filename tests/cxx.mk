@@ -30,6 +30,7 @@ support_sources = \
 	tests/support/racer.cc tests/support/racer.h \
 	tests/support/random.h \
 	tests/support/reference_disk.cc tests/support/reference_disk.h \
+	tests/support/resize_fixture.h \
 	tests/support/source_double.h \
 	tests/support/temp_dir.h \
 	tests/support/test_image.cc tests/support/test_image.h \
@@ -102,6 +103,8 @@ unit_sources = \
 	tests/unit/ops_interrupted_test.cc \
 	tests/unit/ops_rebase_data_test.cc \
 	tests/unit/ops_rebase_test.cc \
+	tests/unit/ops_resize_refusals_test.cc \
+	tests/unit/ops_resize_test.cc \
 	tests/unit/ops_subclusters_test.cc \
 	tests/unit/ops_test.cc \
 	tests/unit/posix_file_test.cc \

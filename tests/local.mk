@@ -88,6 +88,7 @@ shell_tests = \
 	tests/shell/test-tool-info-map.sh \
 	tests/shell/test-tool-measure.sh \
 	tests/shell/test-tool-rebase.sh \
+	tests/shell/test-tool-resize.sh \
 	tests/shell/test-tool-subclusters.sh \
 	tests/shell/test-tool-usage.sh \
 	tests/shell/test-trim.sh \

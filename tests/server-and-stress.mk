@@ -19,6 +19,7 @@ fault_sources = \
 	tests/fault/fill_fault_test.cc \
 	tests/fault/real_files_fault_test.cc \
 	tests/fault/sweep.h \
+	tests/fault/resize_fault_test.cc \
 	tests/fault/verb_fault_test.cc
 if UNITY_TESTS
 tests_fault_fault_tests_SOURCES =

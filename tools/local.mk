@@ -20,6 +20,7 @@ tools_addcow_SOURCES = \
 	tools/output.cc tools/output.h \
 	tools/progress.cc tools/progress.h \
 	tools/rebase.cc \
+	tools/resize.cc \
 	tools/status.cc \
 	tools/status_text.cc tools/status_text.h \
 	tools/verbs.cc tools/verbs.h \

@@ -50,7 +50,8 @@ std::string WhatIsUnexpected(const std::string& verb, const std::vector<std::str
                        word);
   if (verb == "create" && ParseSize(word))
     return fmt::format("'{0}' was not expected (a size is given with -s {0})", word);
-  if (verb == "status" || verb == "fill") return fmt::format("'{}' was not expected", word);
+  if (verb == "status" || verb == "fill" || verb == "resize")
+    return fmt::format("'{}' was not expected", word);
   return fmt::format("'{}' was not expected, {} enough", word,
                      verb == "compare" ? "two disks are" : "one image is");
 }
@@ -103,10 +104,10 @@ int Run(int argc, char** argv) {
       "  nbdkit -f -U sock addcow x.add-cow\n"
       "  addcow flatten x.add-cow");
   tool.require_subcommand(1);
-  const std::vector<Verb> verbs = {AddCreate(tool),    AddInfo(tool),    AddMap(tool),
-                                   AddCheck(tool), AddCommit(tool), AddCompare(tool), AddFlatten(tool),
-                                   AddMeasure(tool),   AddRebase(tool),  AddUpgrade(tool),
-                                   AddDowngrade(tool), AddStatus(tool),  AddFill(tool)};
+  const std::vector<Verb> verbs = {
+      AddCreate(tool),  AddInfo(tool),      AddMap(tool),     AddCheck(tool),  AddCommit(tool),
+      AddCompare(tool), AddFlatten(tool),   AddMeasure(tool), AddRebase(tool), AddResize(tool),
+      AddUpgrade(tool), AddDowngrade(tool), AddStatus(tool),  AddFill(tool)};
   const std::string no_value =
       OptionWithoutValue(std::span(argv, static_cast<size_t>(argc)).subspan(argc > 0 ? 1 : 0));
   if (!no_value.empty()) return UsageError("", fmt::format("'{}' has no value", no_value));

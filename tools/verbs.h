@@ -39,6 +39,7 @@ Verb AddCompare(CLI::App& tool);
 Verb AddFlatten(CLI::App& tool);
 Verb AddMeasure(CLI::App& tool);
 Verb AddRebase(CLI::App& tool);
+Verb AddResize(CLI::App& tool);
 Verb AddUpgrade(CLI::App& tool);
 Verb AddDowngrade(CLI::App& tool);
 Verb AddStatus(CLI::App& tool);

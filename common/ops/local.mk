@@ -24,7 +24,8 @@ ops_sources = \
 	common/ops/parse_cluster_size.cc common/ops/parse_cluster_size.h \
 	common/ops/raw_bitmap.cc common/ops/raw_bitmap.h \
 	common/ops/rebase.cc common/ops/rebase.h \
-	common/ops/rebase_data.cc common/ops/rebase_data.h
+	common/ops/rebase_data.cc common/ops/rebase_data.h \
+	common/ops/resize.cc common/ops/resize.h
 common_libops_la_LIBADD = common/libengine.la
 
 if UNITY

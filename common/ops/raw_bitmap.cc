@@ -229,4 +229,14 @@ Status FillRawBits(File& add_cow, const BitmapPlace& place, ClusterRange range, 
   return range.end() % 8 != 0 ? fill_in_byte(last_byte, 0, range.end() % 8) : Status();
 }
 
+Status ClearRawBitsFrom(File& add_cow, const BitmapPlace& place, uint64_t first) {
+  RawBitmap bitmap(add_cow, place);
+  for (uint64_t at = first; at < place.bits;) {
+    ADDCOW_TRY_ASSIGN(const ClusterRun run, bitmap.RunAt({at, place.bits - at}));
+    at = run.range.end();
+    if (run.allocated) ADDCOW_TRY(FillRawBits(add_cow, place, run.range, false));
+  }
+  return {};
+}
+
 }  // namespace addcow

@@ -96,6 +96,9 @@ Status VisitAllocated(File& add_cow, const RawPlaces& places, const Layout& layo
 // place already. Not synced.
 Status FillRawBits(File& add_cow, const BitmapPlace& place, ClusterRange range, bool value);
 
+// Clears the bits from `first` on that are set, and writes nowhere else. Not synced.
+Status ClearRawBitsFrom(File& add_cow, const BitmapPlace& place, uint64_t first);
+
 }  // namespace addcow
 
 #endif  // ADDCOW_COMMON_OPS_RAW_BITMAP_H

@@ -20,7 +20,8 @@ crash_sources = \
 	tests/crash/gated_schedule_test.cc \
 	tests/crash/ops_crash.h \
 	tests/crash/ops_crash_test.cc \
-	tests/crash/random_crash_test.cc
+	tests/crash/random_crash_test.cc \
+	tests/crash/resize_crash_test.cc
 
 # make crash-search SEED=N STATES=N; without a SEED it is a new one.
 STATES = 10000000
@@ -77,7 +78,8 @@ mutated_files = \
 	common/ops/commit.cc \
 	common/ops/convert.cc \
 	common/ops/create.cc \
-	common/ops/rebase_data.cc
+	common/ops/rebase_data.cc \
+	common/ops/resize.cc
 mutated_sources = \
 	tests/crash/mutated/common/image/allocation.cpp \
 	tests/crash/mutated/common/image/bitmap_storage.cpp \
@@ -94,7 +96,8 @@ mutated_sources = \
 	tests/crash/mutated/common/ops/commit.cpp \
 	tests/crash/mutated/common/ops/convert.cpp \
 	tests/crash/mutated/common/ops/create.cpp \
-	tests/crash/mutated/common/ops/rebase_data.cpp
+	tests/crash/mutated/common/ops/rebase_data.cpp \
+	tests/crash/mutated/common/ops/resize.cpp
 mutants = $(srcdir)/tests/crash/mutants.list
 mutate = bash $(srcdir)/tests/crash/mutate.sh $(mutants)
 

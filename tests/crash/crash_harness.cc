@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <thread>
+#include <utility>
 
 #include "common/base/zero_bytes.h"
 #include "common/ops/create.h"
@@ -36,6 +37,16 @@ void PutOtherBase(FakeFileSystem& files, const ImageSpec& spec) {
   std::ranges::copy(other, bytes.begin() + static_cast<std::ptrdiff_t>(at));
   bytes.resize(random.OneIn(2) ? bytes.size() : random.Between(1, spec.size));
   files.Put(kOtherBackingPath, bytes);
+}
+
+// Near to it: a larger disk's bits follow those of a smaller one.
+bool AnyBitPastEnd(const FakeInode& add_cow, const BitmapPlace& place) {
+  if (place.bits % 8 != 0) {
+    const std::byte last = add_cow.Bytes(place.end() - 1, 1)[0];
+    if (last >> (place.bits % 8) != std::byte{0}) return true;
+  }
+  const uint64_t padding = std::min(place.padded_end() - place.end(), kSectorSize);
+  return !IsZero(add_cow.Bytes(place.end(), padding));
 }
 
 }  // namespace
@@ -170,9 +181,16 @@ void CrashHarness::CheckStates() {
   }
 }
 
+uint64_t CrashHarness::SizeIn(const FakeFileSystem& files) const {
+  const auto image = files.Find(kImagePath);
+  return resized_ && image != nullptr && image->size() == resized_->size() ? resized_->size()
+                                                                           : size();
+}
+
 CrashHarness::Bits CrashHarness::BitsIn(const FakeFileSystem& files) const {
   const auto inode = files.Find(kAddCowPath);
-  const Layout layout(size(), inode != nullptr ? ReadGeometry(*inode) : layout_.geometry());
+  const Layout layout(SizeIn(files),
+                      inode != nullptr ? ReadGeometry(*inode) : layout_.geometry());
   const BitmapPlace place = layout.subcluster_bitmap();
   Bits bits{layout.cluster_size(), std::vector<bool>(layout.clusters()),
             std::vector<bool>(place.bits)};
@@ -203,18 +221,23 @@ std::string CrashHarness::CheckState(FakeFileSystem& files, const Bits& durable)
     return created_ ? "the add-cow file is not there" : "";
   const Bits bits = BitsIn(files);
   const bool same_clusters = bits.cluster_size == durable.cluster_size;
-  for (size_t i = 0; same_clusters && i < bits.clusters.size(); i++)
+  const size_t clusters = std::min(bits.clusters.size(), durable.clusters.size());
+  for (size_t i = 0; same_clusters && i < clusters; i++)
     if (!bits_may_go_ && durable.clusters[i] && !bits.clusters[i])
       return fmt::format("the durable bit of cluster {} is gone", i);
-  for (size_t i = 0; i < bits.subclusters.size(); i++)
+  for (size_t i = 0; i < std::min(bits.subclusters.size(), durable.subclusters.size()); i++)
     if (!bits_may_go_ && durable.subclusters[i] && !bits.subclusters[i])
       return fmt::format("the durable bit of subcluster {} is gone", i);
   const auto [all, subclusters] = ReadFlags(*files.Find(kAddCowPath));
   if (all && subclusters) return "SUBCLUSTERS is set beside ALL_ALLOCATED";
   // Where all is allocated the flags change together, of which one may have failed.
   const bool every = std::ranges::find(bits.clusters, false) == bits.clusters.end();
-  const BitmapPlace place =
-      Layout(size(), ReadGeometry(*files.Find(kAddCowPath))).subcluster_bitmap();
+  const Layout layout(SizeIn(files), ReadGeometry(*files.Find(kAddCowPath)));
+  const BitmapPlace place = layout.subcluster_bitmap();
+  if (!resized_ && AnyBitPastEnd(*files.Find(kAddCowPath), layout.bitmap()))
+    return "a cluster past the end of the disk has a bit";
+  if (!resized_ && subclusters && AnyBitPastEnd(*files.Find(kAddCowPath), place))
+    return "a subcluster past the end of the disk has a bit";
   if (!every && !subclusters &&
       !IsZero(files.Find(kAddCowPath)->Bytes(place.offset, place.bytes())))
     return "a subcluster has a bit, and the file not SUBCLUSTERS";
@@ -227,7 +250,10 @@ std::string CrashHarness::CheckState(FakeFileSystem& files, const Bits& durable)
   }
   auto image = OpenTestImage(files);
   if (!image) return image.error().Message();
-  return model_->Check(ReadAll(**image));
+  const auto contents = ReadAll(**image);
+  if (contents.size() != SizeIn(files))
+    return fmt::format("the disk has {} bytes", contents.size());
+  return (contents.size() == size() ? *model_ : *resized_).Check(contents);
 }
 
 void CrashHarness::StopBefore(OpKind kind, const std::string& path, uint64_t n) {

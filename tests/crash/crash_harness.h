@@ -30,6 +30,7 @@
 #include "common/jobs/fetch.h"
 #include "common/jobs/fill.h"
 #include "common/ops/convert.h"
+#include "common/ops/resize.h"
 #include "tests/support/crash_disk.h"
 #include "tests/support/crash_model.h"
 #include "tests/support/fault_file.h"
@@ -101,6 +102,9 @@ class CrashHarness {
   Status Commit(uint64_t killed_before = 0);
   Status RebaseData(uint64_t killed_before = 0);
 
+  // "addcow resize", after a flush; where it is killed, it is run again.
+  void Resize(uint64_t size, uint64_t killed_before = 0);
+
   // So many requests by several threads at once, which change places before
   // every operation on a file, as the seed has it. `next` gives the requests;
   // one that shares sectors with a request in flight is left out.
@@ -164,6 +168,8 @@ class CrashHarness {
   std::string BaseName() const;  // in its directory; there is one
   Status RunVerb(const std::string& name, uint64_t killed_before,
                  const std::function<Status()>& verb);
+  // Of the image file that is there, or is still to be made.
+  uint64_t SizeIn(const FakeFileSystem& files) const;
   // Where a verb is killed, which runs in a process of its own.
   void KillBefore(uint64_t change);
   std::string CheckState(FakeFileSystem& files, const Bits& durable) const;
@@ -186,6 +192,7 @@ class CrashHarness {
   const bool subclusters_;
   Layout layout_;
   std::optional<CrashModel> model_;
+  std::optional<CrashModel> resized_;  // what it may be as well: a resize is under way
   FaultPlan faults_;
   GatedSchedule schedule_{3};
   std::unique_ptr<CrashDisk> disk_;

@@ -5,9 +5,12 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "common/ops/commit.h"
 #include "common/ops/flatten.h"
 #include "common/ops/rebase_data.h"
+#include "common/ops/resize.h"
 #include "tests/crash/crash_harness.h"
 #include "tests/support/with_subclusters.h"
 
@@ -111,6 +114,46 @@ Status CrashHarness::RebaseData(uint64_t killed_before) {
         [](LogLevel, const std::string&) {}, [](uint64_t, uint64_t) {}));
     return {};
   });
+}
+
+void CrashHarness::Resize(uint64_t size, uint64_t killed_before) {
+  // What somebody writes beside this flush would not be durable after it.
+  auto meanwhile = std::exchange(meanwhile_, nullptr);
+  const Status flushed = Flush();
+  meanwhile_ = std::move(meanwhile);
+  if (!flushed) return;
+  Kill();
+  if (!wrong_.empty()) return;
+  DropImage();
+  Begin(
+      fmt::format("resize to {}{}", size,
+                  killed_before == 0 ? "" : fmt::format(", killed before {}", killed_before)));
+  // All is durable, so that each sector has one version.
+  auto contents = model_->contents();
+  model_ = CrashModel(contents);
+  contents.resize(size);
+  resized_ = CrashModel(std::move(contents));
+  look_.reset();
+  const auto resize = [&] {
+    return ResizeImage(
+        *seam_,
+        {.source = {.add_cow_path = kAddCowPath}, .size = {.bytes = size}, .shrink = true},
+        [](LogLevel, const std::string&) {});
+  };
+  KillBefore(killed_before);
+  auto done = resize();
+  if (!done && killed_before != 0) {
+    Count("resize killed");
+    faults_.Clear();
+    CheckStates();
+    done = resize();
+  }
+  faults_.Clear();
+  if (!done) return Wrong(done.error().Message());
+  model_ = std::exchange(resized_, std::nullopt);
+  look_.reset();  // what was allowed before is wrong now
+  CheckStates();
+  if (wrong_.empty()) Kill();
 }
 
 }  // namespace addcow

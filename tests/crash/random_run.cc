@@ -86,7 +86,7 @@ void RandomRun::StartNew() {
 }
 
 void RandomRun::Step() {
-  const uint64_t step = random_.Below(31);
+  const uint64_t step = random_.Below(32);
   if (step < 5) return Flush();
   if (step < 8) return Race();
   if (step < 10) return Change(Fua::kYes);
@@ -112,6 +112,8 @@ void RandomRun::Step() {
       return CommitOrRebase(true);
     case 20:
       return CommitOrRebase(false);
+    case 21:
+      return Resize();
     case 15:
     case 16:
       return Close();
@@ -253,6 +255,18 @@ void RandomRun::CommitOrRebase(bool commit) {
   const Status done =
       commit ? harness_.Commit(killed_before) : harness_.RebaseData(killed_before);
   harness_.Count(done ? name : fmt::format("{} killed", name));
+}
+
+// Not much larger each time, so that there are many states of it.
+void RandomRun::Resize() {
+  if (harness_.sync_failed()) return;
+  const uint64_t cluster = harness_.layout().cluster_size();
+  uint64_t size = random_.Between(1, harness_.size() + 2 * std::min(cluster, kC));
+  if (random_.OneIn(3)) size = std::max(RoundDown(size, cluster), kSectorSize);
+  const bool killed = random_.OneIn(2);
+  harness_.Count(size < harness_.size() ? "shrink" : "grow");
+  harness_.Resize(size, killed ? random_.Between(1, 10) : 0);
+  last_ = {};  // it may lie past the end
 }
 
 void RandomRun::Race() {

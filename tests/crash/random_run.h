@@ -41,6 +41,7 @@ class RandomRun {
   void Flatten();
   void Convert();
   void CommitOrRebase(bool commit);
+  void Resize();
   void Race();
   void FuaBesideFlush();
   void KillInFlush();

@@ -27,22 +27,22 @@ printf '%s\n' "${COMPREPLY[@]}"
 END
 offered() { bash complete.bash "$srcdir/completion/addcow" _addcow "$@"; }
 
-for verb in create info map check flatten rebase upgrade downgrade status fill; do
+for verb in create info map check flatten rebase resize upgrade downgrade status fill; do
     offered "addcow " addcow "" | has -w -- "$verb" || fail "the verb $verb is not offered"
 done
 offered "addcow create --" addcow create -- | has -- --force || fail "create --force is not offered"
 offered "addcow flatten --" addcow flatten -- | has -- --progress || fail "flatten --progress is not offered"
 expect_equal "human json" "$(offered "addcow info --output=" addcow info --output = | sort | xargs)" "values of --output"
 expect_equal "off on" "$(offered "addcow flatten --lock=" addcow flatten --lock = | sort | xargs)" "values of --lock"
-for verb in info map check flatten upgrade downgrade; do
+for verb in info map check flatten resize upgrade downgrade; do
     for option in --image= --backing=; do
         offered "addcow $verb --" addcow "$verb" -- | has -- "$option" || fail "$verb $option is not offered"
     done
 done
-for verb in create map check flatten rebase upgrade downgrade; do
+for verb in create map check flatten rebase resize upgrade downgrade; do
     offered "addcow $verb --" addcow "$verb" -- | has -x -- --wait || fail "$verb --wait is not offered"
 done
-for verb in create info map check flatten rebase upgrade downgrade; do
+for verb in create info map check flatten rebase resize upgrade downgrade; do
     offered "addcow $verb --" addcow "$verb" -- | has -x -- --identity= || fail "$verb --identity is not offered"
     expect_equal "check ignore" "$(offered "addcow $verb --identity=" addcow "$verb" --identity = | sort | xargs)" "values of --identity"
 done

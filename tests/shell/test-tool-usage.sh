@@ -9,7 +9,7 @@ requires jq nbdsh
 version="$(addcow --version)"
 case "$version" in addcow\ [0-9]*) ;; *) fail "--version: $version" ;; esac
 addcow --help >out
-for verb in create info map check rebase flatten upgrade downgrade status fill; do
+for verb in create info map check rebase resize flatten upgrade downgrade status fill; do
     grep -q "$verb" out || fail "--help has no word of $verb"
     addcow "$verb" --help >help
     grep -qi usage help || fail "addcow $verb --help: $(cat help)"

@@ -19,7 +19,7 @@
 namespace addcow {
 namespace {
 
-void NoLog(LogLevel, const std::string&) {}
+void IgnoreLog(LogLevel, const std::string&) {}
 
 TEST(Interrupted, FlattenKeepsWhatItHasToldOf) {
   // Several chunks: they end at allocated clusters, or are of 16 MiB.
@@ -36,7 +36,7 @@ TEST(Interrupted, FlattenKeepsWhatItHasToldOf) {
     uint64_t copied = 0;
     uint64_t looks = 0;
     const auto flattened = FlattenImage(
-        files, ImageSource{.add_cow_path = kAddCowPath}, NoLog,
+        files, ImageSource{.add_cow_path = kAddCowPath}, IgnoreLog,
         [&](uint64_t done, uint64_t) { copied = done; }, [&] { return ++looks >= at; });
     ASSERT_OK_AND_ASSIGN(const auto image, OpenTestImage(files, kDirectory));
     EXPECT_EQ(image->bitmap().allocated() * kClusterSize, copied + had.size() * kClusterSize);
@@ -64,7 +64,7 @@ TEST(Interrupted, FlattenThatCannotKeepItSaysWhy) {
   ForwardingFileSystem faulty(files, plan);
   uint64_t looks = 0;
   EXPECT_TRUE(FailsWith(FlattenImage(
-                            faulty, ImageSource{.add_cow_path = kAddCowPath}, NoLog,
+                            faulty, ImageSource{.add_cow_path = kAddCowPath}, IgnoreLog,
                             [](uint64_t, uint64_t) {}, [&] { return ++looks >= 2; }),
                         EIO));
   EXPECT_TRUE(plan.fired());
