@@ -19,7 +19,8 @@ ops_sources = \
 	common/ops/new_add_cow.cc common/ops/new_add_cow.h \
 	common/ops/parse_cluster_size.cc common/ops/parse_cluster_size.h \
 	common/ops/raw_bitmap.cc common/ops/raw_bitmap.h \
-	common/ops/rebase.cc common/ops/rebase.h
+	common/ops/rebase.cc common/ops/rebase.h \
+	common/ops/summary.cc common/ops/summary.h
 common_libops_la_LIBADD = common/libengine.la
 
 if UNITY
