@@ -31,7 +31,7 @@ constexpr uint64_t kRowsTop = 184;
 constexpr uint64_t kRowHeight = 28;
 constexpr uint64_t kRowStep = 34;
 constexpr uint64_t kFootHeight = 58;
-constexpr uint64_t kLeastShown = 2;
+constexpr uint64_t kLeastShown = 3;
 
 constexpr uint64_t kColumns = 64;
 constexpr uint64_t kMostCells = 12 * kColumns;
@@ -69,9 +69,9 @@ constexpr const char* kStyle =
     "text{fill:#e8ecf1}\n"
     ".m{fill:#a3adb9}\n"
     ".g{fill:#14181d}\n"
-    ".i{fill:#4a9eff}\n"
+    ".i{fill:#3b8ae6}\n"
     ".p{fill:#e0e7ff}\n"
-    ".b{fill:#f0a02c}\n"
+    ".b{fill:#f7b045}\n"
     ".h{fill:#353c45}\n"
     ".t path:hover{stroke:#e8ecf1}\n"
     "}\n"
