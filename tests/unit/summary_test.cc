@@ -121,9 +121,10 @@ TEST_F(SummaryOfImage, IsThatOfEverySectorOfItsMap) {
   for (int round = 0; round < 20; round++) {
     const uint64_t clusters = random_.Between(1, 60);
     const uint64_t size = clusters * kC - random_.Below(kC / kSectorSize) * kSectorSize;
+    const uint64_t backing = random_.Between(1, size);
     Make({.size = size,
-          .backing_size = random_.Between(1, size),
-          .backing_data = {{{0, std::min(size / 2, 3 * kC)}}},
+          .backing_size = backing,
+          .backing_data = {{{0, std::min(backing, 3 * kC)}}},
           .garbage = false});
     for (int i = 0; i < 30; i++) {
       const uint64_t offset = random_.Below(size);
@@ -135,6 +136,7 @@ TEST_F(SummaryOfImage, IsThatOfEverySectorOfItsMap) {
         Write(offset, length);
     }
     ASSERT_OK(image_->Close());
+    image_.reset();
     const uint64_t part_size = random_.Between(1, 8 * kC / kSectorSize) * kSectorSize;
     ASSERT_OK_AND_ASSIGN(const ImageSummary summary, Summary(part_size));
     EXPECT_EQ(summary.disk.parts(), Slowly(size, part_size)) << size << " in " << part_size;
