@@ -46,9 +46,10 @@ constexpr const char* kFooter =
     "  addcow map --output=svg x.add-cow >x.svg";
 
 constexpr const char* kUsage =
-    "[--output=human|json|svg] [-U] [--lock=on|off] [--wait[=SECONDS]]\n"
-    "           [--image=FILE] [--backing=FILE] [--confine=DIR] [--allow=uri,formats]\n"
-    "           [--identity=check|ignore] [--timeout=SECONDS] X.add-cow";
+    "[--output=human|json|svg] [-U] [--lock=on|off]\n"
+    "           [--wait[=SECONDS]] [--image=FILE] [--backing=FILE]\n"
+    "           [--confine=DIR] [--allow=uri,formats] [--identity=check|ignore]\n"
+    "           [--timeout=SECONDS] X.add-cow";
 
 int RunSvg(const Arguments& arguments) {
   const auto summary = arguments.wait.WhileBusy([&] {
