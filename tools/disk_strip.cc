@@ -55,7 +55,6 @@ std::string_view CharacterFor(uint64_t bytes, uint64_t total, bool unicode) {
 
 // What the environment says, or the terminal; 0: neither does.
 uint64_t ColumnsOfOutput() {
-  // NOLINTNEXTLINE(concurrency-mt-unsafe): no thread changes the environment.
   if (const char* const text = std::getenv("COLUMNS"); text != nullptr) {
     const std::string_view view(text);
     uint64_t columns = 0;

@@ -193,6 +193,9 @@ done
 grep -qE '^  image file \|%[^ ]*[.]#####:  .*[.]#\|' text || fail "not where it was written: $(cat text)"
 expect_equal 60 "$(COLUMNS=60 picture web-1.add-cow | awk '{ if (length > most) most = length } END { print most }')" \
     "columns with COLUMNS=60"
+COLUMNS=64 picture web-1.add-cow | sed 's/^/ /' >text64
+sed -n '/^ picture: /,/^$/p' "$srcdir/tools/addcow.pod" | sed '/^$/d' | diff -u - text64 ||
+    fail "the manual shows another picture of the example"
 LC_ALL=C.UTF-8 picture web-1.add-cow >blocks
 grep -q $'\xe2\x96\x88' blocks || fail "no blocks in UTF-8: $(cat blocks)"
 
