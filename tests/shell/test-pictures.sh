@@ -306,7 +306,7 @@ want = json.load(open("kinds"))
 for kind, colour in kinds.items():
     drawn, there = count[colour] / all, want[kind] / sum(want.values())
     print(f"{scheme}: {kind} {drawn:.1%} of the picture, {there:.1%} of the disk")
-    assert abs(drawn - there) < 0.02, kind
+    assert abs(drawn - there) < 0.005, kind
 # The first cluster and the last are the image file's, the second but last row is a hole.
 assert pixel(113, 190) == kinds["image"] and pixel(878, 185 + 7 * 34) == kinds["image"]
 assert pixel(500, 190 + 6 * 34) == kinds["hole"]
