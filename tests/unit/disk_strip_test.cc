@@ -8,6 +8,8 @@
 
 #include <cstdlib>
 #include <sstream>
+#include <string>
+#include <vector>
 
 namespace addcow {
 namespace {

@@ -7,8 +7,10 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <functional>
-#include <regex>
+#include <string>
+#include <vector>
 
 #include "tests/support/random.h"
 

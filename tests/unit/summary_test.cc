@@ -7,7 +7,6 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/support/chain_fixture.h"
 #include "tests/support/image_fixture.h"
 
 namespace addcow {
