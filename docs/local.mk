@@ -19,7 +19,7 @@ SUFFIXES = .pod .1
 $(man1_MANS): configure.ac
 
 CLEANFILES += $(man1_MANS)
-EXTRA_DIST += $(man_pods) CONTRIBUTING.md SECURITY.md
+EXTRA_DIST += $(man_pods) CONTRIBUTING.md SECURITY.md docs/map.svg
 
 dist_doc_DATA += \
 	CHANGELOG.md \

@@ -132,7 +132,11 @@ void VerbsSession::Map() {
   uint64_t at = 0;
   const uint64_t cluster = disk_ ? disk_->cluster() : 1;
   const std::vector<uint64_t> sample = disk_ ? disk_->Sample() : std::vector<uint64_t>();
+  KindBytes kinds;  // what is partial for the summary is of another kind here
   const Status done = MapImage(files_, kAddCow, nullptr, [&](const MapEntry& entry) {
+    kinds[entry.zero         ? DiskKind::kHole
+          : entry.depth == 0 ? DiskKind::kImage
+                             : DiskKind::kBacking] += entry.length;
     FUZZ_MUST(entry.start == at && entry.length > 0, "a gap in the map at {}", at);
     FUZZ_MUST(entry.present == (entry.file != nullptr), "the file of what is there");
     FUZZ_MUST(entry.zero != entry.data, "data is what is not zero");
@@ -148,6 +152,27 @@ void VerbsSession::Map() {
   FUZZ_MUST(done.has_value() == disk_.has_value(), "map: {}",
             done ? "accepted" : done.error().Message());
   if (done) FUZZ_MUST(at == disk_->size(), "the map ends at {}", at);
+  Summarize(kinds);
+}
+
+// What pictures are made of tells of the same bytes as the map.
+void VerbsSession::Summarize(const KindBytes& kinds) {
+  const auto summary = SummarizeImage(files_, {.add_cow_path = kAddCow}, nullptr,
+                                      [](uint64_t size) { return size / 100 + 1; });
+  MustBeUnchanged("summary");
+  FUZZ_MUST(summary.has_value() == disk_.has_value(), "summary: {}",
+            summary ? "accepted" : summary.error().Message());
+  if (!summary) return MustBeSound(summary.error());
+  const KindBytes total = summary->disk.Total();
+  FUZZ_MUST(total.total() == disk_->size(), "{} bytes are in the summary", total.total());
+  for (const DiskKind kind : {DiskKind::kImage, DiskKind::kBacking, DiskKind::kHole})
+    FUZZ_MUST(total[kind] <= kinds[kind], "more of kind {} than the map has",
+              static_cast<unsigned>(kind));
+  const uint64_t partial = total[DiskKind::kPartial];
+  if (disk_->size() > kMaxCounted) return;
+  FUZZ_MUST(partial > 0 || total == kinds, "another summary without partial clusters");
+  FUZZ_MUST(partial <= disk_->CountPartial().clusters * disk_->cluster(),
+            "{} bytes are partial", partial);
 }
 
 // What the entry has of the cluster.

@@ -13,6 +13,7 @@
 #include "common/format/header.h"
 #include "common/ops/check.h"
 #include "common/ops/map.h"
+#include "common/ops/summary.h"
 #include "fuzz/disk_rules.h"
 #include "fuzz/scene.h"
 
@@ -38,6 +39,7 @@ class VerbsSession {
   // verbs_fuzzer.cc
   void Info();
   void Map();
+  void Summarize(const KindBytes& kinds);
   void MustComeFromTheRightFile(const MapEntry& entry, uint64_t cluster) const;
   void Check();
   void MustCountRight(const CheckReport& report);

@@ -113,6 +113,9 @@ unit_sources = \
 	tests/unit/sample_test.cc \
 	tests/unit/server_arguments_test.cc plugin/server_arguments.cc \
 	tests/unit/server_status_test.cc tools/output.cc tools/status_text.cc \
+	tests/unit/summary_test.cc \
+	tests/unit/disk_strip_test.cc tools/disk_strip.cc \
+	tests/unit/disk_svg_test.cc tools/disk_svg.cc \
 	tests/unit/zeroer_test.cc
 
 test_cppflags = $(AM_CPPFLAGS) $(GTEST_CFLAGS)

@@ -58,6 +58,7 @@ shell_tests = \
 	tests/shell/test-nbdinfo-map.sh \
 	tests/shell/test-no-space.sh \
 	tests/shell/test-packages.sh \
+	tests/shell/test-pictures.sh \
 	tests/shell/test-qemu-img.sh \
 	tests/shell/test-qemu-io.sh \
 	tests/shell/test-read-only.sh \

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/base/printable.h"
+#include "tools/disk_strip.h"
 #include "tools/output.h"
 #include "tools/verbs.h"
 
@@ -23,19 +24,23 @@ struct Arguments {
   ImageSource source;
   bool json = false;
   bool chain = false;
+  bool picture = false;
 };
 
 constexpr const char* kFooter =
-    "The backing file need not be there. While a server writes to the image, what it\n"
-    "has not flushed is not counted as allocated.\n\n"
+    "The backing file need not be there, but for --picture. While a server writes to\n"
+    "the image, what it has not flushed is not counted as allocated.\n\n"
+    "--picture: a line for each kind of bytes, from the disk's beginning to its end;\n"
+    "the taller a column (denser, without UTF-8), the more of it is of that kind.\n"
+    "Partial: clusters of which the image file has some subclusters and not others.\n\n"
     "Exit status: 0 printed; 1 failed; 64 wrong usage.\n\n"
     "Examples:\n"
     "  addcow info x.add-cow\n"
     "  addcow info --output=json x.add-cow | jq '.\"virtual-size\"'";
 
 constexpr const char* kUsage =
-    "[--backing-chain] [--output=human|json] [-U] [--image=FILE]\n"
-    "           [--backing=FILE] [--confine=DIR] [--allow=uri,formats]\n"
+    "[--backing-chain] [--picture] [--output=human|json] [-U]\n"
+    "           [--image=FILE] [--backing=FILE] [--confine=DIR] [--allow=uri,formats]\n"
     "           [--identity=check|ignore] [--timeout=SECONDS] X.add-cow";
 
 // How other programs use the image: the word for JSON, and for people.
@@ -213,15 +218,36 @@ int RunChain(const Arguments& arguments) {
   return kExitOk;
 }
 
+// Locks nothing, as all of info. Its notes are those that GetInfo has.
+Result<std::string> PictureOf(ImageSource source) {
+  source.access.lock = false;
+  const StripStyle style = StyleOfOutput();
+  ADDCOW_TRY_ASSIGN(const ImageSummary summary,
+                    SummarizeImage(PosixFileSystem(), std::move(source), nullptr,
+                                   [&](uint64_t size) { return StripPartSize(size, style); }));
+  return DiskStrip(summary, style);
+}
+
 int RunInfo(const Arguments& arguments) {
+  if (arguments.picture && arguments.json)
+    return UsageError("info", "--picture is not for JSON (map --output=json has the parts)");
+  if (arguments.picture && arguments.chain)
+    return UsageError("info", "--picture is of one image, not of a --backing-chain");
   if (arguments.chain) return RunChain(arguments);
   const auto info = GetInfo(PosixFileSystem(), arguments.source);
   if (!info) return Failed(info.error());
+  std::optional<std::string> picture;
+  if (arguments.picture) {
+    auto drawn = PictureOf(arguments.source);
+    if (!drawn) return Failed(drawn.error());
+    picture = std::move(*drawn);
+  }
   const std::string& file = arguments.source.add_cow_path;
   if (arguments.json)
     PrintJson(InfoJson(file, *info));
   else
     PrintInfo(file, *info);
+  if (picture) PrintText(*picture);
   for (const std::string& note : info->notes) PrintNote(note);
   return kExitOk;
 }
@@ -235,6 +261,8 @@ Verb AddInfo(CLI::App& tool) {
   AddOutputOption(*app, arguments->json);
   app->add_flag("--backing-chain", arguments->chain,
                 "And what it stands on, down to the last file; JSON is\nan array then");
+  app->add_flag("--picture", arguments->picture,
+                "And where on the disk the data of each file is");
   app->add_flag_callback(
       "-U,--force-share", [] {}, "As in qemu-img; nothing is ever locked here");
   AddPlaceOptions(*app, arguments->source);

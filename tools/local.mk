@@ -9,6 +9,8 @@ tools_addcow_SOURCES = \
 	tools/compare.cc \
 	tools/convert.cc \
 	tools/create.cc \
+	tools/disk_strip.cc tools/disk_strip.h \
+	tools/disk_svg.cc tools/disk_svg.h \
 	tools/file_names.cc tools/file_names.h \
 	tools/fill.cc \
 	tools/flatten.cc \

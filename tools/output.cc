@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -32,13 +33,12 @@ std::string Base64(std::string_view bytes) {
   return text;
 }
 
-// With replacement characters for what is not UTF-8.
+}  // namespace
+
 std::string AsUtf8(const std::string& text) {
   return Json::parse(Json(text).dump(-1, ' ', false, Json::error_handler_t::replace))
       .get<std::string>();
 }
-
-}  // namespace
 
 bool PrintText(std::string_view text) {
   if (output_errno != 0) return false;
@@ -94,6 +94,14 @@ std::string HumanSize(uint64_t bytes) {
     unit++;
   }
   return fmt::format("{:.3g} {}", value, kUnits[unit]);
+}
+
+std::string PercentOf(uint64_t bytes, uint64_t total) {
+  const long percent =
+      std::lround(100 * static_cast<double>(bytes) / static_cast<double>(total));
+  if (percent == 0 && bytes > 0) return "<1%";
+  if (percent == 100 && bytes < total) return ">99%";
+  return fmt::format("{}%", percent);
 }
 
 }  // namespace addcow

@@ -35,6 +35,9 @@ bool Print(fmt::format_string<Args...> text, Args&&... args) {
 // As qemu-img lays it out.
 void PrintJson(const Json& json);
 
+// With replacement characters for what is not UTF-8.
+std::string AsUtf8(const std::string& text);
+
 // Adds the file name `name` under `key`, as text. JSON is UTF-8; a name that is
 // not gets replacement characters there, and is itself under `key`-base64.
 void AddName(Json& json, const std::string& key, const std::string& name);
@@ -61,6 +64,9 @@ bool FinishOutput();
 
 // 1.5 GiB: three digits, units of 1024, as qemu-img shows sizes.
 std::string HumanSize(uint64_t bytes);
+
+// 38%, without a fraction. Some is never 0 % but "<1%", and not all is ">99%" at most.
+std::string PercentOf(uint64_t bytes, uint64_t total);
 
 }  // namespace addcow
 

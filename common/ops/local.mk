@@ -25,7 +25,8 @@ ops_sources = \
 	common/ops/raw_bitmap.cc common/ops/raw_bitmap.h \
 	common/ops/rebase.cc common/ops/rebase.h \
 	common/ops/rebase_data.cc common/ops/rebase_data.h \
-	common/ops/resize.cc common/ops/resize.h
+	common/ops/resize.cc common/ops/resize.h \
+	common/ops/summary.cc common/ops/summary.h
 common_libops_la_LIBADD = common/libengine.la
 
 if UNITY

@@ -52,10 +52,14 @@ bool Alike(const MapEntry& a, const MapEntry& b) {
 Status MapImage(FileSystem& file_system, ImageSource source, LogSink log, const Visit& visit) {
   source.mode = OpenMode::kReadOnly;
   ADDCOW_TRY_ASSIGN(const auto image, Image::Open(file_system, source, std::move(log)));
-  const uint64_t size = image->virtual_size();
-  ADDCOW_TRY_ASSIGN(MapEntry last, EntryAt(*image, 0, size));
+  return MapImage(*image, visit);
+}
+
+Status MapImage(Image& image, const Visit& visit) {
+  const uint64_t size = image.virtual_size();
+  ADDCOW_TRY_ASSIGN(MapEntry last, EntryAt(image, 0, size));
   for (uint64_t offset = last.length; offset < size;) {
-    ADDCOW_TRY_ASSIGN(const MapEntry entry, EntryAt(*image, offset, size));
+    ADDCOW_TRY_ASSIGN(const MapEntry entry, EntryAt(image, offset, size));
     offset += entry.length;
     if (Alike(last, entry)) {
       last.length += entry.length;

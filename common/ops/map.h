@@ -39,6 +39,9 @@ struct MapEntry {
 Status MapImage(FileSystem& file_system, ImageSource source, LogSink log,
                 const std::function<bool(const MapEntry&)>& visit);
 
+// The same of one that is open already, to be read only.
+Status MapImage(Image& image, const std::function<bool(const MapEntry&)>& visit);
+
 // With the files where the header says.
 inline Status MapImage(FileSystem& file_system, const std::string& add_cow_path, LogSink log,
                        const std::function<bool(const MapEntry&)>& visit,

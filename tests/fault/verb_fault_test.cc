@@ -20,6 +20,7 @@
 #include "common/ops/info.h"
 #include "common/ops/map.h"
 #include "common/ops/rebase.h"
+#include "common/ops/summary.h"
 #include "tests/fault/sweep.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
@@ -45,6 +46,17 @@ Result<std::string> Map(FileSystem& files) {
                         entry.present, entry.data);
     return true;
   }));
+  return text;
+}
+
+Result<std::string> Summarize(FileSystem& files) {
+  ADDCOW_TRY_ASSIGN(const ImageSummary summary,
+                    SummarizeImage(files, {.add_cow_path = kAddCowPath}, NoLog,
+                                   [](uint64_t) { return 3 * kSubclusterSize; }));
+  std::string text;
+  for (const KindBytes& part : summary.disk.parts())
+    text += fmt::format("{} {} {} {}\n", part[DiskKind::kImage], part[DiskKind::kPartial],
+                        part[DiskKind::kBacking], part[DiskKind::kHole]);
   return text;
 }
 
@@ -116,6 +128,7 @@ struct Verb {
 const Verb kVerbs[] = {
     {"Info", kLeaking, false, Info},
     {"Map", kLeaking, false, Map},
+    {"Summary", kLeaking, false, Summarize},
     {"Check", kLeaking, false, [](FileSystem& files) { return Check(files, Repair::kNone); }},
     {"CheckSpoilt", kSpoilt, false,
      [](FileSystem& files) { return Check(files, Repair::kNone); }},
@@ -129,6 +142,7 @@ const Verb kVerbs[] = {
      [](FileSystem& files) { return Rebase(files, nullptr, "../vm/disk.raw"); }},
     {"SubclustersInfo", kLeaking, false, Info, kSubclusters},
     {"SubclustersMap", kLeaking, false, Map, kSubclusters},
+    {"SubclustersSummary", kLeaking, false, Summarize, kSubclusters},
     {"SubclustersCheck", kLeaking, false,
      [](FileSystem& files) { return Check(files, Repair::kNone); }, kSubclusters},
     {"SubclustersRepairLeaks", kLeaking, true,

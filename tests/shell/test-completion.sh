@@ -33,6 +33,8 @@ done
 offered "addcow create --" addcow create -- | has -- --force || fail "create --force is not offered"
 offered "addcow flatten --" addcow flatten -- | has -- --progress || fail "flatten --progress is not offered"
 expect_equal "human json" "$(offered "addcow info --output=" addcow info --output = | sort | xargs)" "values of --output"
+expect_equal "human json svg" "$(offered "addcow map --output=" addcow map --output = | sort | xargs)" "values of map --output"
+offered "addcow info --" addcow info -- | has -x -- --picture || fail "info --picture is not offered"
 expect_equal "off on" "$(offered "addcow flatten --lock=" addcow flatten --lock = | sort | xargs)" "values of --lock"
 for verb in info map check flatten resize upgrade downgrade; do
     for option in --image= --backing=; do

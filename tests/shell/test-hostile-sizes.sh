@@ -42,9 +42,11 @@ subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 END
 }
-for verb in info map check; do
-    small="$(peak "$verb" small.add-cow)"
-    large="$(peak "$verb" huge.add-cow)"
+for verb in info 'info --picture' map 'map --output=svg' check; do
+    # shellcheck disable=SC2086  # words
+    small="$(peak $verb small.add-cow)"
+    # shellcheck disable=SC2086
+    large="$(peak $verb huge.add-cow)"
     echo "$verb: $small KiB, $large KiB"
     [ "$large" -lt $((small + 16384)) ] || fail "$verb takes $large KiB, $small for a small disk"
 done
