@@ -43,9 +43,8 @@ void VerbsSession::Commit(Input& input) {
 }
 
 void VerbsSession::RebaseData(Input& input) {
-  static const std::array<const char*, 7> kNames = {"base.img",  "b.img",       "disk.raw",
-                                                    "x.add-cow", "v1.add-cow",  "nowhere",
-                                                    "v20.add-cow"};
+  static const std::array<const char*, 7> kNames = {
+      "base.img", "b.img", "disk.raw", "x.add-cow", "v1.add-cow", "nowhere", "v20.add-cow"};
   const unsigned name = input.Byte();
   if (!IsCopied()) return;
   RebaseOptions options{.add_cow_path = kAddCow};

@@ -32,15 +32,17 @@ struct Arguments {
 };
 
 constexpr const char* kUsage =
-    "[-f FORMAT] [-F FORMAT] [-s] [-p] [-q] [--output=human|json] [-U]\n"
-    "           [--lock=on|off] [--wait[=SECONDS]] [--timeout=SECONDS] A B";
+    "[-f FORMAT] [-F FORMAT] [-s] [-p] [-q]\n"
+    "           [--output=human|json] [-U] [--lock=on|off] [--wait[=SECONDS]]\n"
+    "           [--timeout=SECONDS] A B";
 
 constexpr const char* kFooter =
     "A and B are disks of any format that can be a backing file, or NBD URIs. Without\n"
-    "a format, a name that ends in .add-cow is an add-cow image, and any other is raw:\n"
+    "a format, a name that ends in .add-cow is an add-cow image, any other is raw:\n"
     "what is in a file is never asked. What both say is zero is not read. The end of\n"
     "a shorter disk is followed by zeroes, unless -s is given.\n\n"
-    "Exit status: 0 they are the same; 1 they are different; 2 failed; 64 wrong usage.\n\n"
+    "Exit status: 0 they are the same; 1 they are different; 2 failed; 64 wrong\n"
+    "usage.\n\n"
     "Examples, the second for what has been copied out:\n"
     "  addcow compare x.add-cow disk.raw\n"
     "  addcow compare -p x.add-cow -F qcow2 copy.qcow2";

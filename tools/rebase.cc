@@ -30,23 +30,23 @@ struct Arguments {
 };
 
 constexpr const char* kUsage =
-    "[-u] [-p] [-b BACKING -F FORMAT] [-i IMAGE] [-q] [--lock=on|off]\n"
-    "           [--wait[=SECONDS]] [--confine=DIR] [--identity=check|ignore]\n"
-    "           [--timeout=SECONDS] X.add-cow";
+    "[-u] [-p] [-b BACKING -F FORMAT] [-i IMAGE] [-q]\n"
+    "           [--lock=on|off] [--wait[=SECONDS]] [--confine=DIR]\n"
+    "           [--identity=check|ignore] [--timeout=SECONDS] X.add-cow";
 
 constexpr const char* kFooter =
     "The disk reads the same afterwards: what the old and the new backing file differ\n"
-    "in is copied into the image file first. With -b '' there is none any more. It may\n"
-    "be killed at any time: then the disk is still on the old one, and the same command\n"
-    "again goes on.\n\n"
+    "in is copied into the image file first. With -b '' there is none any more. It\n"
+    "may be killed at any time: then the disk is still on the old one, and the same\n"
+    "command again goes on.\n\n"
     "With -u only the names change, and what is noted of the backing file: no data is\n"
     "copied or compared. So the new files must hold what the old ones did; they may\n"
     "have been moved, or be copies. With the name that it has already, a backing\n"
     "file that has changed is accepted as it is.\n\n"
     "File names are stored as given. Relative ones start from the directory of\n"
     "X.add-cow, not from the working directory. The image must not be in use.\n\n"
-    "Exit status: 0 done; 1 failed, and the names were not changed; 64 wrong usage; 130\n"
-    "or 143 stopped by Ctrl-C or SIGTERM.\n\n"
+    "Exit status: 0 done; 1 failed, and the names were not changed; 64 wrong usage;\n"
+    "130 or 143 stopped by Ctrl-C or SIGTERM.\n\n"
     "Examples:\n"
     "  addcow rebase -p -b newer.img -F raw x.add-cow\n"
     "  addcow rebase -u -b ../bases/base.img -F raw x.add-cow\n"

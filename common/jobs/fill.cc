@@ -282,8 +282,7 @@ Status Fill::FlushIfDue() {
     MutexLock lock(mutex_);
     const Clock::duration interval =
         pace_.GivesWay() ? Clock::duration(kFlushIntervalOfBusy) : kFillFlushInterval;
-    if (unflushed_ < kFillFlushBytes || flushing_ || begun - flushed_ < interval)
-      return {};
+    if (unflushed_ < kFillFlushBytes || flushing_ || begun - flushed_ < interval) return {};
     flushing_ = true;
     bytes = unflushed_;
   }

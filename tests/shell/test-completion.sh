@@ -27,7 +27,7 @@ printf '%s\n' "${COMPREPLY[@]}"
 END
 offered() { bash complete.bash "$srcdir/completion/addcow" _addcow "$@"; }
 
-for verb in create info map check flatten rebase resize upgrade downgrade status fill; do
+for verb in create info map check commit compare flatten measure rebase resize upgrade downgrade status fill; do
     offered "addcow " addcow "" | has -w -- "$verb" || fail "the verb $verb is not offered"
 done
 offered "addcow create --" addcow create -- | has -- --force || fail "create --force is not offered"
@@ -41,10 +41,10 @@ for verb in info map check flatten resize upgrade downgrade; do
         offered "addcow $verb --" addcow "$verb" -- | has -- "$option" || fail "$verb $option is not offered"
     done
 done
-for verb in create map check flatten rebase resize upgrade downgrade; do
+for verb in create map check commit compare flatten measure rebase resize upgrade downgrade; do
     offered "addcow $verb --" addcow "$verb" -- | has -x -- --wait || fail "$verb --wait is not offered"
 done
-for verb in create info map check flatten rebase resize upgrade downgrade; do
+for verb in create info map check commit flatten rebase resize upgrade downgrade; do
     offered "addcow $verb --" addcow "$verb" -- | has -x -- --identity= || fail "$verb --identity is not offered"
     expect_equal "check ignore" "$(offered "addcow $verb --identity=" addcow "$verb" --identity = | sort | xargs)" "values of --identity"
 done

@@ -16,7 +16,7 @@ while read -r parameter; do
     grep -q "^=item .*B<$parameter" "$srcdir/plugin/nbdkit-addcow-plugin.pod" ||
         fail "nbdkit-addcow-plugin(1) has no word of $parameter"
 done <parameters
-for verb in create info map check flatten rebase upgrade downgrade status fill; do
+for verb in create info map check commit compare flatten measure rebase resize upgrade downgrade status fill; do
     addcow "$verb" --help | grep -oE -- '--[a-z][a-z-]+' | sort -u >options
     [ -s options ]
     while read -r option; do

@@ -9,7 +9,7 @@ requires jq nbdsh
 version="$(addcow --version)"
 case "$version" in addcow\ [0-9]*) ;; *) fail "--version: $version" ;; esac
 addcow --help >out
-for verb in create info map check rebase resize flatten upgrade downgrade status fill; do
+for verb in create info map check commit compare flatten measure rebase resize upgrade downgrade status fill; do
     grep -q "$verb" out || fail "--help has no word of $verb"
     addcow "$verb" --help >help
     grep -qi usage help || fail "addcow $verb --help: $(cat help)"
@@ -19,7 +19,11 @@ for verb in create info map check rebase resize flatten upgrade downgrade status
     grep -q -- "addcow $verb --help" stderr || fail "no pointer to --help: $(cat stderr)"
     expect_fails 64 addcow "$verb" --no-such-option x
     expect_equal 1 "$(wc -l <stderr)" "lines for: addcow $verb --no-such-option"
-    expect_fails 64 addcow "$verb" one two
+    # commit takes any number of images, compare two disks.
+    case $verb in
+    commit) ;;
+    *) expect_fails 64 addcow "$verb" one two three ;;
+    esac
     awk 'length > 80' help out >long
     [ ! -s long ] || fail "more than 80 columns: $(cat long)"
     # The usage line is that of the manual, with every option that is required.
