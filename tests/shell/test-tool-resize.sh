@@ -144,10 +144,10 @@ make_case() {
     nbdkit -r -U - addcow img/x.add-cow --run 'nbdcopy "$uri" old.img'
     cp --sparse=always old.img new.img
     truncate -s "$new" new.img
-    cp -a --sparse=always img done
-    addcow resize -q --shrink done/x.add-cow "$new"
-    addcow compare -q -s done/x.add-cow new.img || addcow compare -q done/x.add-cow new.img
-    rm -rf done
+    cp -a --sparse=always img resized
+    addcow resize -q --shrink resized/x.add-cow "$new"
+    addcow compare -q resized/x.add-cow new.img
+    rm -rf resized
 }
 with_faults true
 for case in grow cut far; do
