@@ -106,12 +106,14 @@ def create(force, target, image, backing, new_size=0, more=0, cluster=None):
 
 def rebase(image, backing): return bytes([7, image, backing])
 def convert(cluster=None, off=0): return bytes([8, form(cluster) | off])
+def resize(to, kind=0): return bytes([RESIZE, kind | SHRINK]) + size(to)
 
 
 VERBS = INFO + MAP + CHECK + ALL + FLATTEN + CHECK
 DISCARD, REUSE, FALLOC, FULL = 16, 32, 64, 128
 NEVER = 128  # with the image file: no subclusters
 OFF = 32  # with convert
+RESIZE, GROW_BY, SHRINK_BY, SHRINK = 134, 1, 2, 4
 RECREATE = (
     create(1, 0, 0, 1) + create(1, 0, 0, 1, 0, DISCARD) + FLATTEN + create(1, 0, 0, 0)
     + create(1, 0, 0, 0, 0, DISCARD) + create(0, 1, 2 | NEVER, 1, 1 << 20)
@@ -121,6 +123,11 @@ REBASE = rebase(0, 1) + rebase(4, 2) + CHECK + rebase(5, 1) + rebase(7, 7) + reb
 # To larger and smaller clusters, there and back, with and without subclusters.
 CONVERT = convert(KIB4) + convert(KIB8) + CHECK + convert(MIB2) + convert() + MAP
 CONVERT_OFF = convert(CLUSTER) + convert(KIB8, OFF) + INFO + convert(CLUSTER) + convert() + CHECK
+# To and fro, over the ends of clusters and inside of them.
+RESIZES = (
+    resize(100000, GROW_BY) + resize(70000, SHRINK_BY) + CHECK + resize(9 * CLUSTER) + resize(5000)
+    + resize(9 * CLUSTER)
+)
 RECREATE_20 = (
     create(1, 0, 0, 1, 0, DISCARD, KIB4) + CHECK + create(1, 0, 0, 1, 0, DISCARD, MIB2)
     + create(1, 0, 0, 0, 0, DISCARD, KIB8) + FLATTEN + create(0, 1, 2 | NEVER, 1, 1 << 20, 0, CLUSTER)
@@ -303,6 +310,7 @@ def later_revision(half):
         put("verbs", f"revision20-{name}", start + VERBS)
         put("verbs", f"revision20-{name}-recreate", start + RECREATE_20)
         put("verbs", f"revision20-{name}-convert", start + CONVERT)
+        put("verbs", f"revision20-{name}-resize", start + RESIZES)
         if c == KIB4:
             continue
         start = scene(disk, base, made=WITH_BACKING | SUBCLUSTERS, bitmap=b"\x04", cluster=c,
@@ -310,6 +318,7 @@ def later_revision(half):
         put("image", f"revision20-{name}-subclusters", start + small(c))
         put("verbs", f"revision20-{name}-subclusters", start + VERBS)
         put("verbs", f"revision20-{name}-subclusters-convert", start + CONVERT)
+        put("verbs", f"revision20-{name}-subclusters-resize", start + RESIZES)
         put("verbs", f"revision20-{name}-subclusters-convert-off", start + CONVERT_OFF)
     for name, flags in [
         ("no-punch", NO_PUNCH | NO_ZERO_RANGE), ("no-seek", NO_SEEK | BACKING_NO_SEEK),
@@ -340,6 +349,7 @@ def later_revision(half):
         start = scene(half + 9000, 5 * CLUSTER + 77, made=WITH_BACKING | made, bitmap=bits,
                       subclusters=b"\x01\x80" * 4 if made == SUBCLUSTERS else b"")
         put("verbs", f"convert{name}", start + CONVERT)
+        put("verbs", f"resize{name}", start + RESIZES)
         put("verbs", f"convert{name}-off", start + CONVERT_OFF)
     for name, c, image, made, add_cow in [
         ("4tib", KIB4, 1 << 42, 0, HEADER_SIZE + (1 << 27)), ("far", KIB8, 1 << 42, SUBCLUSTERS, 0),

@@ -3,14 +3,17 @@
 // Fuzzes what the tool does: the verbs of common/ops, one after the other, on
 // the files that the input describes (scene.h). A verb of the script is one
 // byte; create takes four more bytes and a size, rebase two more bytes, convert (upgrade
-// and downgrade) one.
+// and downgrade) one, resize one and a size.
 //
 // Properties:
 //   - What docs/format.md, read independently, has a reader refuse is refused
 //     and not modified. info, map and check without repair modify nothing.
 //   - check counts what the rules count: clusters, missing bits, stray bits,
 //     leaks. After a full repair that succeeded a second check is clean.
-//   - No verb but create and rebase changes what the disk reads, and rebase only
+//   - resize gives the disk the size that was asked for; what both sizes have reads as
+//     before, what is new as zeroes; no bit is left past its end, and the rest of the header
+//     stays. Refused, nothing is changed.
+//   - No verb but create, rebase and resize changes what the disk reads, and rebase only
 //     if the files that it names hold something else.
 //   - With confine= no more is accepted, and nothing where the files lie elsewhere.
 //   - check -r asks before it repairs under a bitmap without a one.
@@ -24,7 +27,7 @@
 //     NO_SUBCLUSTERS is respected. On failure nothing is changed.
 //
 // Here are the verbs that work on the image as it is; those that write an add-cow file
-// anew are in verbs_anew.cc.
+// anew are in verbs_anew.cc, and resize in verbs_resize.cc.
 
 #include "common/ops/check.h"
 #include "common/ops/flatten.h"
@@ -59,7 +62,8 @@ void VerbsSession::Run(Input& input) {
 
 void VerbsSession::Verb(Input& input) {
   created_ = false;
-  switch (input.Byte() % 9) {
+  const unsigned verb = input.Byte();
+  switch (verb % 9) {
     case 0:
       return Info();
     case 1:
@@ -75,7 +79,7 @@ void VerbsSession::Verb(Input& input) {
     case 7:
       return Rebase(input);
     case 8:
-      return Convert(input);
+      return verb < 128 ? Convert(input) : Resize(input);
     default:
       return Create(input);
   }

@@ -52,6 +52,10 @@ class VerbsSession {
   void Rebase(Input& input);
   void Convert(Input& input);
 
+  // verbs_resize.cc
+  void Resize(Input& input);
+  void MustHaveBeenResized(uint64_t size) const;
+
   bool Has(unsigned flag) const { return (scene_.flags & flag) != 0; }
   bool IsWalked() const { return !disk_ || disk_->clusters() <= kMaxWalkedClusters; }
   // check and convert do without a backing file.

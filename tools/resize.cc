@@ -40,7 +40,7 @@ constexpr const char* kFooter =
     "What is new reads as zeroes, also where the backing file goes on. What is cut\n"
     "off is lost: make file systems and partitions on the disk smaller before, or\n"
     "larger after. The image must not be in use. Stopped or killed at any time, the\n"
-    "disk has the old size or the new one: run it again.\n\n"
+    "disk has the old size or the new one: run it again, with SIZE and no sign.\n\n"
     "Exit status: 0 done; 1 failed; 64 wrong usage; 130 or 143 stopped by Ctrl-C or\n"
     "SIGTERM.\n\n"
     "Examples:\n"

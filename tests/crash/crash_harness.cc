@@ -238,8 +238,10 @@ std::string CrashHarness::CheckState(FakeFileSystem& files, const Bits& durable)
     return "a cluster past the end of the disk has a bit";
   if (!resized_ && subclusters && AnyBitPastEnd(*files.Find(kAddCowPath), place))
     return "a subcluster past the end of the disk has a bit";
-  if (!every && !subclusters &&
-      !IsZero(files.Find(kAddCowPath)->Bytes(place.offset, place.bytes())))
+  auto second = files.Find(kAddCowPath)->Bytes(place.offset, place.bytes());
+  // Past the end of a disk that was cut there may be some, of which the flag says nothing.
+  if (resized_ && place.bits % 8 != 0) second.back() &= ~(std::byte{0xff} << place.bits % 8);
+  if (!every && !subclusters && !IsZero(second))
     return "a subcluster has a bit, and the file not SUBCLUSTERS";
   if (!all && base_gone_) return "the backing file was let go, and is needed";
   if (all) {

@@ -29,6 +29,13 @@ const ResizeCrashCase kResizeCrashes[] = {
     {"GrowWithSubclusters",
      {.size = 3 * kClusterSize - 100, .backing_size = 6 * kClusterSize, .subclusters = {5, 47}},
      5 * kClusterSize + 100},
+    // What completes the last cluster ends SUBCLUSTERS, and the add-cow file is cut.
+    {"GrowEndingSubclusters",
+     {.size = 3 * kClusterSize - 100,
+      .backing_size = 6 * kClusterSize,
+      .allocated = {1},
+      .subclusters = {47}},
+     5 * kClusterSize + 100},
     {"GrowAllAllocated",
      {.size = 3 * kClusterSize - 100, .backing_size = 6 * kClusterSize, .all_allocated = true},
      12 * kClusterSize + 100},

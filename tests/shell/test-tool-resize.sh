@@ -144,19 +144,22 @@ make_case() {
     nbdkit -r -U - addcow img/x.add-cow --run 'nbdcopy "$uri" old.img'
     cp --sparse=always old.img new.img
     truncate -s "$new" new.img
-    cp -a --sparse=always img finished
-    addcow resize -q --shrink finished/x.add-cow "$new"
-    addcow compare -q -s finished/x.add-cow new.img || addcow compare -q finished/x.add-cow new.img
-    rm -rf finished
+    cp -a --sparse=always img resized
+    addcow resize -q --shrink resized/x.add-cow "$new"
+    addcow compare -q resized/x.add-cow new.img
+    rm -rf resized
 }
 with_faults true
 for case in grow cut far; do
     make_case "$case"
     for signal in 9 15; do
-        was_old=0 was_new=0 step="${ADDCOW_SWEEP_STEP:-1}"
-        # SIGTERM and what is copied up are the same all over.
-        [ "$signal" -ne 15 ] || step=$((step * 7))
-        [ "$case" != far ] || step=$((step * 11))
+        was_old=0 was_new=0 step="${ADDCOW_SWEEP_STEP:-2}"
+        # What is copied up, and SIGTERM, are the same all over.
+        case "$case,$signal" in
+        far,9) step=$((step * 11)) ;;
+        far,15) step=$((step * 40)) ;;
+        *,15) step=$((step * 7)) ;;
+        esac
         for ((at = 1; ; at += step)); do
             rm -rf vm
             cp -a --sparse=always img vm
@@ -184,7 +187,7 @@ for case in grow cut far; do
             if has -i 'past the end' <checked; then fail "bits are left: $(cat checked)"; fi
         done
         expect_equal 0 "$status" "exit status without a signal"
-        [ "$was_old" -gt 1 ] && { [ "$was_new" -gt 0 ] || [ "$step" -gt 1 ]; } || fail "$case: $was_old times old, $was_new times new"
+        [ "$was_old" -gt 0 ] && { [ "$was_new" -gt 0 ] || [ "$case,$signal" != cut,9 ]; } || fail "$case: $was_old times old, $was_new times new"
         echo "$case, signal $signal: $((at - step)) calls, $was_old times the old size, $was_new times the new"
     done
 done
