@@ -49,6 +49,7 @@ engine_sources = \
 	common/source/nbd_uri.cc common/source/nbd_uri.h \
 	common/source/program.cc common/source/program.h \
 	common/source/qemu_chain.cc common/source/qemu_chain.h \
+	common/source/qemu_layer.cc common/source/qemu_layer.h \
 	common/source/qemu_server.cc common/source/qemu_server.h \
 	common/source/sample_hash.cc common/source/sample_hash.h \
 	common/source/source.h \

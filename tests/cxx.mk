@@ -24,6 +24,7 @@ support_sources = \
 	tests/support/gated_file.cc tests/support/gated_file.h \
 	tests/support/gated_schedule.cc tests/support/gated_schedule.h \
 	tests/support/image_fixture.h \
+	tests/support/import_fixture.h \
 	tests/support/main.cc \
 	tests/support/operation.cc tests/support/operation.h \
 	tests/support/operation_log.h \
@@ -100,6 +101,7 @@ unit_sources = \
 	tests/unit/ops_convert_test.cc \
 	tests/unit/ops_create_test.cc \
 	tests/unit/ops_forms_test.cc \
+	tests/unit/ops_import_test.cc \
 	tests/unit/ops_interrupted_test.cc \
 	tests/unit/ops_rebase_data_test.cc \
 	tests/unit/ops_rebase_test.cc \

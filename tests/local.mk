@@ -85,8 +85,11 @@ shell_tests = \
 	tests/shell/test-tool-commit.sh \
 	tests/shell/test-tool-compare.sh \
 	tests/shell/test-tool-create.sh \
+	tests/shell/test-tool-export.sh \
 	tests/shell/test-tool-flatten.sh \
 	tests/shell/test-tool-info-map.sh \
+	tests/shell/test-tool-import.sh \
+	tests/shell/test-tool-ls.sh \
 	tests/shell/test-tool-measure.sh \
 	tests/shell/test-tool-rebase.sh \
 	tests/shell/test-tool-resize.sh \

@@ -17,6 +17,7 @@ fault_sources = \
 	tests/fault/engine_script.cc tests/fault/engine_script.h \
 	tests/fault/fetch_fault_test.cc \
 	tests/fault/fill_fault_test.cc \
+	tests/fault/import_fault_test.cc \
 	tests/fault/real_files_fault_test.cc \
 	tests/fault/sweep.h \
 	tests/fault/resize_fault_test.cc \

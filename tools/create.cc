@@ -9,8 +9,8 @@
 
 #include "common/base/parse_size.h"
 #include "common/base/printable.h"
-#include "common/ops/parse_cluster_size.h"
 #include "tools/file_names.h"
+#include "tools/geometry.h"
 #include "tools/interrupt.h"
 #include "tools/output.h"
 #include "tools/progress.h"
@@ -29,9 +29,7 @@ struct Arguments {
   bool force = false;
   bool discard = false;
   bool reuse_image = false;
-  std::string revision;
-  std::string cluster_size;
-  std::string subclusters = "on";
+  GeometryOptions geometry;
   bool lock = true;
   bool check_identity = true;
   std::chrono::seconds timeout{60};
@@ -66,19 +64,6 @@ constexpr const char* kFooter =
     "  addcow create -b base.img -F raw -i disk.raw -s 20G x.add-cow\n"
     "  addcow create -i disk.raw -s 1.5T x.add-cow";
 
-// The revision and the cluster size that the user asked for.
-Status SetGeometry(const Arguments& arguments, CreateOptions& options) {
-  if (!arguments.cluster_size.empty()) {
-    ADDCOW_TRY_ASSIGN(options.cluster_size, ParseClusterSize(arguments.cluster_size));
-  }
-  const bool another = options.cluster_size != kClusterSize;
-  if (arguments.revision == "20" || another) options.revision = Revision::kAcow;
-  if (arguments.revision == "1" && another)
-    return Fail(Error::Because(EINVAL, "--revision=1",
-                               "has clusters of 64k only (other sizes need --revision=20)"));
-  return {};
-}
-
 int RunCreate(const CLI::App& app, const Arguments& arguments) {
   const auto usage = [](const std::string& message) { return UsageError("create", message); };
   const FileNames& names = arguments.names;
@@ -93,7 +78,6 @@ int RunCreate(const CLI::App& app, const Arguments& arguments) {
                         .force = arguments.force,
                         .discard = arguments.discard,
                         .reuse_image = arguments.reuse_image,
-                        .subclusters = arguments.subclusters == "on",
                         .lock = arguments.lock,
                         .check_identity = arguments.check_identity,
                         .timeout = arguments.timeout};
@@ -104,7 +88,7 @@ int RunCreate(const CLI::App& app, const Arguments& arguments) {
     if (!size) return usage(size.error().Message());
     options.size = *size;
   }
-  if (const auto set = SetGeometry(arguments, options); !set)
+  if (const auto set = arguments.geometry.Set(options); !set)
     return usage(set.error().Message());
   Progress progress(arguments.progress && !arguments.quiet);
   options.progress = [&](uint64_t done, uint64_t total) { progress.Show(done, total); };
@@ -162,19 +146,7 @@ Verb AddCreate(CLI::App& tool) {
                 "Replace X.add-cow if it is an add-cow file and\nnothing is allocated");
   app->add_flag("--discard", arguments->discard,
                 "With --force: also where something is allocated;\nits data is lost");
-  add("--revision", arguments->revision,
-      "The format's revision: 1 (the default), or the later\none, with a choice of cluster "
-      "sizes",
-      "1|20")
-      ->check(CLI::IsMember({"1", "20"}));
-  add("--cluster-size", arguments->cluster_size,
-      "4k to 2M, a power of two (default: 64k); another one\nthan 64k implies --revision=20",
-      "SIZE");
-  add("--subclusters", arguments->subclusters,
-      "Let servers note small writes by 4 KiB, for which\nolder readers refuse the file "
-      "(default: on)",
-      "on|off")
-      ->check(CLI::IsMember({"on", "off"}));
+  arguments->geometry.AddTo(*app);
   AddLockOption(*app, arguments->lock);
   arguments->wait.AddOption(*app);
   AddIdentityOption(*app, arguments->check_identity);

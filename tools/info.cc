@@ -14,6 +14,7 @@
 #include "common/base/printable.h"
 #include "tools/disk_strip.h"
 #include "tools/output.h"
+#include "tools/use_words.h"
 #include "tools/verbs.h"
 
 namespace addcow {
@@ -42,25 +43,6 @@ constexpr const char* kUsage =
     "[--backing-chain] [--picture] [--output=human|json] [-U]\n"
     "           [--image=FILE] [--backing=FILE] [--confine=DIR] [--allow=uri,formats]\n"
     "           [--identity=check|ignore] [--timeout=SECONDS] X.add-cow";
-
-// How other programs use the image: the word for JSON, and for people.
-struct UseWords {
-  const char* json;
-  const char* human;
-};
-
-UseWords WordsOf(const std::optional<FileUse>& use) {
-  if (!use) return {"unknown", "unknown (the files cannot be locked)"};
-  switch (*use) {
-    case FileUse::kNone:
-      return {"no", "no"};
-    case FileUse::kRead:
-      return {"reading", "yes, by programs that only read it"};
-    case FileUse::kWrite:
-      return {"writing", "yes, by a program that may write to it"};
-  }
-  return {"unknown", "unknown"};
-}
 
 // The bits of the header, where its revision has them.
 std::vector<std::string> FeatureNames(const Header& header) {

@@ -11,11 +11,15 @@ tools_addcow_SOURCES = \
 	tools/create.cc \
 	tools/disk_strip.cc tools/disk_strip.h \
 	tools/disk_svg.cc tools/disk_svg.h \
+	tools/export.cc \
 	tools/file_names.cc tools/file_names.h \
 	tools/fill.cc \
 	tools/flatten.cc \
+	tools/geometry.cc tools/geometry.h \
+	tools/import.cc \
 	tools/info.cc \
 	tools/interrupt.cc tools/interrupt.h \
+	tools/ls.cc \
 	tools/main.cc \
 	tools/map.cc \
 	tools/measure.cc \
@@ -25,6 +29,7 @@ tools_addcow_SOURCES = \
 	tools/resize.cc \
 	tools/status.cc \
 	tools/status_text.cc tools/status_text.h \
+	tools/use_words.h \
 	tools/verbs.cc tools/verbs.h \
 	tools/wait.cc tools/wait.h
 tools_addcow_LDADD = common/libcontrol.la common/libops.la

@@ -105,9 +105,10 @@ int Run(int argc, char** argv) {
       "  addcow flatten x.add-cow");
   tool.require_subcommand(1);
   const std::vector<Verb> verbs = {
-      AddCreate(tool),  AddInfo(tool),      AddMap(tool),     AddCheck(tool),  AddCommit(tool),
-      AddCompare(tool), AddFlatten(tool),   AddMeasure(tool), AddRebase(tool), AddResize(tool),
-      AddUpgrade(tool), AddDowngrade(tool), AddStatus(tool),  AddFill(tool)};
+      AddCreate(tool),  AddInfo(tool),   AddMap(tool),     AddCheck(tool),   AddCommit(tool),
+      AddCompare(tool), AddExport(tool), AddFlatten(tool), AddImport(tool),  AddLs(tool),
+      AddMeasure(tool), AddRebase(tool), AddResize(tool),  AddUpgrade(tool), AddDowngrade(tool),
+      AddStatus(tool),  AddFill(tool)};
   const std::string no_value =
       OptionWithoutValue(std::span(argv, static_cast<size_t>(argc)).subspan(argc > 0 ? 1 : 0));
   if (!no_value.empty()) return UsageError("", fmt::format("'{}' has no value", no_value));

@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/io/file.h"
@@ -23,6 +24,13 @@ namespace addcow {
 
 enum class OpenMode { kReadOnly, kReadWrite };
 enum class RenameMode { kReplace, kKeepExisting };
+
+// What is in a directory. A symbolic link is kOther, wherever it leads.
+struct DirectoryEntry {
+  enum class Kind { kFile, kDirectory, kOther };
+  std::string name;
+  Kind kind = Kind::kOther;
+};
 
 // Who may use a new file.
 struct NewRights {
@@ -64,6 +72,9 @@ class FileSystem {
   virtual Status Rename(const std::string& from, const std::string& to, RenameMode mode) = 0;
   virtual Status Remove(const std::string& path) = 0;
   virtual Status SyncDirectory(const std::string& directory) = 0;
+
+  // All but "." and "..", in no order.
+  virtual Result<std::vector<DirectoryEntry>> ReadDirectory(const std::string& directory) = 0;
 
   virtual Result<bool> Exists(const std::string& path) = 0;
 

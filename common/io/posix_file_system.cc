@@ -4,6 +4,7 @@
 
 #include "common/io/file_system.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
@@ -97,6 +98,25 @@ class PosixFileSystemImpl final : public FileSystem {
     return {};
   }
 
+  Result<std::vector<DirectoryEntry>> ReadDirectory(const std::string& directory) override {
+    const auto failed = [&] { return Fail(Error::System(errno, "read", directory)); };
+    struct Close {
+      void operator()(DIR* opened) const { ::closedir(opened); }
+    };
+    const std::unique_ptr<DIR, Close> opened(::opendir(directory.c_str()));
+    if (opened == nullptr) return failed();
+    std::vector<DirectoryEntry> entries;
+    for (;;) {
+      errno = 0;
+      const ::dirent* const entry = ::readdir(opened.get());
+      if (entry == nullptr && errno != 0) return failed();
+      if (entry == nullptr) return entries;
+      const std::string name = entry->d_name;
+      if (name == "." || name == "..") continue;
+      entries.push_back({name, KindOf(::dirfd(opened.get()), *entry)});
+    }
+  }
+
   Result<bool> Exists(const std::string& path) override {
     struct stat st;
     if (::lstat(path.c_str(), &st) == 0) return true;
@@ -118,6 +138,16 @@ class PosixFileSystemImpl final : public FileSystem {
   }
 
  private:
+  // Not every file system says it by itself.
+  static DirectoryEntry::Kind KindOf(int directory, const ::dirent& entry) {
+    unsigned type = entry.d_type;
+    struct stat st;
+    if (type == DT_UNKNOWN && ::fstatat(directory, entry.d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+      type = IFTODT(st.st_mode);
+    if (type == DT_REG) return DirectoryEntry::Kind::kFile;
+    return type == DT_DIR ? DirectoryEntry::Kind::kDirectory : DirectoryEntry::Kind::kOther;
+  }
+
   // Calls `open` until it gives a descriptor or an errno not in `again`, or it
   // has tried often enough.
   template <typename Call>

@@ -28,6 +28,7 @@
 #include "common/io/zeroer.h"
 #include "common/jobs/fill_pace.h"
 #include "common/ops/commit_target.h"
+#include "common/ops/layer_runs.h"
 #include "common/ops/named_files.h"
 #include "common/ops/new_add_cow.h"
 #include "common/ops/raw_bitmap.h"
@@ -97,37 +98,12 @@ Status CheckApart(FileSystem& file_system, const CommitOptions& options) {
   return {};
 }
 
-Status FindAllocated(Layer& layer) {
-  const ImageFiles& files = layer.files;
-  if (files.header.all_allocated) {
-    layer.allocated.push_back({0, files.virtual_size});
-    return {};
-  }
-  ADDCOW_TRY_ASSIGN(const RawPlaces places,
-                    RawPlacesOf(*files.add_cow, files.header, files.layout()));
-  return VisitAllocated(*files.add_cow, places, files.layout(), [&](ByteRange range) -> Status {
-    layer.allocated.push_back(range);
-    return {};
-  });
-}
-
-// Calls `visit` with what the image file has, in runs of data and of holes.
-template <typename Visit>
-Status VisitRuns(const Layer& layer, Visit visit) {
-  for (const ByteRange& range : layer.allocated)
-    for (uint64_t at = range.offset; at < range.end();) {
-      ADDCOW_TRY_ASSIGN(const DataRun run, layer.holes->RunAt(at, range.end()));
-      ADDCOW_TRY(visit(run.data, ByteRange{at, run.end - at}));
-      at = run.end;
-    }
-  return {};
-}
-
 Status CountWhatIsWritten(Layer& layer) {
-  return VisitRuns(layer, [&](bool data, ByteRange range) -> Status {
-    (data ? layer.result.data : layer.result.zeroes) += range.length;
-    return {};
-  });
+  return VisitLayerRuns(*layer.holes, layer.allocated,
+                        [&](bool data, ByteRange range) -> Status {
+                          (data ? layer.result.data : layer.result.zeroes) += range.length;
+                          return {};
+                        });
 }
 
 // The base, once more for writing: that it is what it was has been seen.
@@ -175,7 +151,7 @@ Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
   ADDCOW_TRY(OpenTarget(file_system, options, layer));
   layer.holes = std::make_unique<Holes>(*files.image);
   ADDCOW_TRY(layer.holes->Settle(*files.image_sync));
-  ADDCOW_TRY(FindAllocated(layer));
+  ADDCOW_TRY_ASSIGN(layer.allocated, AllocatedRanges(files));
   ADDCOW_TRY(CountWhatIsWritten(layer));
   return layer;
 }
@@ -202,7 +178,7 @@ class Writing {
 
   void Add(const Layer& layer) { total_ += layer.result.data; }
   Status Copy(Layer& layer) {
-    return VisitRuns(layer, [&](bool data, ByteRange range) {
+    return VisitLayerRuns(*layer.holes, layer.allocated, [&](bool data, ByteRange range) {
       return data ? CopyData(layer, range) : layer.target->Zero(range.offset, range.length);
     });
   }

@@ -12,7 +12,6 @@
 
 #include "common/image/image.h"
 #include "common/io/durable_create.h"
-#include "common/ops/bit_writer.h"
 #include "common/ops/named_files.h"
 #include "common/ops/new_add_cow.h"
 #include "common/ops/raw_bitmap.h"
@@ -21,34 +20,15 @@ namespace addcow {
 
 namespace {
 
-// What the image file has, cut into clusters of the new size.
-struct Part {
-  ByteRange bytes;
-  bool whole = false;  // one or more whole clusters; else a part of one
-};
-
 Error HasChanged(const ImageFiles& files) {
   return Error::Because(EAGAIN, files.add_cow_path,
                         "was changed by another program meanwhile (try again)");
 }
 
-using VisitPart = std::function<Status(const Part&)>;
-
+// What the image file has, cut into clusters of the new size.
 Status VisitParts(const ImageFiles& files, const Header& header, const Layout& wanted,
-                  const VisitPart& visit) {
-  const auto cut = [&](ByteRange range) -> Status {
-    const uint64_t size = wanted.cluster_size();
-    const uint64_t end = range.end();
-    const auto part = [&](uint64_t from, uint64_t to, bool whole) {
-      return from < to ? visit({{from, to - from}, whole}) : Status();
-    };
-    const uint64_t first = std::min(RoundUp(range.offset, size), end);
-    const uint64_t last =
-        std::max(first, end == wanted.virtual_size() ? end : RoundDown(end, size));
-    ADDCOW_TRY(part(range.offset, first, false));
-    ADDCOW_TRY(part(first, last, true));
-    return part(last, end, false);
-  };
+                  const VisitClusterPart& visit) {
+  const auto cut = [&](ByteRange range) { return CutByClusters(wanted, range, visit); };
   if (header.all_allocated) return cut({0, wanted.virtual_size()});
   const Layout layout(files.virtual_size, header.geometry());
   ADDCOW_TRY_ASSIGN(const RawPlaces places, RawPlacesOf(*files.add_cow, header, layout));
@@ -64,7 +44,7 @@ Status CompleteClusters(Image& image, const Layout& wanted, const ConvertOptions
   const Layout& larger = wanted.cluster_size() > before.cluster_size() ? wanted : before;
   const auto for_each = [&](const std::function<Status(ByteRange)>& use) {
     uint64_t next = 0;  // clusters before this one are done
-    return VisitParts(files, files.header, wanted, [&](const Part& part) -> Status {
+    return VisitParts(files, files.header, wanted, [&](const ClusterPart& part) -> Status {
       if (part.whole) return {};
       const uint64_t cluster = larger.ClusterOf(part.bytes.offset);
       if (cluster < next) return {};
@@ -91,7 +71,7 @@ Status CompleteClusters(Image& image, const Layout& wanted, const ConvertOptions
 
 Result<bool> AnyPart(const ImageFiles& files, const Layout& wanted) {
   bool any = false;
-  ADDCOW_TRY(VisitParts(files, files.header, wanted, [&](const Part& part) -> Status {
+  ADDCOW_TRY(VisitParts(files, files.header, wanted, [&](const ClusterPart& part) -> Status {
     any = any || !part.whole;
     return {};
   }));
@@ -121,16 +101,12 @@ Status FillNewFile(File& file, const ImageFiles& files, const Header& before,
   ADDCOW_TRY(WriteNewHeader(file, header_bytes));
   ADDCOW_TRY(file.Truncate(
       (after.subclusters ? layout.subcluster_bitmap() : layout.bitmap()).padded_end()));
-  BitWriter clusters(file, layout.bitmap());
-  BitWriter subclusters(file, layout.subcluster_bitmap());
-  ADDCOW_TRY(VisitParts(files, before, layout, [&](const Part& part) -> Status {
-    if (part.whole) return clusters.Set(layout.Touched(part.bytes.offset, part.bytes.length));
-    if (!after.subclusters) return Fail(HasChanged(files));
-    const uint64_t first = part.bytes.offset / kSubclusterSize;
-    return subclusters.Set({first, DivideUp(part.bytes.end(), kSubclusterSize) - first});
+  ADDCOW_TRY(WriteBitsOf(file, layout, [&](const VisitClusterPart& visit) {
+    return VisitParts(files, before, layout, [&](const ClusterPart& part) -> Status {
+      if (!part.whole && !after.subclusters) return Fail(HasChanged(files));
+      return visit(part);
+    });
   }));
-  ADDCOW_TRY(clusters.Finish());
-  ADDCOW_TRY(subclusters.Finish());
   return after.all_allocated ? Status() : TakeStorageForBits(file, layout);
 }
 

@@ -166,34 +166,67 @@ Status Preallocate(File& image, uint64_t size, const CreateOptions& options) {
   return {};
 }
 
+Status SizeImage(File& image, uint64_t size) {
+  Status sized = image.Truncate(size);
+  if (sized || sized.error().code() != EFBIG) return sized;
+  return Fail(Error::Because(
+      EFBIG, image.name(),
+      fmt::format("cannot have {} bytes: its file system, or the limit of file sizes (ulimit "
+                  "-f), does not take such a large file (ext4: less than 16 TiB)",
+                  size)));
+}
+
+// Why the image file could not be made.
+Error NotMade(FileSystem& file_system, const CreateOptions& options, const std::string& path,
+              const Target& target, const Error& error) {
+  if (IsNotThere(error))
+    return NotFound(file_system, error, options.image_name, "-i", DirectoryOf(target.path),
+                    true);
+  // It could not be opened, for it was not there.
+  return error.code() == EEXIST ? DanglingLink(path) : error;
+}
+
+// Makes the image file with what it is to hold: under its name it is whole.
+Result<std::unique_ptr<File>> WriteImage(FileSystem& file_system, const CreateOptions& options,
+                                         const std::string& path, const Target& target,
+                                         const NewRights& rights, uint64_t size,
+                                         Source* backing, MadeFile& made) {
+  std::optional<Error> of_contents;
+  const auto fill = [&](File& file) -> Status {
+    ADDCOW_TRY(SizeImage(file, size));
+    Status written = options.contents->write(file, backing);
+    if (!written) of_contents = written.error();
+    return written;
+  };
+  bool in_place = false;
+  const Status done =
+      DurableCreate(file_system, path, RenameMode::kKeepExisting, fill, &in_place, rights);
+  if (in_place) made.Made(path);
+  if (!done && of_contents) return Fail(done.error());
+  if (!done) return Fail(NotMade(file_system, options, path, target, done.error()));
+  auto file = file_system.Open(path, OpenMode::kReadWrite);
+  if (file && options.lock) ADDCOW_TRY(WithLockRemedy((*file)->Lock(LockKind::kWrite), "--"));
+  return file;
+}
+
 // Makes the image file, sparse unless it is to be preallocated. `made` removes
 // it if the rest fails.
 Result<std::unique_ptr<File>> MakeImage(FileSystem& file_system, const CreateOptions& options,
                                         const std::string& path, const Target& target,
-                                        const NewRights& rights, uint64_t size,
+                                        const NewRights& rights, uint64_t size, Source* backing,
                                         MadeFile& made) {
   if (LeadsTo(file_system, path, target))
     return Fail(
         Error::Because(EINVAL, path,
                        "would be both the image file and the add-cow file, they must be "
                        "different files"));
+  if (options.contents != nullptr)
+    return WriteImage(file_system, options, path, target, rights, size, backing, made);
   auto file = file_system.Create(path, rights);
-  if (!file && IsNotThere(file.error()))
-    return Fail(NotFound(file_system, file.error(), options.image_name, "-i",
-                         DirectoryOf(target.path), true));
-  // It could not be opened, for it was not there.
-  if (!file && file.error().code() == EEXIST) return Fail(DanglingLink(path));
-  if (!file) return file;
+  if (!file) return Fail(NotMade(file_system, options, path, target, file.error()));
   made.Made(path);
   if (options.lock) ADDCOW_TRY(WithLockRemedy((*file)->Lock(LockKind::kWrite), "--"));
-  if (Status sized = (*file)->Truncate(size); !sized) {
-    if (sized.error().code() != EFBIG) return Fail(std::move(sized).error());
-    return Fail(Error::Because(
-        EFBIG, path,
-        fmt::format("cannot have {} bytes: its file system, or the limit of file sizes (ulimit "
-                    "-f), does not take such a large file (ext4: less than 16 TiB)",
-                    size)));
-  }
+  ADDCOW_TRY(SizeImage(**file, size));
   ADDCOW_TRY(Preallocate(**file, size, options));
   return file;
 }
@@ -202,6 +235,11 @@ Result<std::unique_ptr<File>> MakeImage(FileSystem& file_system, const CreateOpt
 Status TakeImage(File& image, const CreateOptions& options, const Target& target,
                  const Base& backing, CreateResult& result) {
   result.image_was_there = true;
+  if (options.contents != nullptr)
+    return Fail(Error::Because(EEXIST, image.name(),
+                               "already exists, and a new image file is made here (give "
+                               "another name with -i, or remove it if no image has it: one "
+                               "that was killed just before its end leaves it)"));
   if (target.existing != nullptr)
     ADDCOW_TRY(CheckDifferent(image, "image file", *target.existing, "add-cow file"));
   ADDCOW_TRY(CheckNotOfBase(image, backing));
@@ -253,13 +291,28 @@ Result<Base> TakeBacking(FileSystem& file_system, const CreateOptions& options,
   return backing;
 }
 
+// The parts of clusters that the image file has from the beginning.
+Status VisitContents(const CreateOptions& options, const Layout& layout,
+                     const VisitClusterPart& visit) {
+  if (options.contents == nullptr) return {};
+  for (const ByteRange& range : options.contents->allocated)
+    ADDCOW_TRY(CutByClusters(layout, range, visit));
+  return {};
+}
+
 // The whole add-cow file. The bitmap is a hole, but where it has ones; one of
 // which bits are to be set later has storage, where there is room.
-Status WriteAddCow(File& file, const HeaderBytes& header, const Layout& layout,
-                   bool all_allocated, const CreateOptions& options) {
-  ADDCOW_TRY(WriteNewHeader(file, header));
-  ADDCOW_TRY(file.Truncate(layout.bitmap().padded_end()));
-  if (!all_allocated) return TakeStorageForBits(file, layout);
+Status WriteAddCow(File& file, const Header& header, const HeaderBytes& header_bytes,
+                   const Layout& layout, const CreateOptions& options) {
+  ADDCOW_TRY(WriteNewHeader(file, header_bytes));
+  ADDCOW_TRY(file.Truncate(
+      (header.subclusters ? layout.subcluster_bitmap() : layout.bitmap()).padded_end()));
+  if (!header.all_allocated) {
+    ADDCOW_TRY(WriteBitsOf(file, layout, [&](const VisitClusterPart& visit) {
+      return VisitContents(options, layout, visit);
+    }));
+    return TakeStorageForBits(file, layout);
+  }
   // Between two looks at whether to stop: a few MiB of bitmap.
   constexpr uint64_t kMostBits = 8 * 4 * kMiB;
   for (uint64_t first = 0; first < layout.clusters(); first += kMostBits) {
@@ -291,9 +344,6 @@ Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& o
     rights.kind = NewRights::Kind::kWithin;
     rights.model = backing.Rights();
   }
-  ADDCOW_TRY_ASSIGN(const HeaderBytes header_bytes,
-                    SerializeHeader(header, options.add_cow_path));
-
   result.image_path = ResolveName(directory, options.image_name);
   MadeFile made(file_system);
   std::optional<Error> not_writable;
@@ -309,7 +359,7 @@ Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& o
     ADDCOW_TRY_ASSIGN(result.virtual_size, NewSize(file_system, options, result.image_path,
                                                    directory, backing.source.get()));
     image = MakeImage(file_system, options, result.image_path, target, rights,
-                      result.virtual_size, made);
+                      result.virtual_size, backing.source.get(), made);
     if (!image) return Fail(std::move(image).error());
   }
   if (backing.source != nullptr)
@@ -320,12 +370,19 @@ Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& o
   if (made.made()) ADDCOW_TRY(file_system.SyncDirectory(DirectoryOf(result.image_path)));
 
   const Layout layout(result.virtual_size, header.geometry());
+  if (!header.all_allocated)
+    ADDCOW_TRY(VisitContents(options, layout, [&](const ClusterPart& part) -> Status {
+      header.subclusters = header.subclusters || !part.whole;
+      return {};
+    }));
+  ADDCOW_TRY_ASSIGN(const HeaderBytes header_bytes,
+                    SerializeHeader(header, options.add_cow_path));
   const RenameMode mode =
       target.existing != nullptr ? RenameMode::kReplace : RenameMode::kKeepExisting;
   bool in_place = false;
   ADDCOW_TRY(CheckInterrupted(options.interrupted, options.add_cow_path));
   const auto fill = [&](File& file) -> Status {
-    ADDCOW_TRY(WriteAddCow(file, header_bytes, layout, header.all_allocated, options));
+    ADDCOW_TRY(WriteAddCow(file, header, header_bytes, layout, options));
     return CheckInterrupted(options.interrupted, options.add_cow_path);
   };
   const Status done = DurableCreate(file_system, target.path, mode, fill, &in_place, rights);

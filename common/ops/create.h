@@ -16,13 +16,25 @@
 #include "common/base/error.h"
 #include "common/base/interrupted.h"
 #include "common/format/header.h"
+#include "common/format/layout.h"
 #include "common/io/file_system.h"
+#include "common/source/source.h"
 
 namespace addcow {
 
 // Of a new image file: none is given storage; all of it has, unwritten; all is
 // written with zeroes. The names are those of qemu-img.
 enum class Preallocation { kOff, kFalloc, kFull };
+
+// What a new image file holds from the beginning, of an image with a backing file.
+struct NewContents {
+  // What it has of the disk, ascending, apart: whole subclusters, or whole clusters where
+  // there may be none of these, but at the disk's end.
+  std::vector<ByteRange> allocated;
+  // Writes that into the file, which has its size and is a hole. `backing`: null without
+  // one. Its errors are create's.
+  std::function<Status(File& image, Source* backing)> write;
+};
 
 struct CreateOptions {
   // Relative to the working directory, like any path that a user gives.
@@ -46,6 +58,9 @@ struct CreateOptions {
   // False: who serves it must not add SUBCLUSTERS (NO_SUBCLUSTERS).
   bool subclusters = true;
   Preallocation preallocation = Preallocation::kOff;
+  // If not null, the image file is made by this call, and gets its name when it holds that.
+  // Must outlive the call.
+  const NewContents* contents = nullptr;
   // Called now and then while an image file is written in full. May be empty.
   std::function<void(uint64_t done, uint64_t total)> progress = {};
   // Lock the files as for serving them, so that what another program uses is

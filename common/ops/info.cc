@@ -170,9 +170,13 @@ std::optional<FileUse> UseByOthers(const ImageFiles& files) {
   return std::max(*add_cow, *image);
 }
 
-Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source) {
-  auto info = GetUnlocked(
+Result<ImageInfo> GetOwnInfo(FileSystem& file_system, const ImageSource& source) {
+  return GetUnlocked(
       source, [&](const ImageSource& headers) { return GetInfoNow(file_system, headers); });
+}
+
+Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source) {
+  auto info = GetOwnInfo(file_system, source);
   if (info) info->notes = NotesOnBacking(file_system, source);
   return info;
 }

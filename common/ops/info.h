@@ -49,6 +49,9 @@ std::optional<FileUse> UseByOthers(const ImageFiles& files);
 // files open, and bits only go from 0 to 1.
 Result<ImageInfo> GetInfo(FileSystem& file_system, ImageSource source);
 
+// The same without notes: what it stands on is not looked at.
+Result<ImageInfo> GetOwnInfo(FileSystem& file_system, const ImageSource& source);
+
 // A link of a chain: an add-cow image, one of QEMU's formats, or what is at the end.
 struct ChainLink {
   std::string path;

@@ -14,8 +14,12 @@ ops_sources = \
 	common/ops/compare.cc common/ops/compare.h \
 	common/ops/convert.cc common/ops/convert.h \
 	common/ops/create.cc common/ops/create.h \
+	common/ops/export.cc common/ops/export.h \
 	common/ops/flatten.cc common/ops/flatten.h \
+	common/ops/import.cc common/ops/import.h \
 	common/ops/info.cc common/ops/info.h \
+	common/ops/layer_runs.cc common/ops/layer_runs.h \
+	common/ops/list.cc common/ops/list.h \
 	common/ops/map.cc common/ops/map.h \
 	common/ops/measure.cc common/ops/measure.h \
 	common/ops/named_disk.cc common/ops/named_disk.h \

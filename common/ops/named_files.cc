@@ -37,6 +37,16 @@ std::string Remedy(FileSystem& file_system, const std::string& name, const char*
                      relative.empty() ? *there : relative);
 }
 
+Result<std::string> NameFrom(FileSystem& file_system, const std::string& name,
+                             const std::string& from, const std::string& to) {
+  if (name.starts_with('/') || from == to) return name;
+  const std::string path = ResolveName(from, name);
+  ADDCOW_TRY_ASSIGN(const std::string directory, file_system.RealPath(DirectoryOf(path)));
+  const std::string there = ResolveName(directory, path.substr(path.rfind('/') + 1));
+  const std::string relative = std::filesystem::path(there).lexically_relative(to).string();
+  return relative.empty() ? there : relative;
+}
+
 Error NotFound(FileSystem& file_system, const Error& error, const std::string& name,
                const char* option, const std::string& directory, bool is_new) {
   return Error::Because(error.code(), error.file(),

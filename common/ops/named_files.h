@@ -33,6 +33,12 @@ bool IsNotThere(const Error& error);
 std::string Remedy(FileSystem& file_system, const std::string& name, const char* option,
                    const std::string& directory, bool is_new = false);
 
+// A name for the file that `name` is in the directory `from`, from where `to` is: both are
+// real paths. What is a link itself stays one; an absolute name stays as it is. The file's
+// directory must be there.
+Result<std::string> NameFrom(FileSystem& file_system, const std::string& name,
+                             const std::string& from, const std::string& to);
+
 // The error of a file that `option` named, with its remedy.
 Error NotFound(FileSystem& file_system, const Error& error, const std::string& name,
                const char* option, const std::string& directory, bool is_new = false);

@@ -11,6 +11,7 @@
 #include "common/image/bitmap_storage.h"
 #include "common/io/durable_create.h"
 #include "common/io/holes.h"
+#include "common/ops/bit_writer.h"
 
 namespace addcow {
 
@@ -42,6 +43,33 @@ Status CopyBits(File& from, File& to, const Geometry& geometry) {
 Status TakeStorageForBits(File& file, const Layout& layout) {
   ADDCOW_TRY_ASSIGN(const auto storage, BitmapStorage::Create(file, layout.bitmap()));
   return storage->TakeAll();
+}
+
+Status CutByClusters(const Layout& layout, ByteRange range, const VisitClusterPart& visit) {
+  const uint64_t size = layout.cluster_size();
+  const uint64_t end = range.end();
+  const auto part = [&](uint64_t from, uint64_t to, bool whole) {
+    return from < to ? visit({{from, to - from}, whole}) : Status();
+  };
+  const uint64_t first = std::min(RoundUp(range.offset, size), end);
+  const uint64_t last =
+      std::max(first, end == layout.virtual_size() ? end : RoundDown(end, size));
+  ADDCOW_TRY(part(range.offset, first, false));
+  ADDCOW_TRY(part(first, last, true));
+  return part(last, end, false);
+}
+
+Status WriteBitsOf(File& file, const Layout& layout,
+                   const std::function<Status(const VisitClusterPart&)>& visit_all) {
+  BitWriter clusters(file, layout.bitmap());
+  BitWriter subclusters(file, layout.subcluster_bitmap());
+  ADDCOW_TRY(visit_all([&](const ClusterPart& part) {
+    if (part.whole) return clusters.Set(layout.Touched(part.bytes.offset, part.bytes.length));
+    const uint64_t first = part.bytes.offset / kSubclusterSize;
+    return subclusters.Set({first, DivideUp(part.bytes.end(), kSubclusterSize) - first});
+  }));
+  ADDCOW_TRY(clusters.Finish());
+  return subclusters.Finish();
 }
 
 WriteBits SameBits(const ImageFiles& files) {

@@ -26,6 +26,22 @@ Status CopyBits(File& from, File& to, const Geometry& geometry);
 // Storage for the bits that are to be set later, where there is room.
 Status TakeStorageForBits(File& file, const Layout& layout);
 
+// A stretch of the disk: whole clusters, one or more, or a part of one.
+struct ClusterPart {
+  ByteRange bytes;
+  bool whole = false;
+};
+using VisitClusterPart = std::function<Status(const ClusterPart&)>;
+
+// Cuts a stretch into such parts, in order. The last cluster of the disk is whole where the
+// stretch goes to the disk's end.
+Status CutByClusters(const Layout& layout, ByteRange range, const VisitClusterPart& visit);
+
+// Sets the bits of the parts that `visit_all` calls its argument with, in order: clusters',
+// and subclusters' of what is a part of one. `file` has its length.
+Status WriteBitsOf(File& file, const Layout& layout,
+                   const std::function<Status(const VisitClusterPart&)>& visit_all);
+
 // Writes the bits of a new add-cow file, and gives it its length.
 using WriteBits = std::function<Status(File&)>;
 

@@ -23,6 +23,7 @@
 #include "common/io/file_system.h"
 #include "common/source/nbd_pool.h"
 #include "common/source/program.h"
+#include "common/source/qemu_layer.h"
 
 namespace addcow {
 
@@ -63,7 +64,8 @@ std::string OptionValue(const std::string& text) {
 
 class QemuServer final : public NbdServer {
  public:
-  explicit QemuServer(QemuImage image) : image_(std::move(image)) {}
+  QemuServer(QemuImage image, std::string layer_name)
+      : image_(std::move(image)), layer_name_(std::move(layer_name)) {}
 
   std::string name() const override { return image_.path; }
 
@@ -95,14 +97,19 @@ class QemuServer final : public NbdServer {
  private:
   int EndSignal() const { return image_.writable ? SIGTERM : SIGKILL; }
 
-  int StartIt(nbd_handle* handle) {
-    parent_ = ::getpid();
-    errors_.Clear();
+  std::string Options() const {
     std::string options =
         fmt::format("driver={},{},file.driver={},file.filename={}", image_.format,
                     image_.writable ? "read-only=off,discard=unmap" : "read-only=on",
                     image_.is_block_device ? "host_device" : "file", OptionValue(image_.path));
     if (!image_.lock) options += ",force-share=on";
+    return options;
+  }
+
+  int StartIt(nbd_handle* handle) {
+    parent_ = ::getpid();
+    errors_.Clear();
+    const std::string options = image_.alone ? layer_name_ : Options();
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) == 0) {
       watched_ = UniqueFd(ends[0]);
@@ -120,8 +127,9 @@ class QemuServer final : public NbdServer {
     std::vector<const char*> words = {
         "/bin/sh",       "-c",           kScript,           errors.c_str(),
         watched.c_str(), parent.c_str(), directory.c_str(), signal.c_str(),
-        "qemu-nbd",      shared.c_str(), "--image-opts",    options.c_str(),
+        "qemu-nbd",      shared.c_str(), options.c_str(),
     };
+    if (!image_.alone) words.push_back("--image-opts");
     if (!image_.writable) words.push_back("--read-only");
     words.push_back(nullptr);
     // libnbd copies what it needs, and changes nothing.
@@ -150,6 +158,7 @@ class QemuServer final : public NbdServer {
   }
 
   const QemuImage image_;
+  const std::string layer_name_;  // of one that is served alone
   ErrorOutput errors_;
   // The first connection's.
   ::pid_t parent_ = -1;
@@ -175,7 +184,11 @@ Result<std::unique_ptr<NbdServer>> ServerOfQemuImage(QemuImage image) {
         fmt::format("format '{}' is read by qemu-nbd, which is not installed (its package: "
                     "qemu-utils on Debian and Ubuntu, qemu-img on Fedora)",
                     image.format)));
-  return std::make_unique<QemuServer>(std::move(image));
+  std::string layer_name;
+  if (image.alone) {
+    ADDCOW_TRY_ASSIGN(layer_name, NameOfQemuLayer(image));
+  }
+  return std::make_unique<QemuServer>(std::move(image), std::move(layer_name));
 }
 
 }  // namespace addcow

@@ -29,6 +29,8 @@ struct QemuImage {
   bool lock = true;  // against other programs, as QEMU does
   // Zeroes that are written to it give storage back.
   bool writable = false;
+  // Without what it stands on: that is zeroes, and is not opened. Only read.
+  bool alone = false;
 };
 
 // ENOENT where there is no qemu-nbd.

@@ -18,6 +18,7 @@ crash_sources = \
 	tests/crash/durable_create_test.cc \
 	tests/crash/engine_crash_test.cc \
 	tests/crash/gated_schedule_test.cc \
+	tests/crash/import_crash_test.cc \
 	tests/crash/ops_crash.h \
 	tests/crash/ops_crash_test.cc \
 	tests/crash/random_crash_test.cc \

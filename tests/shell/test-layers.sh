@@ -53,7 +53,7 @@ if grep -rnE '#include <nbdkit' common tools; then fail "only plugin/ knows nbdk
 if grep -rnE '#include <libnbd' common/{base,io,format,image,jobs,control,ops} plugin tools; then
     fail "only common/source knows libnbd"
 fi
-if grep -rnE '#include <(CLI|nlohmann)/' common plugin | grep -vE '^common/(source/qemu_chain.cc:|control/)'
+if grep -rnE '#include <(CLI|nlohmann)/' common plugin | grep -vE '^common/(source/qemu_(chain|layer).cc:|control/)'
 then
     fail "only tools/ parse and print, control/ speaks JSON, and what qemu-img prints is read in one place"
 fi
@@ -64,7 +64,7 @@ of_revisions='\b(Revision|kClusterSize|kHeaderSize|kBitmapOffset|kBitmapPadding)
 while IFS= read -r file; do
     case "$file" in
     common/ops/create.* | common/ops/convert.*) ;;
-    tools/info.* | tools/create.* | tools/convert.*) ;;
+    tools/info.* | tools/create.* | tools/geometry.* | tools/convert.*) ;;
     *) fail "$file: only common/format knows revisions, and who makes or shows them" ;;
     esac
 done < <(find common/image common/jobs common/ops common/control common/source plugin tools \

@@ -193,6 +193,10 @@ Status CrashDisk::SyncDirectory(const std::string& directory) {
 
 Result<bool> CrashDisk::Exists(const std::string& path) { return live_->Exists(path); }
 
+Result<std::vector<DirectoryEntry>> CrashDisk::ReadDirectory(const std::string& directory) {
+  return live_->ReadDirectory(directory);
+}
+
 Result<FileInfo> CrashDisk::Identify(const std::string& path) { return live_->Identify(path); }
 
 Result<std::string> CrashDisk::RealPath(const std::string& path) {

@@ -139,6 +139,23 @@ Result<bool> FakeFileSystem::Exists(const std::string& path) {
   return files_.contains(absolute) || directories_.contains(absolute);
 }
 
+Result<std::vector<DirectoryEntry>> FakeFileSystem::ReadDirectory(
+    const std::string& directory) {
+  MutexLock lock(mutex_);
+  const std::string absolute = Absolute(directory);
+  if (absolute != "/" && !directories_.contains(absolute))
+    return Fail(Error::System(files_.contains(absolute) ? ENOTDIR : ENOENT, "read", directory));
+  std::vector<DirectoryEntry> entries;
+  const auto add = [&](const std::string& path, DirectoryEntry::Kind kind) {
+    if (DirectoryOf(path) == absolute)
+      entries.push_back({path.substr(path.rfind('/') + 1), kind});
+  };
+  for (const auto& [path, inode] : files_) add(path, DirectoryEntry::Kind::kFile);
+  for (const auto& [path, target] : links_) add(path, DirectoryEntry::Kind::kOther);
+  for (const std::string& path : directories_) add(path, DirectoryEntry::Kind::kDirectory);
+  return entries;
+}
+
 Result<FileInfo> FakeFileSystem::Identify(const std::string& path) {
   MutexLock lock(mutex_);
   const auto found = files_.find(Absolute(path));

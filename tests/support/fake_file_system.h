@@ -42,6 +42,7 @@ class FakeFileSystem final : public FileSystem {
   Status Rename(const std::string& from, const std::string& to, RenameMode mode) override;
   Status Remove(const std::string& path) override;
   Status SyncDirectory(const std::string& directory) override;
+  Result<std::vector<DirectoryEntry>> ReadDirectory(const std::string& directory) override;
   Result<bool> Exists(const std::string& path) override;
   Result<FileInfo> Identify(const std::string& path) override;
   Result<std::string> RealPath(const std::string& path) override;

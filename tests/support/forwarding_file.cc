@@ -180,6 +180,12 @@ Status ForwardingFileSystem::SyncDirectory(const std::string& directory) {
               [&] { return inner_.SyncDirectory(directory); });
 }
 
+Result<std::vector<DirectoryEntry>> ForwardingFileSystem::ReadDirectory(
+    const std::string& directory) {
+  return Pass({OpKind::kReadDirectory, directory},
+              [&] { return inner_.ReadDirectory(directory); });
+}
+
 Result<bool> ForwardingFileSystem::Exists(const std::string& path) {
   return Pass({OpKind::kExists, path}, [&] { return inner_.Exists(path); });
 }

@@ -58,6 +58,8 @@ const char* Name(OpKind kind) {
       return "remove";
     case OpKind::kSyncDirectory:
       return "sync directory";
+    case OpKind::kReadDirectory:
+      return "read directory";
     case OpKind::kExists:
       return "exists";
     case OpKind::kIdentify:

@@ -42,6 +42,7 @@ enum class OpKind {
   kRename,
   kRemove,
   kSyncDirectory,
+  kReadDirectory,
   kExists,
   kIdentify,
   kRealPath,

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See import.h. The qcow2 is opened by a qemu-nbd of ours, without its backing file, and
+// locked so as long as it is read; where its data is qemu-img says.
+
+#include "common/ops/import.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "common/base/shell_word.h"
+#include "common/base/units.h"
+#include "common/image/base.h"
+#include "common/ops/named_files.h"
+#include "common/source/nbd_source.h"
+#include "common/source/nbd_uri.h"
+
+namespace addcow {
+
+namespace {
+
+constexpr uint64_t kImportPiece = kMiB;  // bytes that are read and written at once
+
+// The runs, made longer to whole units, and joined.
+std::vector<ByteRange> WholeUnits(const std::vector<LayerRun>& runs, uint64_t unit,
+                                  uint64_t size) {
+  std::vector<ByteRange> whole;
+  for (const LayerRun& run : runs) {
+    const uint64_t start = RoundDown(run.range.offset, unit);
+    const uint64_t end = std::min(RoundUp(run.range.end(), unit), size);
+    if (!whole.empty() && start <= whole.back().end())
+      whole.back().length = end - whole.back().offset;
+    else
+      whole.push_back({start, end - start});
+  }
+  return whole;
+}
+
+class LayerCopy {
+ public:
+  LayerCopy(const CreateOptions& options, Source& layer, const std::vector<LayerRun>& runs,
+            std::vector<ByteRange> allocated, uint64_t total)
+      : options_(options),
+        layer_(layer),
+        runs_(runs),
+        allocated_(std::move(allocated)),
+        total_(total),
+        buffer_(kImportPiece) {}
+
+  Status WriteTo(File& image, Source* backing) {
+    auto run = runs_.begin();
+    for (const ByteRange& stretch : allocated_) {
+      uint64_t at = stretch.offset;
+      for (; run != runs_.end() && run->range.offset < stretch.end(); ++run) {
+        ADDCOW_TRY(CopyFromBacking(image, backing, at, run->range.offset));
+        if (run->data) ADDCOW_TRY(Copy(image, layer_, run->range.offset, run->range.end()));
+        at = run->range.end();
+      }
+      ADDCOW_TRY(CopyFromBacking(image, backing, at, stretch.end()));
+    }
+    return {};
+  }
+
+ private:
+  // The rest of a unit that the layer has a part of. Past the backing file's end it is zero.
+  Status CopyFromBacking(File& image, Source* backing, uint64_t offset, uint64_t end) {
+    if (backing == nullptr) return {};
+    return Copy(image, *backing, offset, std::min(end, backing->size()));
+  }
+
+  Status Copy(File& image, Source& source, uint64_t offset, uint64_t end) {
+    for (uint64_t at = offset; at < end;) {
+      ADDCOW_TRY(CheckInterrupted(options_.interrupted, options_.add_cow_path));
+      const uint64_t count = std::min(RoundDown(at, kImportPiece) + kImportPiece, end) - at;
+      const auto part = std::span(buffer_).first(static_cast<size_t>(count));
+      ADDCOW_TRY(source.Read(part, at));
+      ADDCOW_TRY(image.Write(part, at));
+      at += count;
+      done_ += count;
+      if (options_.progress) options_.progress(std::min(done_, total_), total_);
+    }
+    return {};
+  }
+
+  const CreateOptions& options_;
+  Source& layer_;
+  const std::vector<LayerRun>& runs_;
+  const std::vector<ByteRange> allocated_;
+  const uint64_t total_;
+  uint64_t done_ = 0;
+  std::vector<std::byte> buffer_;
+};
+
+// The backing file as the new header names it.
+Result<std::optional<NamedFile>> BackingOf(FileSystem& file_system,
+                                           const ImportOptions& options,
+                                           const std::string& qcow2_path,
+                                           const QemuImageInfo& info) {
+  const auto refused = [&](const std::string& why) {
+    return Fail(Error::Because(EINVAL, options.qcow2_path, why));
+  };
+  std::string name = info.backing_as_named;
+  if (name.empty()) {
+    if (options.backing_format)
+      return refused("has no backing file, so there is no format to say (leave out -F)");
+    return std::optional<NamedFile>();
+  }
+  if (info.backing_format.empty() && !options.backing_format)
+    return refused(fmt::format(
+        "names the backing file '{}' without saying its format, and a format is never guessed "
+        "(say it: -F FORMAT; or for good: qemu-img rebase -u -F FORMAT -b {} {})",
+        name, ShellWord(name), ShellWord(options.qcow2_path)));
+  if (options.backing_format && !info.backing_format.empty() &&
+      *options.backing_format != info.backing_format)
+    return refused(
+        fmt::format("says that its backing file '{}' is {}, not {} (leave out -F, or "
+                    "change it: qemu-img rebase -u)",
+                    name, info.backing_format, *options.backing_format));
+  NamedFile backing{
+      name, info.backing_format.empty() ? *options.backing_format : info.backing_format};
+  // Of a server QEMU says what it is read by; here that is raw.
+  if (IsNbdUri(name)) {
+    if (backing.format == "nbd") backing.format = kRawFormat;
+    return std::optional(std::move(backing));
+  }
+  if (name.find_first_of(":/") != std::string::npos && name[name.find_first_of(":/")] == ':') {
+    constexpr std::string_view kFilePrefix = "file:";
+    if (!name.starts_with(kFilePrefix))
+      return refused(
+          fmt::format("stands on '{}', which is no file, nor an NBD URI: an add-cow "
+                      "image cannot stand on that (serve it by NBD, and name it "
+                      "so: qemu-img rebase -u)",
+                      name));
+    backing.name = name.substr(kFilePrefix.size());
+  }
+  const std::string directory = DirectoryOf(qcow2_path);
+  const auto is = file_system.Identify(ResolveName(directory, backing.name));
+  if (!is)
+    return Fail(Error::Because(
+        is.error().code(), options.qcow2_path,
+        fmt::format("stands on {}, which cannot be opened: {}",
+                    ResolveName(directory, backing.name), ErrnoText(is.error().code()))));
+  ADDCOW_TRY_ASSIGN(const std::string to,
+                    file_system.RealPath(DirectoryOf(options.create.add_cow_path)));
+  ADDCOW_TRY_ASSIGN(backing.name, NameFrom(file_system, backing.name, directory, to));
+  // As it is here, a name of ours could be taken for a URI.
+  if (IsNbdUri(backing.name)) backing.name.insert(0, "./");
+  return std::optional(std::move(backing));
+}
+
+Status RefuseLosses(const ImportOptions& options, const QemuLayerInfo& info) {
+  if (info.encrypted)
+    return Fail(Error::Because(
+        EINVAL, options.qcow2_path,
+        "is encrypted, and cannot be read here (copy it with its key first: qemu-img convert "
+        "--object secret,... --image-opts driver=qcow2,encrypt.key-secret=...)"));
+  if (info.extras.empty() || options.force) return {};
+  return Fail(Error::Because(
+      EINVAL, options.qcow2_path,
+      fmt::format("has {}, which an add-cow image cannot have (--force goes without; the "
+                  "qcow2 stays as it is)",
+                  fmt::join(info.extras, ", "))));
+}
+
+struct OpenedQcow2 {
+  std::unique_ptr<Source> source;
+  std::vector<LayerRun> runs;
+};
+
+// Opens it, locked, and makes sure that it is still what `info` says.
+Result<OpenedQcow2> OpenQcow2Layer(const ImportOptions& options, QemuImage image,
+                                   QemuLayerInfo& info) {
+  const std::chrono::seconds timeout = options.create.timeout;
+  image.alone = true;
+  ADDCOW_TRY_ASSIGN(auto server, ServerOfQemuImage(image));
+  OpenedQcow2 opened;
+  ADDCOW_TRY_ASSIGN(
+      opened.source,
+      NbdSource::Open(
+          std::move(server),
+          {.timeout = timeout, .log = {}, .interrupted = options.create.interrupted}));
+  ADDCOW_TRY(opened.source->Start());
+  ADDCOW_TRY_ASSIGN(const QemuLayerInfo now, InfoOfQemuLayer(image, timeout));
+  if (now.printed != info.printed)
+    return Fail(Error::Because(EAGAIN, options.qcow2_path,
+                               "was changed by another program meanwhile (try again)"));
+  ADDCOW_TRY_ASSIGN(QemuLayerMap map, MapOfQemuLayer(image, timeout));
+  if (map.compressed > 0)
+    info.extras.push_back(
+        fmt::format("{} bytes that are compressed, and would take as much "
+                    "storage as they have bytes",
+                    map.compressed));
+  opened.runs = std::move(map.runs);
+  return opened;
+}
+
+}  // namespace
+
+Result<ImportResult> ImportLayer(FileSystem& file_system, CreateOptions create, Source& layer,
+                                 const std::vector<LayerRun>& runs) {
+  ImportResult result;
+  result.backing = create.backing;
+  create.size = layer.size();
+  const uint64_t unit = create.subclusters ? kSubclusterSize : create.cluster_size;
+  for (const LayerRun& run : runs) (run.data ? result.data : result.zeroes) += run.range.length;
+  NewContents contents{.allocated = WholeUnits(runs, unit, layer.size()), .write = {}};
+  LayerCopy copy(create, layer, runs, contents.allocated, result.data);
+  contents.write = [&](File& image, Source* backing) { return copy.WriteTo(image, backing); };
+  create.contents = &contents;
+  ADDCOW_TRY_ASSIGN(result.created, CreateImage(file_system, create));
+  return result;
+}
+
+Result<ImportResult> ImportQcow2(FileSystem& file_system, const ImportOptions& options) {
+  ADDCOW_TRY_ASSIGN(const auto file, file_system.Open(options.qcow2_path, OpenMode::kReadOnly));
+  ADDCOW_TRY_ASSIGN(const FileInfo file_info, file->Info());
+  ADDCOW_TRY_ASSIGN(const std::string path, RealPathOf(file_system, *file, options.qcow2_path));
+  const QemuImage image{.path = path,
+                        .format = std::string(kQcow2Format),
+                        .is_block_device = file_info.is_block_device,
+                        .lock = options.create.lock};
+  ADDCOW_TRY_ASSIGN(QemuLayerInfo info, InfoOfQemuLayer(image, options.create.timeout));
+  ADDCOW_TRY(RefuseLosses(options, info));
+  CreateOptions create = options.create;
+  ADDCOW_TRY_ASSIGN(create.backing, BackingOf(file_system, options, path, info.image));
+  if (info.image.virtual_size == 0)
+    return Fail(Error::Because(EINVAL, options.qcow2_path, "has a disk of 0 bytes"));
+  ADDCOW_TRY_ASSIGN(const OpenedQcow2 opened, OpenQcow2Layer(options, image, info));
+  ADDCOW_TRY(RefuseLosses(options, info));
+  ADDCOW_TRY_ASSIGN(ImportResult result,
+                    ImportLayer(file_system, create, *opened.source, opened.runs));
+  result.lost = std::move(info.extras);
+  return result;
+}
+
+}  // namespace addcow

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//
+// See list.h. Files are told apart by device and inode, not by their names: two headers may
+// name one base in different ways.
+
+#include "common/ops/list.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <span>
+#include <utility>
+
+#include "common/image/base.h"
+#include "common/ops/named_files.h"
+#include "common/source/nbd_uri.h"
+
+namespace addcow {
+
+namespace {
+
+// By device and inode; of what is not there, and of URIs, by the name.
+using DiskKey = std::pair<std::pair<uint64_t, uint64_t>, std::string>;
+
+DiskKey KeyOf(FileSystem& file_system, const std::string& path) {
+  if (IsNbdUri(path)) return {{}, path};
+  const auto info = file_system.Identify(path);
+  if (!info) return {{}, path};
+  // A device's are its own.
+  return {{info->device, info->inode}, info->is_block_device ? "device" : ""};
+}
+
+class Lister {
+ public:
+  Lister(FileSystem& file_system, const Interrupted& interrupted)
+      : file_system_(file_system), interrupted_(interrupted) {}
+
+  Result<Listing> Run(const std::string& directory) {
+    ADDCOW_TRY_ASSIGN(auto entries, file_system_.ReadDirectory(directory));
+    std::vector<std::string> left = AddEntries(directory, std::move(entries));
+    while (!left.empty()) {
+      ADDCOW_TRY(CheckInterrupted(interrupted_, directory));
+      const std::string next = std::move(left.back());
+      left.pop_back();
+      auto found = file_system_.ReadDirectory(next);
+      if (!found) {
+        NotRead(found.error());
+        continue;
+      }
+      const auto more = AddEntries(next, std::move(*found));
+      left.insert(left.end(), more.begin(), more.end());
+    }
+    std::ranges::sort(found_);
+    for (const std::string& path : found_) Add(path, std::string(kAddCowFormat), true);
+    // Bases of bases are added meanwhile.
+    for (size_t i = 0; i < listing_.disks.size(); i++) {
+      ADDCOW_TRY(CheckInterrupted(interrupted_, directory));
+      FindBase(i);
+    }
+    FindCycles();
+    return std::move(listing_);
+  }
+
+ private:
+  // Keeps the add-cow files, and gives the directories.
+  std::vector<std::string> AddEntries(const std::string& directory,
+                                      std::vector<DirectoryEntry> entries) {
+    std::vector<std::string> directories;
+    for (const DirectoryEntry& entry : entries) {
+      std::string path = directory == "." ? entry.name : ResolveName(directory, entry.name);
+      if (entry.kind == DirectoryEntry::Kind::kDirectory)
+        directories.push_back(std::move(path));
+      else if (entry.kind == DirectoryEntry::Kind::kFile && IsAddCow(path))
+        found_.push_back(std::move(path));
+    }
+    return directories;
+  }
+
+  bool IsAddCow(const std::string& path) {
+    const auto file = file_system_.Open(path, OpenMode::kReadOnly);
+    if (!file) {
+      NotRead(file.error());
+      return false;
+    }
+    std::array<std::byte, kMagicBytes> magic = {};
+    const auto count = (*file)->Read(magic, 0);
+    if (!count) NotRead(count.error());
+    return count && BeginsAsAddCow(std::span(magic).first(*count));
+  }
+
+  // What has gone meanwhile is not there.
+  void NotRead(const Error& error) {
+    if (!IsNotThere(error)) listing_.unread.push_back(error);
+  }
+
+  size_t Add(const std::string& path, const std::string& format, bool below) {
+    const auto [known, added] =
+        known_.try_emplace(KeyOf(file_system_, path), listing_.disks.size());
+    // A second name of a file that was found is a name of the same image.
+    if (!added) return known->second;
+    ListedDisk disk{.path = path,
+                    .format = format,
+                    .below = below,
+                    .info = {},
+                    .error = {},
+                    .base = {},
+                    .overlays = {}};
+    if (!IsNbdUri(path)) {
+      if (format == kAddCowFormat) {
+        auto info = GetOwnInfo(file_system_, {.add_cow_path = path, .access = {.lock = false}});
+        if (info)
+          disk.info = std::move(*info);
+        else
+          disk.error = info.error();
+      } else if (const auto is = file_system_.Identify(path); !is) {
+        disk.error = is.error();
+      }
+    }
+    listing_.disks.push_back(std::move(disk));
+    return known->second;
+  }
+
+  void FindBase(size_t index) {
+    const auto& info = listing_.disks[index].info;
+    if (!info || !info->header.backing) return;
+    const std::string path = info->backing_path;
+    const std::string format = info->header.backing->format;
+    const size_t base = Add(path, format, false);
+    listing_.disks[index].base = base;
+    listing_.disks[base].overlays.push_back(index);
+  }
+
+  // From each disk down; more steps than disks are a circle.
+  void FindCycles() {
+    for (ListedDisk& disk : listing_.disks) {
+      std::optional<size_t> at = disk.base;
+      for (size_t steps = 0; at && steps <= listing_.disks.size(); steps++)
+        at = listing_.disks[*at].base;
+      if (at && !disk.error)
+        disk.error = Error::Because(kErrCorrupt, disk.path,
+                                    "stands on itself, or on an image that does");
+    }
+  }
+
+  FileSystem& file_system_;
+  const Interrupted& interrupted_;
+  std::vector<std::string> found_;
+  std::map<DiskKey, size_t> known_;
+  Listing listing_;
+};
+
+}  // namespace
+
+Result<Listing> ListImages(FileSystem& file_system, const std::string& directory,
+                           const Interrupted& interrupted) {
+  return Lister(file_system, interrupted).Run(directory);
+}
+
+}  // namespace addcow

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# addcow export: a qcow2 of what the image file has, on the same base; there and back by
+# import; what is refused; killed at any moment.
+
+. "$(dirname "$0")/../functions.sh"
+requires jq qemu-img qemu-io qemu-nbd
+built_with_sanitizer && skip "qemu-nbd cannot be run under a sanitizer"
+
+write_to() { nbdkit -U - addcow "$1" --run "qemu-io -f raw $2 \"\$uri\"" >/dev/null; }
+# layer QCOW2: what it has itself.
+layer() {
+    qemu-img map -f qcow2 --output=json "$1" |
+        jq -c 'map(select(.depth == 0 and .present) | {start, length, zero})'
+}
+
+mkdir here there
+random_file base.img 2M
+addcow create -q -b ../base.img -F raw -i x.raw here/x.add-cow
+write_to here/x.add-cow '-c "write -P 5 64k 128k" -c "write -z -u 512k 64k" -c "write -P 6 1984k 64k"'
+before="$(cat here/x.add-cow here/x.raw base.img | sha256sum)"
+addcow export here/x.add-cow there/x.qcow2 >out
+grep -q "^Exported 'here/x.add-cow' as 'there/x.qcow2', fmt=qcow2 size=2097152 .*192 KiB of data and 64 KiB" out ||
+    fail "$(cat out)"
+expect_equal "$before" "$(cat here/x.add-cow here/x.raw base.img | sha256sum)" "the image"
+qemu-img check -q -f qcow2 there/x.qcow2
+expect_equal "../base.img raw" "$(qemu-img info --output=json there/x.qcow2 |
+    jq -r '"\(."backing-filename") \(."backing-filename-format")"')" "the base"
+addcow compare -q here/x.add-cow -F qcow2 there/x.qcow2 || fail "the qcow2 reads another disk"
+expect_equal '[{"start":65536,"length":131072,"zero":false},{"start":524288,"length":65536,"zero":true},{"start":2031616,"length":65536,"zero":false}]' \
+    "$(layer there/x.qcow2)" "what the qcow2 has"
+
+# There and back: the same extents and the same bytes.
+addcow import -q -i back.raw there/x.qcow2 back.add-cow
+addcow export -q back.add-cow back.qcow2
+expect_equal "$(layer there/x.qcow2)" "$(layer back.qcow2)" "what is there after both ways"
+qemu-img compare -q -f qcow2 -F qcow2 there/x.qcow2 back.qcow2 || fail "they differ"
+
+# Parts of clusters, by clusters of 4 KiB.
+write_to here/x.add-cow '-c "write -P 7 1000k 4k" -c "write -z -u 1100k 8k"'
+addcow export -q --cluster-size=4k here/x.add-cow small.qcow2
+addcow compare -q here/x.add-cow -F qcow2 small.qcow2 || fail "clusters of 4k read otherwise"
+layer small.qcow2 | jq -e 'contains([{start: 1024000, length: 4096, zero: false}])' >/dev/null ||
+    fail "$(layer small.qcow2)"
+addcow export -q here/x.add-cow large.qcow2
+addcow compare -q here/x.add-cow -F qcow2 large.qcow2 || fail "clusters of 64k read otherwise"
+
+# A disk that ends inside a sector, before its base does; one that is larger than its base.
+addcow create -q -b base.img -F raw -s 1000001 -i odd.raw odd.add-cow 2>/dev/null
+addcow export --output=json odd.add-cow odd.qcow2 2>stderr |
+    jq -e '."virtual-size" == 1000448 and ."backing-filename" == "base.img"' >/dev/null
+grep -q 'note: odd.qcow2: the disk gets 447 bytes at its end, which are zero' stderr || fail "$(cat stderr)"
+addcow compare -q odd.add-cow -F qcow2 odd.qcow2 || fail "the end is not zero"
+nbdkit -U - addcow odd.add-cow --run 'nbdsh -u "$uri" -c "h.pwrite(b\"x\" * 101, 999900)"'
+addcow export -q --force odd.add-cow odd.qcow2
+addcow compare -q odd.add-cow -F qcow2 odd.qcow2 || fail "the end with data is not the same"
+addcow create -q -b base.img -F raw -s 3M -i long.raw long.add-cow
+write_to long.add-cow '-c "write -P 7 2560k 4k"'
+addcow export -q long.add-cow long.qcow2
+addcow compare -q long.add-cow -F qcow2 long.qcow2 || fail "past the base's end it is not the same"
+
+# Without a base, and on a qcow2; names.
+addcow create -q -i alone.raw -s 1M alone.add-cow
+write_to alone.add-cow '-c "write -P 9 300k 4k"'
+addcow export -q alone.add-cow alone.qcow2
+addcow compare -q alone.add-cow -F qcow2 alone.qcow2 || fail "alone.qcow2 is not the same"
+[ "$(used_bytes alone.qcow2)" -le 600000 ] || fail "alone.qcow2 is not sparse"
+qemu-img convert -f raw -O qcow2 base.img './b:a,s e.qcow2'
+addcow create -q -b 'b:a,s e.qcow2' -F qcow2 -i names.raw names.add-cow
+write_to names.add-cow '-c "write -P 9 300k 4k"'
+for name in 'a b,c=d%20é.qcow2' "$(printf 'new\nline')" '-x' 'q:r'; do
+    addcow export -q -- names.add-cow "./$name"
+    addcow compare -q names.add-cow -F qcow2 "$scratch/$name" || fail "'$name' is not the same"
+done
+chmod 600 alone.raw
+addcow export -q --force alone.add-cow alone.qcow2
+expect_equal 600 "$(stat -c %a alone.qcow2)" "who may not read the image file may not read its copy"
+
+# What is refused, and that nothing is changed then.
+# refuses STATUS PATTERN ARGUMENT...
+everything() { find . -type f ! -name std\* -print0 | sort -z | xargs -0 sha256sum; }
+refuses() {
+    local status="$1" pattern="$2" files
+    files="$(everything)"
+    shift 2
+    expect_fails "$status" addcow export "$@"
+    expect_equal 1 "$(wc -l <stderr)" "lines of message for: export $*: $(cat stderr)"
+    grep -q -- "$pattern" stderr || fail "export $*: no '$pattern' in: $(cat stderr)"
+    expect_equal "$files" "$(everything)" "files after export $*"
+}
+refuses 64 'FILE.qcow2 is required' alone.add-cow
+refuses 64 'must be a power of two, 512 to 2M' --cluster-size=3k alone.add-cow n.qcow2
+refuses 1 'already exists (--force replaces a qcow2)' alone.add-cow odd.qcow2
+refuses 1 'is not a qcow2, so it is not overwritten' --force alone.add-cow base.img
+refuses 1 'is a part of the image' --force alone.add-cow alone.raw
+refuses 1 'is a part of the image' --force names.add-cow './b:a,s e.qcow2'
+refuses 1 'No such file' alone.add-cow nowhere/n.qcow2
+addcow create -q -b alone.add-cow -F add-cow -i upper.raw upper.add-cow
+refuses 1 'is an add-cow image, and QEMU reads none' upper.add-cow upper.qcow2
+start_server sock addcow alone.add-cow
+refuses 1 'in use' alone.add-cow n.qcow2
+stop_server "$server_pid"
+coproc writer { qemu-io -f qcow2 odd.qcow2; }
+for _ in $(seq 50); do
+    qemu-img info odd.qcow2 >/dev/null 2>&1 || break
+    sleep 0.1
+done
+refuses 1 'in use' --force odd.add-cow odd.qcow2
+echo quit >&"${writer[1]}"
+wait
+
+# By kill -9 at any moment: the old qcow2 is there, or the new one.
+addcow create -q -b base.img -F raw -s 8M -i k.raw k.add-cow
+addcow export -q k.add-cow k.qcow2
+write_to k.add-cow '-c "write -P 6 64k 7M"'
+old="$(sha k.qcow2)"
+cp k.qcow2 old.qcow2
+kills=0
+for n in $(seq "${EXPORT_KILLS:-25}"); do
+    status=0
+    timeout -s KILL "0.$(printf '%03d' $((n * 7 % 180 + 2)))" \
+        "$ADDCOW_RUN" addcow export -q --force k.add-cow k.qcow2 2>stderr || status=$?
+    case "$status" in
+    137) kills=$((kills + 1)) ;;
+    0) [ "$(sha k.qcow2)" != "$old" ] || fail "it says that it is done" ;;
+    *) fail "exit status $status: $(cat stderr)" ;;
+    esac
+    if [ "$(sha k.qcow2)" != "$old" ]; then
+        addcow compare -q k.add-cow -F qcow2 k.qcow2 || fail "k.qcow2 is not whole"
+        cp old.qcow2 k.qcow2
+    fi
+done
+echo "$kills kills"
+[ "$kills" -gt 0 ] || fail "no round was killed"
+rm -f k.qcow2.*.tmp
+addcow export -q --force k.add-cow k.qcow2
+addcow compare -q k.add-cow -F qcow2 k.qcow2 || fail "k.qcow2 is not the same in the end"
+expect_equal "" "$(find . -name '*.tmp')" "what is left behind"

@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# addcow ls: which images are below a folder, what stands on what, and what is said of what is
+# broken, in a circle, or cannot be read.
+
+. "$(dirname "$0")/../functions.sh"
+requires jq
+
+names() { jq -r '.[].filename' | sort | xargs; }
+# overlays_of FILE: by the end of its name, with --bases.
+overlays_of() {
+    addcow ls --bases --output=json vm 2>/dev/null |
+        jq -r ".[] | select(.filename | endswith(\"$1\")) | .overlays | sort | .[]" | xargs
+}
+
+mkdir -p vm/deep/er elsewhere
+random_file base.img 1M
+addcow create -q -b ../base.img -F raw -i lower.raw vm/lower.add-cow
+addcow create -q -b ../lower.add-cow -F add-cow -i upper.raw vm/deep/upper.add-cow
+addcow create -q -b "$scratch/base.img" -F raw -i other.raw vm/deep/er/other-name
+addcow create -q -i alone.raw -s 2M vm/alone.add-cow
+addcow create -q -b ../vm/alone.add-cow -F add-cow -i e.raw elsewhere/e.add-cow
+ln -s ../elsewhere vm/link
+ln -s lower.add-cow vm/link.add-cow
+mkfifo vm/fifo
+before="$(find vm -type f -print0 | sort -z | xargs -0 sha256sum)"
+
+addcow ls --output=json vm >json
+expect_equal "vm/alone.add-cow vm/deep/er/other-name vm/deep/upper.add-cow vm/lower.add-cow" \
+    "$(names <json)" "what is found"
+jq -e '.[] | select(.filename == "vm/alone.add-cow") |
+    ."virtual-size" == 2097152 and ."in-use" == "no" and (has("overlays") | not)' json >/dev/null ||
+    fail "$(cat json)"
+addcow ls vm >out
+grep -q '^1 MiB .* no .* vm/deep/upper.add-cow on .*lower.add-cow (add-cow)$' out || fail "$(cat out)"
+expect_equal 5 "$(wc -l <out)" "lines of the table"
+expect_equal "alone.add-cow lower.add-cow" \
+    "$(cd vm && addcow ls --output=json | names | tr ' ' '\n' | grep -v / | xargs)" "of the working directory"
+expect_equal "[]" "$(mkdir empty && addcow ls --output=json empty)" "an empty folder"
+
+# Two names of one base are one base.
+expect_equal "vm/deep/er/other-name vm/lower.add-cow" "$(overlays_of base.img)" "on base.img"
+expect_equal "vm/deep/upper.add-cow" "$(overlays_of vm/lower.add-cow)" "on lower.add-cow"
+expect_equal "" "$(overlays_of upper.add-cow)" "on upper.add-cow"
+addcow ls --bases vm >out
+sed -n '/Nothing below vm stands on these; overlays elsewhere are not seen:/,$p' out >free
+expect_equal "vm/alone.add-cow vm/deep/er/other-name vm/deep/upper.add-cow" \
+    "$(tail -n +2 free | sort | xargs)" "what is free"
+grep -q '^ \{8\}vm/deep/upper.add-cow: 1 MiB' out || fail "no tree: $(cat out)"
+# What stands below the folder on an image outside of it is seen, and that is no image of it.
+addcow ls --bases --output=json elsewhere |
+    jq -e '.[] | select(.filename | endswith("alone.add-cow")) |
+        .below == false and .overlays == ["elsewhere/e.add-cow"]' >/dev/null
+expect_equal "$before" "$(find vm -type f -print0 | sort -z | xargs -0 sha256sum)" "what ls leaves"
+
+# Bases that are leaves: a URI, which nobody asks, and another format.
+addcow create -q -b base.img -F raw -i u.raw elsewhere/u.add-cow 2>/dev/null ||
+    addcow create -q -b ../base.img -F raw -i u.raw elsewhere/u.add-cow
+start_server sock -r file base.img
+addcow rebase -q -u -b "$(uri sock)" -F raw elsewhere/u.add-cow
+stop_server "$server_pid"
+addcow ls --bases --output=json elsewhere |
+    jq -e '.[] | select(.filename | startswith("nbd+unix:")) | .overlays == ["elsewhere/u.add-cow"]' >/dev/null
+
+# In use.
+start_server sock addcow vm/alone.add-cow
+expect_equal writing "$(addcow ls --output=json vm |
+    jq -r '.[] | select(.filename == "vm/alone.add-cow")."in-use"')" "use by a server"
+stop_server "$server_pid"
+
+# What cannot be looked at is said, the rest is printed, and nothing is called free.
+# complains PATTERN ARGUMENT...
+complains() {
+    local pattern="$1"
+    shift
+    expect_fails 1 addcow ls "$@"
+    grep -q -- "$pattern" stderr || fail "ls $*: no '$pattern' in: $(cat stderr)"
+}
+touch stdout stderr
+mv base.img gone.img
+complains 'base.img: No such file' --bases vm
+addcow ls vm >/dev/null || fail "without --bases a base is not looked for"
+mv gone.img base.img
+head -c 100 vm/alone.add-cow >vm/broken.add-cow
+complains 'vm/broken.add-cow' vm
+grep -q '^? .* vm/broken.add-cow$' stdout || fail "$(cat stdout)"
+grep -q 'vm/lower.add-cow' stdout || fail "the rest is not printed"
+complains 'vm/broken.add-cow' --bases vm
+grep -q 'nothing is said to be free' stdout || fail "$(cat stdout)"
+expect_fails 1 addcow ls --output=json vm
+jq -e '.[] | select(.filename == "vm/broken.add-cow").error | length > 0' stdout >/dev/null ||
+    fail "no error in JSON: $(cat stdout)"
+rm vm/broken.add-cow
+complains 'No such file' nothing
+expect_fails 64 addcow ls vm elsewhere
+if [ "$(id -u)" -ne 0 ]; then
+    mkdir vm/closed && chmod 0 vm/closed
+    complains 'vm/closed: Permission denied' vm
+    chmod 700 vm/closed && rmdir vm/closed
+else
+    echo "no unreadable folder: root reads all"
+fi
+
+# Two images that stand on each other, as nobody but an editor of headers can make them.
+mkdir circle
+addcow create -q -b ../base.img -F raw -i a.raw circle/a.add-cow
+addcow create -q -b a.add-cow -F add-cow -i b.raw circle/b.add-cow
+addcow create -q -b b.add-cow -F add-cow -i c.raw circle/c.add-cow
+mv circle/c.add-cow circle/a.add-cow
+complains 'stands on itself' --bases circle
+grep -q 'nothing is said to be free' stdout || fail "$(cat stdout)"
