@@ -37,7 +37,12 @@ check_PROGRAMS += $(fuzz_replays)
 TESTS += $(fuzz_replays)
 # What the engine, or the verbs, must do.
 fuzz_image_sources = fuzz/image_fuzzer.cc fuzz/allocation_watch.cc fuzz/allocation_watch.h
-fuzz_verbs_sources = fuzz/verbs_fuzzer.cc fuzz/verbs_anew.cc fuzz/verbs_resize.cc fuzz/verbs_session.h
+fuzz_verbs_sources = \
+	fuzz/verbs_fuzzer.cc \
+	fuzz/verbs_anew.cc \
+	fuzz/verbs_data.cc \
+	fuzz/verbs_resize.cc \
+	fuzz/verbs_session.h
 fuzz_control_replay_SOURCES = fuzz/control_fuzzer.cc fuzz/replay_main.cc
 fuzz_control_replay_CPPFLAGS = $(AM_CPPFLAGS) -DADDCOW_FUZZER='"control"'
 fuzz_control_replay_LDADD = common/libcontrol.la common/libengine.la

@@ -106,8 +106,13 @@ def create(force, target, image, backing, new_size=0, more=0, cluster=None):
 
 def rebase(image, backing): return bytes([7, image, backing])
 def convert(cluster=None, off=0): return bytes([8, form(cluster) | off])
+def commit(how=0): return bytes([138, how])
+def rebase_data(name): return bytes([142, name])
 def resize(to, kind=0): return bytes([RESIZE, kind | SHRINK]) + size(to)
 
+
+COMPARE, MEASURE_QCOW2 = bytes([135]), bytes([136, 1])
+DATA = COMPARE + MEASURE_QCOW2 + rebase_data(1) + commit(1) + commit() + COMPARE
 
 VERBS = INFO + MAP + CHECK + ALL + FLATTEN + CHECK
 DISCARD, REUSE, FALLOC, FULL = 16, 32, 64, 128
@@ -188,6 +193,7 @@ def main():
         start = scene(image, backing, add_cow, header, bitmap, subclusters=subclusters)
         put("image", folder.name, start + TOUR)
         put("verbs", folder.name, start + VERBS)
+        put("verbs", f"{folder.name}-data", start + DATA)
 
     half = 8 * CLUSTER
     for name, flags in [

@@ -2,7 +2,7 @@
 //
 // Fuzzes what the tool does: the verbs of common/ops, one after the other, on
 // the files that the input describes (scene.h). A verb of the script is one
-// byte; create takes four more bytes and a size, rebase two more bytes, convert (upgrade
+// byte, from 128 on the newer ones; create takes four more bytes and a size, rebase two more bytes, convert (upgrade
 // and downgrade) one, resize one and a size.
 //
 // Properties:
@@ -25,6 +25,8 @@
 //   - What convert made has the revision and the clusters that were asked for, has the
 //     same in the image file, but for what it copied up, and check finds nothing in it;
 //     NO_SUBCLUSTERS is respected. On failure nothing is changed.
+//   - After commit no bit is left, and the disk reads the same; so it does after a rebase
+//     of data. compare finds a disk to be what it is.
 //
 // Here are the verbs that work on the image as it is; those that write an add-cow file
 // anew are in verbs_anew.cc, and resize in verbs_resize.cc.
@@ -65,19 +67,19 @@ void VerbsSession::Verb(Input& input) {
   const unsigned verb = input.Byte();
   switch (verb % 9) {
     case 0:
-      return Info();
+      return verb < 128 ? Info() : Compare();
     case 1:
-      return Map();
+      return verb < 128 ? Map() : Measure(input);
     case 2:
       return Check();
     case 3:
-      return Mend(Repair::kLeaks);
+      return verb < 128 ? Mend(Repair::kLeaks) : Commit(input);
     case 4:
       return Mend(Repair::kAll);
     case 5:
       return Flatten();
     case 7:
-      return Rebase(input);
+      return verb < 128 ? Rebase(input) : RebaseData(input);
     case 8:
       return verb < 128 ? Convert(input) : Resize(input);
     default:

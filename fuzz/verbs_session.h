@@ -52,6 +52,13 @@ class VerbsSession {
   void Rebase(Input& input);
   void Convert(Input& input);
 
+  // verbs_data.cc
+  bool IsCopied() const;
+  void Commit(Input& input);
+  void RebaseData(Input& input);
+  void Compare();
+  void Measure(Input& input);
+
   // verbs_resize.cc
   void Resize(Input& input);
   void MustHaveBeenResized(uint64_t size) const;

@@ -103,6 +103,7 @@ unit_sources = \
 	tests/unit/ops_forms_test.cc \
 	tests/unit/ops_import_test.cc \
 	tests/unit/ops_interrupted_test.cc \
+	tests/unit/ops_list_test.cc \
 	tests/unit/ops_rebase_data_test.cc \
 	tests/unit/ops_rebase_test.cc \
 	tests/unit/ops_resize_refusals_test.cc \

@@ -22,14 +22,6 @@ namespace {
 // By device and inode; of what is not there, and of URIs, by the name.
 using DiskKey = std::pair<std::pair<uint64_t, uint64_t>, std::string>;
 
-DiskKey KeyOf(FileSystem& file_system, const std::string& path) {
-  if (IsNbdUri(path)) return {{}, path};
-  const auto info = file_system.Identify(path);
-  if (!info) return {{}, path};
-  // A device's are its own.
-  return {{info->device, info->inode}, info->is_block_device ? "device" : ""};
-}
-
 class Lister {
  public:
   Lister(FileSystem& file_system, const Interrupted& interrupted)
@@ -93,9 +85,18 @@ class Lister {
     if (!IsNotThere(error)) listing_.unread.push_back(error);
   }
 
+  // Where that cannot be told, one disk may be listed as two, of which one looks free.
+  DiskKey KeyOf(const std::string& path) {
+    if (IsNbdUri(path)) return {{}, path};
+    const auto info = file_system_.Identify(path);
+    if (!info) NotRead(info.error());
+    if (!info) return {{}, path};
+    // A device's are its own.
+    return {{info->device, info->inode}, info->is_block_device ? "device" : ""};
+  }
+
   size_t Add(const std::string& path, const std::string& format, bool below) {
-    const auto [known, added] =
-        known_.try_emplace(KeyOf(file_system_, path), listing_.disks.size());
+    const auto [known, added] = known_.try_emplace(KeyOf(path), listing_.disks.size());
     // A second name of a file that was found is a name of the same image.
     if (!added) return known->second;
     ListedDisk disk{.path = path,

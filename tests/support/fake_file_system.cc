@@ -147,7 +147,7 @@ Result<std::vector<DirectoryEntry>> FakeFileSystem::ReadDirectory(
     return Fail(Error::System(files_.contains(absolute) ? ENOTDIR : ENOENT, "read", directory));
   std::vector<DirectoryEntry> entries;
   const auto add = [&](const std::string& path, DirectoryEntry::Kind kind) {
-    if (DirectoryOf(path) == absolute)
+    if (path != absolute && DirectoryOf(path) == absolute)
       entries.push_back({path.substr(path.rfind('/') + 1), kind});
   };
   for (const auto& [path, inode] : files_) add(path, DirectoryEntry::Kind::kFile);
