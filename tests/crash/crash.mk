@@ -79,6 +79,7 @@ mutated_files = \
 	common/ops/commit.cc \
 	common/ops/convert.cc \
 	common/ops/create.cc \
+	common/ops/new_add_cow.cc \
 	common/ops/rebase_data.cc \
 	common/ops/resize.cc
 mutated_sources = \
@@ -97,6 +98,7 @@ mutated_sources = \
 	tests/crash/mutated/common/ops/commit.cpp \
 	tests/crash/mutated/common/ops/convert.cpp \
 	tests/crash/mutated/common/ops/create.cpp \
+	tests/crash/mutated/common/ops/new_add_cow.cpp \
 	tests/crash/mutated/common/ops/rebase_data.cpp \
 	tests/crash/mutated/common/ops/resize.cpp
 mutants = $(srcdir)/tests/crash/mutants.list
