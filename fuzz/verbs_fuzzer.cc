@@ -2,8 +2,8 @@
 //
 // Fuzzes what the tool does: the verbs of common/ops, one after the other, on
 // the files that the input describes (scene.h). A verb of the script is one
-// byte, from 128 on the newer ones; create takes four more bytes and a size, rebase two more bytes, convert (upgrade
-// and downgrade) one, resize one and a size.
+// byte, from 128 on the newer ones; create takes four more bytes and a size, rebase two more
+// bytes, convert (upgrade and downgrade) one, resize one and a size.
 //
 // Properties:
 //   - What docs/format.md, read independently, has a reader refuse is refused

@@ -35,8 +35,8 @@ constexpr const char* kFooter =
     "With --bases, the tree of what stands on what. On what has nothing below it in\n"
     "the tree nothing below DIR stands; overlays elsewhere are not seen, so look\n"
     "there before you delete a base.\n\n"
-    "Exit status: 0 printed; 1 failed, or an image, a base or a folder could not be\n"
-    "looked at, which is said, and the rest printed; 64 wrong usage.\n\n"
+    "Exit status: 0 printed; 1 failed, or an image, a base or a directory could not\n"
+    "be looked at, which is said, and the rest printed; 64 wrong usage.\n\n"
     "Examples:\n"
     "  addcow ls /srv/vm\n"
     "  addcow ls --bases --output=json /srv |\n"
@@ -150,7 +150,7 @@ int RunLs(const Arguments& arguments) {
 Verb AddLs(CLI::App& tool) {
   CLI::App* app = AddVerb(tool, "ls", kUsage, "List images, and what stands on what");
   auto arguments = std::make_shared<Arguments>();
-  app->add_option("DIR", arguments->directory, "The folder")->option_text(" ");
+  app->add_option("DIR", arguments->directory, "The directory")->option_text(" ");
   app->add_flag("--bases", arguments->bases,
                 "Show what they stand on, and what stands on that");
   AddOutputOption(*app, arguments->json);

@@ -21,7 +21,7 @@ constexpr uint64_t kRegion = kGiB;
 
 // Some 20 MiB of memory. A base with more of them than that is asked again and again by
 // who wants extents, and not at all by who wants to read.
-constexpr size_t kMostRuns = 256 * 1024;
+constexpr size_t kMostKnownRuns = 256 * 1024;
 
 }  // namespace
 
@@ -32,7 +32,7 @@ Result<std::unique_ptr<NbdSource>> NbdSource::Open(std::unique_ptr<NbdServer> se
 }
 
 NbdSource::NbdSource(std::unique_ptr<NbdPool> pool)
-    : pool_(std::move(pool)), runs_(kMostRuns) {}
+    : pool_(std::move(pool)), runs_(kMostKnownRuns) {}
 
 Status NbdSource::Read(std::span<std::byte> buffer, uint64_t offset) {
   const Piece piece{buffer, offset};

@@ -43,7 +43,7 @@ void PutOtherBase(FakeFileSystem& files, const ImageSpec& spec) {
 bool AnyBitPastEnd(const FakeInode& add_cow, const BitmapPlace& place) {
   if (place.bits % 8 != 0) {
     const std::byte last = add_cow.Bytes(place.end() - 1, 1)[0];
-    if (last >> (place.bits % 8) != std::byte{0}) return true;
+    if ((last >> (place.bits % 8)) != std::byte{0}) return true;
   }
   const uint64_t padding = std::min(place.padded_end() - place.end(), kSectorSize);
   return !IsZero(add_cow.Bytes(place.end(), padding));
