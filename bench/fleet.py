@@ -135,6 +135,8 @@ class Fleet:
 
     def start_base(self):
         pid = os.path.join(self.scratch, "base.pid")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(pid)  # of the one before, which says nothing of this one
         command = ["nbdkit", "-f", "-r", "-i", "10.77.0.1", "-p", str(PORT), "-P", pid,
                    "--filter=log"]
         plugin = ["file", self.base, f"logfile={self.log}", "logappend=true"]

@@ -106,12 +106,13 @@ def create(force, target, image, backing, new_size=0, more=0, cluster=None):
 
 def rebase(image, backing): return bytes([7, image, backing])
 def convert(cluster=None, off=0): return bytes([8, form(cluster) | off])
+def import_layer(how): return bytes([131, how, 3, 40, 1, 200, 7, 7, 100, 9])
 def commit(how=0): return bytes([138, how])
 def rebase_data(name): return bytes([142, name])
 def resize(to, kind=0): return bytes([RESIZE, kind | SHRINK]) + size(to)
 
 
-COMPARE, MEASURE_QCOW2 = bytes([135]), bytes([136, 1])
+COMPARE, MEASURE_QCOW2, LIST = bytes([135]), bytes([136, 1]), bytes([137])
 DATA = COMPARE + MEASURE_QCOW2 + rebase_data(1) + commit(1) + commit() + COMPARE
 
 VERBS = INFO + MAP + CHECK + ALL + FLATTEN + CHECK
@@ -194,6 +195,7 @@ def main():
         put("image", folder.name, start + TOUR)
         put("verbs", folder.name, start + VERBS)
         put("verbs", f"{folder.name}-data", start + DATA)
+        put("verbs", f"{folder.name}-import", start + LIST + import_layer(len(header) % 251) + LIST)
 
     half = 8 * CLUSTER
     for name, flags in [

@@ -1,16 +1,25 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // The verbs that move data between an image and what it stands on, and those that look at
-// data: commit, rebase without -u, compare, measure. See verbs_fuzzer.cc.
+// data, or at all files: commit, rebase without -u, compare, measure, import, ls. See
+// verbs_fuzzer.cc.
+
+#include <algorithm>
+#include <array>
+#include <vector>
 
 #include "common/ops/commit.h"
 #include "common/ops/compare.h"
+#include "common/ops/import.h"
+#include "common/ops/list.h"
 #include "common/ops/measure.h"
 #include "common/ops/rebase_data.h"
+#include "common/source/file_source.h"
 #include "fuzz/disk_rules.h"
 #include "fuzz/must.h"
 #include "fuzz/scene.h"
 #include "fuzz/verbs_session.h"
+#include "tests/support/test_image.h"
 
 namespace addcow::fuzz {
 
@@ -95,6 +104,67 @@ void VerbsSession::Measure(Input& input) {
   FUZZ_MUST(result->required <= result->fully_allocated, "more is required than all");
   if (what == MeasureFor::kRaw)
     FUZZ_MUST(result->fully_allocated == disk_->size(), "the size that measure tells");
+}
+
+void VerbsSession::List() {
+  const auto listing = ListImages(files_, "/vm");
+  MustBeUnchanged("ls");
+  if (!listing) return MustBeSound(listing.error());
+  bool found = false;
+  for (size_t i = 0; i < listing->disks.size(); i++) {
+    const ListedDisk& disk = listing->disks[i];
+    found = found || (disk.path == kAddCow && disk.info.has_value());
+    for (const size_t overlay : disk.overlays)
+      FUZZ_MUST(listing->disks[overlay].base == i, "ls: what stands on {}", disk.path);
+  }
+  FUZZ_MUST(!disk_ || found, "ls leaves the image out");
+}
+
+// Of a layer of its own, whose runs the input has.
+void VerbsSession::Import(Input& input) {
+  constexpr uint64_t kLayerSize = 6 * 65536 + 700;
+  constexpr const char* kNew = "/vm/new.add-cow";
+  const unsigned how = input.Byte();
+  std::vector<LayerRun> runs;
+  for (uint64_t at = 0; runs.size() < 4 && at < kLayerSize;) {
+    const uint64_t offset = at + uint64_t{512} * input.Byte();
+    const uint64_t end =
+        std::min<uint64_t>(offset + uint64_t{512} * (1u + input.Byte()), kLayerSize);
+    if (offset >= end) break;
+    runs.push_back({{offset, end - offset}, (how & 1) != 0 || runs.size() % 2 == 0});
+    at = end + 1;
+  }
+  FakeFileSystem other;
+  other.Put("/layer", Repeat(0x5a, kLayerSize));
+  auto file = other.Open("/layer", OpenMode::kReadOnly);
+  FUZZ_MUST_SUCCEED(file, "open");
+  FileSource layer(std::move(*file), kLayerSize);
+  CreateOptions options;
+  options.add_cow_path = kNew;
+  options.image_name = "new.raw";
+  options.subclusters = (how & 2) == 0;
+  if ((how & 4) != 0) options.backing = NamedFile{"b.img", "raw"};
+  if ((how & 8) != 0) {
+    options.revision = Revision::kAcow;
+    options.cluster_size = uint64_t{4096} << ((how >> 4) % 10);
+  }
+  const auto result = ImportLayer(files_, options, layer, runs);
+  created_ = true;
+  if (!result) {
+    MustBeSound(result.error());
+    return MustBeUnchanged("import");
+  }
+  const auto made = DiskByTheRules::Read(files_, kNew);
+  FUZZ_MUST(made && made->size() == kLayerSize, "what import made is not sound");
+  FUZZ_MUST(made->StrayBits() == 0, "import left stray bits");
+  for (const auto& [range, data] : runs) {
+    const auto wrong = Difference(made->Bytes(range.offset, range.length),
+                                  Repeat(data ? 0x5a : 0, range.length), range.offset);
+    FUZZ_MUST(wrong.empty(), "import: {}", wrong);
+    for (uint64_t at = range.offset / kSubcluster; at * kSubcluster < range.end(); at++)
+      FUZZ_MUST(made->IsInImage(at), "import left subcluster {} out", at);
+  }
+  MustChangeOnly(kNew, "/vm/new.raw");
 }
 
 }  // namespace addcow::fuzz

@@ -71,13 +71,13 @@ void VerbsSession::Verb(Input& input) {
     case 1:
       return verb < 128 ? Map() : Measure(input);
     case 2:
-      return Check();
+      return verb < 128 ? Check() : List();
     case 3:
       return verb < 128 ? Mend(Repair::kLeaks) : Commit(input);
     case 4:
       return Mend(Repair::kAll);
     case 5:
-      return Flatten();
+      return verb < 128 ? Flatten() : Import(input);
     case 7:
       return verb < 128 ? Rebase(input) : RebaseData(input);
     case 8:

@@ -58,6 +58,8 @@ class VerbsSession {
   void RebaseData(Input& input);
   void Compare();
   void Measure(Input& input);
+  void List();
+  void Import(Input& input);
 
   // verbs_resize.cc
   void Resize(Input& input);

@@ -32,6 +32,7 @@ struct Arguments {
 constexpr const char* kUsage =
     "[-u] [-p] [-b BACKING -F FORMAT] [-i IMAGE] [-q]\n"
     "           [--lock=on|off] [--wait[=SECONDS]] [--confine=DIR]\n"
+    "           [--allow=uri,formats]\n"
     "           [--identity=check|ignore] [--timeout=SECONDS] X.add-cow";
 
 constexpr const char* kFooter =
@@ -115,6 +116,7 @@ Verb AddRebase(CLI::App& tool) {
          "Refuse files that the header names outside of DIR")
       ->type_name("DIR")
       ->option_text("DIR");
+  AddAllowOption(*app, arguments->access);
   AddIdentityOption(*app, arguments->access.check_identity);
   AddTimeoutOption(*app, arguments->access.timeout);
   app->add_flag("-q,--quiet", arguments->quiet, "Print errors only");

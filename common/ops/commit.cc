@@ -16,7 +16,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <memory>
+#include <span>
 #include <thread>
 #include <utility>
 
@@ -39,6 +41,7 @@ namespace addcow {
 namespace {
 
 constexpr uint64_t kCommitPiece = kMiB;            // bytes that are read and written at once
+constexpr uint64_t kCommitZeroes = 256 * kMiB;     // that are made at once
 constexpr uint64_t kLeastCommitPiece = 64 * kKiB;  // with a rate, of which it is an eighth
 
 // One image, locked as long as it lives.
@@ -49,6 +52,9 @@ struct Layer {
   std::unique_ptr<Holes> holes;      // of the image file
   std::vector<ByteRange> allocated;  // what the image file has of the disk, ascending
   CommitResult::One result;
+  // Once it is written: the base, locked for reading, and the header that notes what it is.
+  Base written;
+  Header after = {};
 };
 
 Error Refused(const std::string& file, const std::string& why) {
@@ -70,6 +76,16 @@ Result<std::vector<ChainFile>> ChainOf(FileSystem& file_system, const std::strin
   return std::move(files.chain);
 }
 
+// What a commit does with the file of a chain.
+enum class Part { kOwn, kWritten, kLower };
+
+Part PartOf(const std::vector<ChainFile>& chain, size_t index) {
+  if (index < 2) return Part::kOwn;  // the add-cow file, and the image file
+  // Of a base that is an image, the same two.
+  const size_t written = chain.size() > 2 && chain[2].add_cow ? 4 : 3;
+  return index < written ? Part::kWritten : Part::kLower;
+}
+
 // What one of them is to another.
 Status CheckApart(FileSystem& file_system, const CommitOptions& options) {
   std::vector<std::vector<ChainFile>> chains;
@@ -77,12 +93,14 @@ Status CheckApart(FileSystem& file_system, const CommitOptions& options) {
     ADDCOW_TRY_ASSIGN(auto chain, ChainOf(file_system, path, options));
     for (size_t i = 0; i < chains.size(); i++) {
       const std::string& other = options.add_cow_paths[i];
-      for (const ChainFile& file : chain)
-        for (const ChainFile& of_other : chains[i]) {
-          if (!file.info.SameFile(of_other.info)) continue;
-          if (&file == &chain.front() && &of_other == &chains[i].front())
-            return Fail(Refused(path, "is named twice"));
-          if (&file == &chain.front() || &of_other == &chains[i].front())
+      for (size_t a = 0; a < chain.size(); a++)
+        for (size_t b = 0; b < chains[i].size(); b++) {
+          if (!chain[a].info.SameFile(chains[i][b].info)) continue;
+          const Part here = PartOf(chain, a);
+          const Part there = PartOf(chains[i], b);
+          if (here == Part::kLower && there == Part::kLower) continue;
+          if (a == 0 && b == 0) return Fail(Refused(path, "is named twice"));
+          if (here == Part::kOwn || there == Part::kOwn)
             return Fail(Refused(
                 path, fmt::format("and {} stand on each other: commit them one after the "
                                   "other, the upper one first",
@@ -90,7 +108,7 @@ Status CheckApart(FileSystem& file_system, const CommitOptions& options) {
           return Fail(Refused(
               path, fmt::format("and {} both use {}: what one writes there the other would "
                                 "show",
-                                other, file.path)));
+                                other, chain[a].path)));
         }
     }
     chains.push_back(std::move(chain));
@@ -123,7 +141,24 @@ Status OpenTarget(FileSystem& file_system, const CommitOptions& options, Layer& 
                     : layer.base.is && layer.base.format != kRawFormat ? "qemu-img resize"
                                                                        : "where it is kept")));
   layer.result.grown_to = layer.files.virtual_size;
+  if (layer.base.is && layer.result.grown_to > layer.base.is->size_limit)
+    return Fail(Error::Because(
+        EFBIG, layer.base.path,
+        fmt::format("cannot be made {} bytes long: no file of this process can (ulimit -f)",
+                    layer.result.grown_to)));
   return {};
+}
+
+// What begins as an add-cow file is not taken for a raw one, by nobody: a guest could make
+// its host open any file. So its base could not be opened any more.
+Status RefuseOtherFormat(const ImageFiles& files) {
+  std::array<std::byte, kMagicBytes> begin = {};
+  ADDCOW_TRY_ASSIGN(const size_t count, files.image->Read(begin, 0));
+  if (!BeginsAsAddCow(std::span(begin).first(count))) return {};
+  return Fail(
+      Refused(files.image_path,
+              "begins as an add-cow file does, which its guest has written there: a "
+              "backing file that begins so cannot be used (flatten the image instead)"));
 }
 
 Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
@@ -139,9 +174,9 @@ Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
     return Fail(Refused(files.add_cow_path, "has no backing file to commit to"));
   ADDCOW_TRY(RefuseDevice(*files.add_cow));
   layer.base = {.path = files.backing_path, .format = files.header.backing->format};
-  if (!IsNbdUri(files.backing_path)) {
-    ADDCOW_TRY_ASSIGN(layer.base.is, file_system.Identify(files.backing_path));
-  }
+  // The one that was opened, and looked at: a name may lead elsewhere by now.
+  if (!IsNbdUri(files.backing_path)) layer.base.is = files.chain.at(2).info;
+  ADDCOW_TRY(RefuseOtherFormat(files));
   layer.result.add_cow_path = files.add_cow_path;
   layer.result.backing_path = files.backing_path;
   layer.result.notes = files.notes;
@@ -156,14 +191,27 @@ Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
   return layer;
 }
 
+// A new add-cow file, which is locked in place of the one before it.
+Status Replace(FileSystem& file_system, const CommitOptions& options, Layer& layer,
+               const Header& header, const WriteBits& bits) {
+  ADDCOW_TRY(ReplaceAddCow(file_system, layer.files, header, bits));
+  const std::string& path = layer.files.add_cow_path;
+  ADDCOW_TRY_ASSIGN(auto file, file_system.Open(path, OpenMode::kReadWrite));
+  if (options.access.lock)
+    ADDCOW_TRY(WithLockRemedy(LockInPlace(file_system, path, *file, LockKind::kWrite),
+                              options.access.option_prefix));
+  layer.files.add_cow = std::move(file);
+  return {};
+}
+
 // The same bits, under a header without a record of the base.
-Status DropIdentity(FileSystem& file_system, Layer& layer) {
+Status DropIdentity(FileSystem& file_system, const CommitOptions& options, Layer& layer) {
   Header& header = layer.files.header;
   if (!header.backing_identity && (header.optional_features & kOptionalBackingIdentity) == 0)
     return {};
   header.backing_identity.reset();
   header.optional_features &= ~kOptionalBackingIdentity;
-  return ReplaceAddCow(file_system, layer.files, header, SameBits(layer.files));
+  return Replace(file_system, options, layer, header, SameBits(layer.files));
 }
 
 class Writing {
@@ -179,7 +227,7 @@ class Writing {
   void Add(const Layer& layer) { total_ += layer.result.data; }
   Status Copy(Layer& layer) {
     return VisitLayerRuns(*layer.holes, layer.allocated, [&](bool data, ByteRange range) {
-      return data ? CopyData(layer, range) : layer.target->Zero(range.offset, range.length);
+      return data ? CopyData(layer, range) : CopyZeroes(layer, range);
     });
   }
   void Tell() const {
@@ -199,6 +247,17 @@ class Writing {
       at += count;
       done_ += count;
       Tell();
+    }
+    return {};
+  }
+  // What a base was made longer by is zero already.
+  Status CopyZeroes(Layer& layer, ByteRange range) {
+    const uint64_t end = layer.result.grown_to == 0
+                             ? range.end()
+                             : std::min(range.end(), layer.result.backing_size);
+    for (uint64_t at = range.offset; at < end; at += kCommitZeroes) {
+      ADDCOW_TRY(WaitForTurn(layer));
+      ADDCOW_TRY(layer.target->Zero(at, std::min(kCommitZeroes, end - at)));
     }
     return {};
   }
@@ -231,15 +290,16 @@ ByteRange MarkOf(const Layer& layer) {
 }
 
 // A new add-cow file with no bit but those of the mark, if there is one.
-Status WriteEmptied(FileSystem& file_system, Layer& layer, Header header,
+Status WriteEmptied(FileSystem& file_system, const CommitOptions& options, Layer& layer,
                     std::optional<ByteRange> mark) {
+  Header header = layer.after;
   const Layout layout = layer.files.layout();
   const ClusterRange cluster = {mark ? layout.ClusterOf(mark->offset) : 0, 1};
   const bool whole = mark && mark->offset == layout.Start(cluster.first) &&
                      mark->end() == layout.End(cluster.end());
   header.all_allocated = false;
   header.subclusters = mark && !whole;
-  return ReplaceAddCow(file_system, layer.files, header, [&](File& file) -> Status {
+  return Replace(file_system, options, layer, header, [&](File& file) -> Status {
     const BitmapPlace last = header.subclusters ? layout.subcluster_bitmap() : layout.bitmap();
     ADDCOW_TRY(file.Truncate(last.padded_end()));
     if (whole) ADDCOW_TRY(FillRawBits(file, layout.bitmap(), cluster, true));
@@ -270,16 +330,16 @@ Status GiveBack(const Layer& layer, uint64_t offset, uint64_t end, bool& able) {
   return {};
 }
 
-Status Empty(FileSystem& file_system, Layer& layer, const Header& header) {
+Status Empty(FileSystem& file_system, const CommitOptions& options, Layer& layer) {
   // Nothing is its own for sure where nothing is allocated.
-  if (layer.allocated.empty()) return WriteEmptied(file_system, layer, header, std::nullopt);
+  if (layer.allocated.empty()) return WriteEmptied(file_system, options, layer, std::nullopt);
   const ByteRange mark = MarkOf(layer);
   bool able = true;
-  ADDCOW_TRY(WriteEmptied(file_system, layer, header, mark));
+  ADDCOW_TRY(WriteEmptied(file_system, options, layer, mark));
   ADDCOW_TRY(GiveBack(layer, 0, mark.offset, able));
   ADDCOW_TRY(GiveBack(layer, mark.end(), layer.files.virtual_size, able));
   ADDCOW_TRY(layer.files.image_sync->SyncData());
-  ADDCOW_TRY(WriteEmptied(file_system, layer, header, std::nullopt));
+  ADDCOW_TRY(WriteEmptied(file_system, options, layer, std::nullopt));
   ADDCOW_TRY(GiveBack(layer, mark.offset, mark.end(), able));
   ADDCOW_TRY(layer.files.image_sync->SyncData());
   if (!able)
@@ -290,22 +350,25 @@ Status Empty(FileSystem& file_system, Layer& layer, const Header& header) {
   return {};
 }
 
-// What the header is to be once the base has all.
-Result<Header> HeaderAfter(FileSystem& file_system, const CommitOptions& options,
-                           Layer& layer) {
-  Header header = layer.files.header;
+// Opens the base as it is now, and finds what the header is to be.
+Status TakeWritten(FileSystem& file_system, const CommitOptions& options, Layer& layer) {
+  layer.target.reset();  // and with it the lock that keeps readers away
   AccessOptions access = options.access;
   access.check_identity = false;
+  layer.after = layer.files.header;
   ADDCOW_TRY_ASSIGN(
-      Base base,
-      OpenNamedBacking(file_system, *header.backing, DirectoryOf(layer.files.add_cow_path),
+      layer.written,
+      OpenNamedBacking(file_system, *layer.after.backing, DirectoryOf(layer.files.add_cow_path),
                        layer.files.add_cow.get(), layer.files.image.get(), access));
-  ADDCOW_TRY(base.source->Start());
-  header.backing_identity = IdentityToNote(base);
-  if (IdentityFits(header)) return header;
-  header.backing_identity.reset();
+  if (layer.base.is && !layer.written.files.front().info.SameFile(*layer.base.is))
+    return Fail(Error::Because(EAGAIN, layer.base.path,
+                               "was replaced by another program while it was written to"));
+  ADDCOW_TRY(layer.written.source->Start());
+  layer.after.backing_identity = IdentityToNote(layer.written);
+  if (IdentityFits(layer.after)) return {};
+  layer.after.backing_identity.reset();
   layer.result.notes.push_back(std::string(kNoRoomForIdentity));
-  return header;
+  return {};
 }
 
 Status WriteAll(FileSystem& file_system, const CommitOptions& options,
@@ -313,7 +376,7 @@ Status WriteAll(FileSystem& file_system, const CommitOptions& options,
   Writing writing(options);
   for (Layer& layer : layers) {
     writing.Add(layer);
-    ADDCOW_TRY(DropIdentity(file_system, layer));
+    ADDCOW_TRY(DropIdentity(file_system, options, layer));
   }
   for (Layer& layer : layers)
     if (layer.result.grown_to != 0) ADDCOW_TRY(layer.target->Grow(layer.result.grown_to));
@@ -325,13 +388,11 @@ Status WriteAll(FileSystem& file_system, const CommitOptions& options,
 
 Status EmptyAll(FileSystem& file_system, const CommitOptions& options,
                 std::vector<Layer>& layers) {
-  for (Layer& layer : layers) {
-    layer.target.reset();  // and with it the lock that keeps readers away
-    ADDCOW_TRY_ASSIGN(const Header header, HeaderAfter(file_system, options, layer));
+  for (Layer& layer : layers) ADDCOW_TRY(TakeWritten(file_system, options, layer));
+  for (Layer& layer : layers)
     ADDCOW_TRY(options.drop
-                   ? ReplaceAddCow(file_system, layer.files, header, SameBits(layer.files))
-                   : Empty(file_system, layer, header));
-  }
+                   ? Replace(file_system, options, layer, layer.after, SameBits(layer.files))
+                   : Empty(file_system, options, layer));
   return {};
 }
 

@@ -117,6 +117,13 @@ Result<std::unique_ptr<CommitTarget>> OpenServed(std::unique_ptr<NbdServer> serv
   return std::make_unique<NbdTarget>(std::move(writer));
 }
 
+Status CheckSame(const CommitBase& base, const FileInfo& info) {
+  if (!base.is || info.SameFile(*base.is)) return {};
+  return Fail(Error::Because(EAGAIN, base.path,
+                             "was replaced by another program while it was being opened "
+                             "(try again)"));
+}
+
 Result<std::unique_ptr<CommitTarget>> OpenImageTarget(FileSystem& file_system,
                                                       const CommitBase& base,
                                                       const AccessOptions& access) {
@@ -127,6 +134,8 @@ Result<std::unique_ptr<CommitTarget>> OpenImageTarget(FileSystem& file_system,
                                              .is_base = true},
                                             access.log));
   if (image->files().not_writable) return Fail(*image->files().not_writable);
+  ADDCOW_TRY_ASSIGN(const FileInfo info, image->files().add_cow->Info());
+  ADDCOW_TRY(CheckSame(base, info));
   ADDCOW_TRY(image->Start());
   return std::make_unique<ImageTarget>(std::move(image));
 }
@@ -143,10 +152,7 @@ Result<std::unique_ptr<CommitTarget>> OpenCommitTarget(FileSystem& file_system,
   if (IsNbdUri(base.path)) return OpenServed(ServerOfUri(base.path), access);
   ADDCOW_TRY_ASSIGN(auto file, file_system.Open(base.path, OpenMode::kReadWrite));
   ADDCOW_TRY_ASSIGN(const FileInfo info, file->Info());
-  if (base.is && !info.SameFile(*base.is))
-    return Fail(Error::Because(EAGAIN, base.path,
-                               "was replaced by another program while it was being opened "
-                               "(try again)"));
+  ADDCOW_TRY(CheckSame(base, info));
   if (base.format == kRawFormat) return RawTarget::Open(std::move(file), info, access);
   file.reset();
   if (base.format == kAddCowFormat) return OpenImageTarget(file_system, base, access);

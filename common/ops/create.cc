@@ -344,6 +344,12 @@ Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& o
     rights.kind = NewRights::Kind::kWithin;
     rights.model = backing.Rights();
   }
+  if (options.contents != nullptr && options.contents->from) {
+    const FileInfo& from = *options.contents->from;
+    if (rights.kind == NewRights::Kind::kUsual)
+      rights = {.kind = NewRights::Kind::kWithin, .model = from};
+    rights.model.permissions &= RightsWithin(from, from.group == rights.model.group);
+  }
   result.image_path = ResolveName(directory, options.image_name);
   MadeFile made(file_system);
   std::optional<Error> not_writable;

@@ -34,6 +34,8 @@ struct NewContents {
   // Writes that into the file, which has its size and is a hole. `backing`: null without
   // one. Its errors are create's.
   std::function<Status(File& image, Source* backing)> write;
+  // The file that its bytes come from: who may not read that may not read the image file.
+  std::optional<FileInfo> from = std::nullopt;
 };
 
 struct CreateOptions {

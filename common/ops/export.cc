@@ -33,7 +33,12 @@ struct ExportTarget {
 };
 
 // What is to be replaced must be a qcow2, or empty, and nothing that the image needs.
-Status CheckTargetReplaceable(const ImageFiles& files, File& existing,
+// One that has all clusters needs none: its name may lead nowhere, or anywhere.
+bool HasBacking(const ImageFiles& files) {
+  return files.header.backing && !files.header.all_allocated;
+}
+
+Status CheckTargetReplaceable(FileSystem& file_system, const ImageFiles& files, File& existing,
                               const AccessOptions& access) {
   ADDCOW_TRY_ASSIGN(const FileInfo info, existing.Info());
   for (const ChainFile& file : files.chain)
@@ -49,7 +54,8 @@ Status CheckTargetReplaceable(const ImageFiles& files, File& existing,
                                "is not a qcow2, so it is not overwritten (if it may go, remove "
                                "it first)"));
   if (!access.lock) return {};
-  return WithLockRemedy(existing.Lock(LockKind::kWrite), access.option_prefix);
+  return WithLockRemedy(LockInPlace(file_system, existing.name(), existing, LockKind::kWrite),
+                        access.option_prefix);
 }
 
 Result<ExportTarget> FindExportTarget(FileSystem& file_system, const ExportOptions& options,
@@ -68,7 +74,8 @@ Result<ExportTarget> FindExportTarget(FileSystem& file_system, const ExportOptio
   ExportTarget target;
   ADDCOW_TRY_ASSIGN(target.path, file_system.RealPath(path));
   ADDCOW_TRY_ASSIGN(target.existing, file_system.Open(target.path, OpenMode::kReadWrite));
-  ADDCOW_TRY(CheckTargetReplaceable(files, *target.existing, options.source.access));
+  ADDCOW_TRY(
+      CheckTargetReplaceable(file_system, files, *target.existing, options.source.access));
   return target;
 }
 
@@ -77,7 +84,7 @@ Result<std::optional<NamedFile>> BackingForQemu(FileSystem& file_system,
                                                 const ExportOptions& options,
                                                 const ImageFiles& files,
                                                 const std::string& directory) {
-  if (!files.header.backing) return std::optional<NamedFile>();
+  if (!HasBacking(files)) return std::optional<NamedFile>();
   NamedFile backing = *files.header.backing;
   if (backing.format == kAddCowFormat)
     return Fail(Error::Because(
@@ -130,7 +137,7 @@ Status ExportLayer(const ImageFiles& files, const ExportOptions& options, Commit
     return {};
   };
   // Without a backing file what is not written is zero already.
-  const bool has_backing = files.header.backing.has_value();
+  const bool has_backing = HasBacking(files);
   ADDCOW_TRY(VisitLayerRuns(holes, allocated, [&](bool data, ByteRange range) -> Status {
     if (data) return copy(range);
     ADDCOW_TRY(CheckInterrupted(options.source.access.interrupted, options.qcow2_path));
@@ -174,7 +181,10 @@ Result<ExportResult> ExportQcow2(FileSystem& file_system, const ExportOptions& o
     if (!writer) return Fail(std::move(writer).error());
     return ExportLayer(files, options, **writer, result);
   };
-  ADDCOW_TRY_ASSIGN(const FileInfo image_info, files.image->Info());
+  ADDCOW_TRY_ASSIGN(FileInfo image_info, files.image->Info());
+  // QEMU completes its clusters from what is below.
+  for (const ChainFile& file : files.chain)
+    image_info.permissions &= RightsWithin(file.info, file.info.group == image_info.group);
   const RenameMode mode =
       target.existing != nullptr ? RenameMode::kReplace : RenameMode::kKeepExisting;
   ADDCOW_TRY(DurableCreate(file_system, target.path, mode, fill, nullptr,

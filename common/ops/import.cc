@@ -201,13 +201,15 @@ Result<OpenedQcow2> OpenQcow2Layer(const ImportOptions& options, QemuImage image
 }  // namespace
 
 Result<ImportResult> ImportLayer(FileSystem& file_system, CreateOptions create, Source& layer,
-                                 const std::vector<LayerRun>& runs) {
+                                 const std::vector<LayerRun>& runs,
+                                 const std::optional<FileInfo>& from) {
   ImportResult result;
   result.backing = create.backing;
   create.size = layer.size();
   const uint64_t unit = create.subclusters ? kSubclusterSize : create.cluster_size;
   for (const LayerRun& run : runs) (run.data ? result.data : result.zeroes) += run.range.length;
-  NewContents contents{.allocated = WholeUnits(runs, unit, layer.size()), .write = {}};
+  NewContents contents{
+      .allocated = WholeUnits(runs, unit, layer.size()), .write = {}, .from = from};
   LayerCopy copy(create, layer, runs, contents.allocated, result.data);
   contents.write = [&](File& image, Source* backing) { return copy.WriteTo(image, backing); };
   create.contents = &contents;
@@ -232,7 +234,7 @@ Result<ImportResult> ImportQcow2(FileSystem& file_system, const ImportOptions& o
   ADDCOW_TRY_ASSIGN(const OpenedQcow2 opened, OpenQcow2Layer(options, image, info));
   ADDCOW_TRY(RefuseLosses(options, info));
   ADDCOW_TRY_ASSIGN(ImportResult result,
-                    ImportLayer(file_system, create, *opened.source, opened.runs));
+                    ImportLayer(file_system, create, *opened.source, opened.runs, file_info));
   result.lost = std::move(info.extras);
   return result;
 }

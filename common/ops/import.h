@@ -50,8 +50,10 @@ Result<ImportResult> ImportQcow2(FileSystem& file_system, const ImportOptions& o
 // The half of it that knows nothing of QEMU: an image of what `runs` says that `layer` has,
 // ascending and apart, as `create` says. Where an end of a run is none of a subcluster (or
 // cluster, without those) the rest of that comes from the backing file.
+// `from`: the file that the layer is, whose rights the image file has at most.
 Result<ImportResult> ImportLayer(FileSystem& file_system, CreateOptions create, Source& layer,
-                                 const std::vector<LayerRun>& runs);
+                                 const std::vector<LayerRun>& runs,
+                                 const std::optional<FileInfo>& from = std::nullopt);
 
 }  // namespace addcow
 

@@ -139,6 +139,16 @@ Status CheckOldBacking(FileSystem& file_system, const RebaseOptions& options,
   return base ? CheckNotOfBase(*files.image, *base) : Status();
 }
 
+Status CheckExpected(const RebaseOptions& options, const ImageFiles& files) {
+  if (!options.expected) return {};
+  ADDCOW_TRY_ASSIGN(const FileInfo info, files.add_cow->Info());
+  if (info.SameFile(options.expected->add_cow) &&
+      files.virtual_size == options.expected->virtual_size)
+    return {};
+  return Fail(Error::Because(EBUSY, files.add_cow_path,
+                             "was changed by another program meanwhile (run it again)"));
+}
+
 // That the disk reads the same without its backing file.
 Status CheckNotNeeded(const ImageFiles& files) {
   if (files.header.all_allocated || !files.header.backing) return {};
@@ -174,6 +184,7 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
   const ImageFiles files = std::move(*opened);
   if (files.not_writable) return Fail(*files.not_writable);
   ADDCOW_TRY(RefuseDevice(*files.add_cow));
+  ADDCOW_TRY(CheckExpected(options, files));
 
   RebaseResult result;
   result.header = files.header;

@@ -26,6 +26,12 @@ struct RebaseOptions {
   // No backing file any more. `same_without`: it has been seen that the disk reads the same.
   bool no_backing = false;
   bool same_without = false;
+  // What was looked at: EBUSY where it is another one by now.
+  struct Expected {
+    FileInfo add_cow;
+    uint64_t virtual_size = 0;  // bytes
+  };
+  std::optional<Expected> expected = std::nullopt;
   std::optional<std::string> image_name = std::nullopt;
   // confine: for a name that stays. check_identity: of what an add-cow base stands on; what
   // is named is accepted.

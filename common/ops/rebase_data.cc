@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
-// See rebase_data.h. Between the copying and the change of names the files are not locked
+// See rebase_data.h. Between the copying and the change of names the image is not locked
 // for a moment. Whoever writes to the disk then has that in the image file; what is not there
-// was the same in both backing files.
+// was the same in both backing files. An image of another size, or whose add-cow file another
+// command has written anew, is not the one that was looked at.
 
 #include "common/ops/rebase_data.h"
 
@@ -117,6 +118,10 @@ Status CopyDifferences(Image& image, const Backing& now, const RebaseOptions& op
 
 Result<RebaseResult> RebaseSafely(FileSystem& file_system, const RebaseOptions& options,
                                   LogSink log, const RebaseProgress& progress) {
+  RebaseOptions names = options;
+  names.same_without = true;
+  // Locked for reading until the names have changed, so that it is what was compared.
+  std::unique_ptr<Backing> now;
   {
     Base base;
     ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system,
@@ -134,17 +139,17 @@ Result<RebaseResult> RebaseSafely(FileSystem& file_system, const RebaseOptions& 
       ADDCOW_TRY(CheckNotOfBase(*files.image, base));
     }
     ADDCOW_TRY(image->Start());
-    Backing now(std::move(base.source));
-    if (options.backing) ADDCOW_TRY(now.Start());
-    const Status copied = CopyDifferences(*image, now, options, progress);
+    now = std::make_unique<Backing>(std::move(base.source));
+    if (options.backing) ADDCOW_TRY(now->Start());
+    const Status copied = CopyDifferences(*image, *now, options, progress);
     const Status closed = image->Close();
     if (!copied)
       return Fail(copied.error().WithNote(
           "the disk is still on its old backing file; run it again to go on"));
     ADDCOW_TRY(closed);
+    ADDCOW_TRY_ASSIGN(const FileInfo add_cow, files.add_cow->Info());
+    names.expected = {.add_cow = add_cow, .virtual_size = image->virtual_size()};
   }
-  RebaseOptions names = options;
-  names.same_without = true;
   return RebaseUnsafely(file_system, names);
 }
 

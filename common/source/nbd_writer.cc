@@ -23,7 +23,14 @@ constexpr uint64_t kWriterMinimum = 512;
 constexpr uint64_t kWriterMaximum = 32 * kMiB;
 // What is sent at once: long enough that commands do not count, and short enough for many.
 constexpr uint64_t kWriterPiece = 512 * kKiB;
-constexpr uint64_t kZeroPiece = 1 * kGiB;
+constexpr uint64_t kZeroPiece = 64 * kMiB;
+
+// What is sent between two flushes. The last one would take longer than the timeout, where a
+// server has kept many gigabytes in memory.
+constexpr uint64_t kWriterFlush = 512 * kMiB;
+
+// What a server of ours may take to end that is told to.
+constexpr std::chrono::seconds kLongestEnd(10);
 
 // Between two looks at a signal.
 constexpr std::chrono::milliseconds kWriterGlance(100);
@@ -45,6 +52,14 @@ void NbdWriter::HangUp() {
   if (handle_ == nullptr) return;
   if (failed_) (void)nbd_kill_subprocess(handle_, SIGKILL);
   server_->Closing(handle_, 0);
+  // Told to end, it hangs up when its image is closed.
+  const auto limit = Clock::now() + std::min<Clock::duration>(options_.timeout, kLongestEnd);
+  while (nbd_aio_is_dead(handle_) != 1 && nbd_aio_is_closed(handle_) != 1 &&
+         nbd_poll(handle_, static_cast<int>(kWriterGlance.count())) != -1) {
+    if (Clock::now() < limit) continue;
+    (void)nbd_kill_subprocess(handle_, SIGKILL);
+    break;
+  }
   if (const int fd = nbd_aio_get_fd(handle_); fd >= 0) (void)::shutdown(fd, SHUT_RDWR);
   nbd_close(std::exchange(handle_, nullptr));
 }
@@ -172,8 +187,9 @@ Status NbdWriter::WriteAligned(std::span<const std::byte> data, uint64_t offset)
     }));
     data = data.subspan(part.size());
     offset += part.size();
+    unflushed_ += part.size();
   }
-  return {};
+  return unflushed_ < kWriterFlush ? Status() : Flush();
 }
 
 Result<std::vector<std::byte>> NbdWriter::ReadBlock(uint64_t offset, uint64_t length) {
@@ -248,6 +264,7 @@ Status NbdWriter::Zero(uint64_t offset, uint64_t length) {
 
 Status NbdWriter::Flush() {
   ADDCOW_TRY(WaitForAll());
+  unflushed_ = 0;
   if (!can_flush_) return {};
   ADDCOW_TRY(
       Start("flush", 0, [&](Slot&) { return nbd_aio_flush(handle_, NBD_NULL_COMPLETION, 0); }));

@@ -99,6 +99,7 @@ class NbdWriter {
   bool can_zero_ = false;
   bool can_flush_ = false;
   std::array<Slot, kSlots> slots_;
+  uint64_t unflushed_ = 0;  // bytes
   std::optional<Error> failed_;
 };
 

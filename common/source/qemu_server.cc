@@ -49,7 +49,7 @@ constexpr std::array<std::string_view, 11> kFormats = {
 constexpr const char* kScript = R"(cd "$3"
 exec </dev/null >/dev/null
 [ -w "$0" ] && exec 2>>"$0"
-( { (trap "" HUP; read -r word <&4; [ "$word" = leave ] || kill -"$4" $$) 3<&- &
+( { (trap "" HUP; read -r word <&4; [ "$word" = leave ] || { kill -"$4" $$; kill -CONT $$; }) 3<&- &
   } 4<"/proc/self/fd/$1" ) 2>/dev/null || [ "$PPID" = "$2" ] || exit 1
 shift 4
 command -v setsid >/dev/null && exec setsid "$@"
@@ -102,7 +102,8 @@ class QemuServer final : public NbdServer {
         fmt::format("driver={},{},file.driver={},file.filename={}", image_.format,
                     image_.writable ? "read-only=off,discard=unmap" : "read-only=on",
                     image_.is_block_device ? "host_device" : "file", OptionValue(image_.path));
-    if (!image_.lock) options += ",force-share=on";
+    // QEMU has force-share for readers only.
+    if (!image_.lock) options += image_.writable ? ",file.locking=off" : ",force-share=on";
     return options;
   }
 

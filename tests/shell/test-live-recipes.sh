@@ -22,6 +22,8 @@ block() { # NAME: as printed
 }
 # daemon DIRECTORY: the server that a block has left there; it is stopped at the end.
 daemon() {
+    # nbdkit notes its process id once it is in the background.
+    wait_for "srv/$1/pid"
     server_pid="$(cat "srv/$1/pid")"
     at_exit "kill $server_pid 2>/dev/null"
 }
@@ -49,6 +51,7 @@ nbdsh -u "$guest" -c 'h.pwrite(b"%4096s" % b"guest", 20480)' -c 'h.flush()'
 block restore-status >status || fail "status: $(cat status)"
 kill -9 "$server_pid"
 wait_until '' is_gone "$server_pid"
+rm srv/vm01/pid # of the one that was killed
 block restore-again
 daemon vm01
 has_open srv/backups/vm01.img || fail "the backup is not what it stands on"

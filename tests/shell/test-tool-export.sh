@@ -136,3 +136,20 @@ rm -f k.qcow2.*.tmp
 addcow export -q --force k.add-cow k.qcow2
 addcow compare -q k.add-cow -F qcow2 k.qcow2 || fail "k.qcow2 is not the same in the end"
 expect_equal "" "$(find . -name '*.tmp')" "what is left behind"
+
+# What has all clusters stands on nothing any more, whatever its header names; and the base that
+# it had is not what is exported to.
+mkdir flat
+(
+    cd flat
+    random_file base.img 1M
+    qemu-img convert -f raw -O qcow2 base.img base.qcow2
+    addcow create -q -b base.qcow2 -F qcow2 -i x.raw x.add-cow
+    addcow flatten -q x.add-cow
+    mv base.qcow2 away.qcow2
+    addcow export -q x.add-cow out.qcow2
+    expect_equal null "$(qemu-img info --output=json out.qcow2 | jq -r '."backing-filename"')" "no backing file"
+    addcow compare -q x.add-cow -F qcow2 out.qcow2
+    addcow export -q --lock=off x.add-cow unlocked.qcow2
+    addcow compare -q x.add-cow -F qcow2 unlocked.qcow2
+)

@@ -196,3 +196,13 @@ rm -f k.raw.*.tmp k.add-cow.*.tmp
 addcow import -q -i k.raw big.qcow2 k.add-cow
 same k.add-cow big.qcow2
 expect_equal "" "$(find . -name '*.tmp')" "what is left behind"
+
+# Who may not read the qcow2 may not read what it held.
+mkdir rights
+(cd rights && random_file base.img 1M && chmod 644 base.img && umask 022 &&
+    overlay o.qcow2 base.img && chmod 600 o.qcow2 &&
+    addcow import -q -i o.raw o.qcow2 o.add-cow &&
+    expect_equal 600 "$(stat -c %a o.raw)" "rights of what came from a private overlay" &&
+    qemu-img create -q -f qcow2 alone.qcow2 1M && chmod 640 alone.qcow2 &&
+    addcow import -q -i alone.raw alone.qcow2 alone.add-cow &&
+    expect_equal 640 "$(stat -c %a alone.raw)" "rights of what came from one without a base")

@@ -224,6 +224,24 @@ TEST_F(CommitTest, RefusesTwoThatHaveOneBase) {
   ExpectRefused(Of({kAddCowPath, "/other/x.add-cow"}), "both use");
 }
 
+TEST_F(CommitTest, TwoThatHaveOneBaseFarBelowAreCommitted) {
+  Make({.size = 4 * kC, .backing_size = 4 * kC, .allocated = {1, 2}, .on_image = true});
+  MakeAlso("/other",
+           {.size = 4 * kC, .backing_size = 4 * kC, .allocated = {0}, .on_image = true});
+  ASSERT_OK(fake_.Remove("/other/base.img"));
+  fake_.PutName("/other/base.img", fake_.Find(kBackingPath));
+  ASSERT_OK(CommitImages(fake_, Of({kAddCowPath, "/other/x.add-cow"})));
+  ExpectDisk();
+  ExpectEmpty();
+}
+
+// A guest has written it. A base that begins so is opened by nobody.
+TEST_F(CommitTest, RefusesADiskThatBeginsAsAnAddCowFileDoes) {
+  Make({.size = 2 * kC, .backing_size = 2 * kC, .allocated = {0}});
+  ASSERT_TRUE(fake_.Find(kImagePath)->Write(fake_.Find(kAddCowPath)->Bytes(0, 8), 0));
+  ExpectRefused(Of({kAddCowPath}), "begins as an add-cow file does");
+}
+
 TEST_F(CommitTest, RefusesTheSameTwice) {
   Make({.size = 2 * kC, .backing_size = 2 * kC, .allocated = {0}});
   ExpectRefused(Of({kAddCowPath, kAddCowPath}), "is named twice");
