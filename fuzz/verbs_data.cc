@@ -31,6 +31,10 @@ bool VerbsSession::IsCopied() const {
 void VerbsSession::Commit(Input& input) {
   const unsigned how = input.Byte();
   if (!IsCopied()) return;
+  // With a second name it is refused.
+  if ((how & 4) == 0 && files_.Find("/vm/copy.add-cow") != nullptr)
+    (void)files_.Remove("/vm/copy.add-cow");
+  before_ = files_.Clone();
   CommitOptions options{.add_cow_paths = {kAddCow}};
   options.dry_run = (how & 1) != 0;
   options.drop = (how & 2) != 0;
@@ -113,7 +117,8 @@ void VerbsSession::List() {
   bool found = false;
   for (size_t i = 0; i < listing->disks.size(); i++) {
     const ListedDisk& disk = listing->disks[i];
-    found = found || (disk.path == kAddCow && disk.info.has_value());
+    // It may have another name, too.
+    found = found || (disk.info && files_.Find(disk.path) == files_.Find(kAddCow));
     for (const size_t overlay : disk.overlays)
       FUZZ_MUST(listing->disks[overlay].base == i, "ls: what stands on {}", disk.path);
   }

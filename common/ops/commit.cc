@@ -55,6 +55,8 @@ struct Layer {
   // Once it is written: the base, locked for reading, and the header that notes what it is.
   Base written;
   Header after = {};
+  // The header from which the record of the base was dropped, until the base is changed.
+  std::optional<Header> before = std::nullopt;
 };
 
 Error Refused(const std::string& file, const std::string& why) {
@@ -86,31 +88,35 @@ Part PartOf(const std::vector<ChainFile>& chain, size_t index) {
   return index < written ? Part::kWritten : Part::kLower;
 }
 
-// What one of them is to another.
+// What two images are to each other, by their chains.
+Status CheckPair(const std::string& path, const std::vector<ChainFile>& chain,
+                 const std::string& other, const std::vector<ChainFile>& of_other) {
+  for (size_t a = 0; a < chain.size(); a++)
+    for (size_t b = 0; b < of_other.size(); b++) {
+      if (!chain[a].info.SameFile(of_other[b].info)) continue;
+      const Part here = PartOf(chain, a);
+      const Part there = PartOf(of_other, b);
+      if (here == Part::kLower && there == Part::kLower) continue;
+      if (a == 0 && b == 0) return Fail(Refused(path, "is named twice"));
+      if (here == Part::kOwn || there == Part::kOwn)
+        return Fail(Refused(
+            path, fmt::format("and {} stand on each other: commit them one after the other, "
+                              "the upper one first",
+                              other)));
+      return Fail(Refused(
+          path, fmt::format("and {} both use {}: what one writes there the other would show",
+                            other, chain[a].path)));
+    }
+  return {};
+}
+
+// Before anything is locked; what lies below an image of QEMU's is not known yet.
 Status CheckApart(FileSystem& file_system, const CommitOptions& options) {
   std::vector<std::vector<ChainFile>> chains;
   for (const std::string& path : options.add_cow_paths) {
     ADDCOW_TRY_ASSIGN(auto chain, ChainOf(file_system, path, options));
-    for (size_t i = 0; i < chains.size(); i++) {
-      const std::string& other = options.add_cow_paths[i];
-      for (size_t a = 0; a < chain.size(); a++)
-        for (size_t b = 0; b < chains[i].size(); b++) {
-          if (!chain[a].info.SameFile(chains[i][b].info)) continue;
-          const Part here = PartOf(chain, a);
-          const Part there = PartOf(chains[i], b);
-          if (here == Part::kLower && there == Part::kLower) continue;
-          if (a == 0 && b == 0) return Fail(Refused(path, "is named twice"));
-          if (here == Part::kOwn || there == Part::kOwn)
-            return Fail(Refused(
-                path, fmt::format("and {} stand on each other: commit them one after the "
-                                  "other, the upper one first",
-                                  other)));
-          return Fail(Refused(
-              path, fmt::format("and {} both use {}: what one writes there the other would "
-                                "show",
-                                other, chain[a].path)));
-        }
-    }
+    for (size_t i = 0; i < chains.size(); i++)
+      ADDCOW_TRY(CheckPair(path, chain, options.add_cow_paths[i], chains[i]));
     chains.push_back(std::move(chain));
   }
   return {};
@@ -149,16 +155,28 @@ Status OpenTarget(FileSystem& file_system, const CommitOptions& options, Layer& 
   return {};
 }
 
+// Only one of them would lead to the new file. The others would keep the bits of data that the
+// image file has no longer.
+Status RefuseOtherNames(File& add_cow) {
+  ADDCOW_TRY_ASSIGN(const FileInfo info, add_cow.Info());
+  if (info.names <= 1) return {};
+  return Fail(Refused(
+      add_cow.name(),
+      fmt::format("has {} names (hard links), and the others would keep what is in the base "
+                  "and gone from the image file then: remove them first",
+                  info.names)));
+}
+
 // What begins as an add-cow file is not taken for a raw one, by nobody: a guest could make
-// its host open any file. So its base could not be opened any more.
+// its host open any file. So a raw base could not be opened any more, nor an image file of
+// which that is still there when its bit has gone.
 Status RefuseOtherFormat(const ImageFiles& files) {
   std::array<std::byte, kMagicBytes> begin = {};
   ADDCOW_TRY_ASSIGN(const size_t count, files.image->Read(begin, 0));
   if (!BeginsAsAddCow(std::span(begin).first(count))) return {};
-  return Fail(
-      Refused(files.image_path,
-              "begins as an add-cow file does, which its guest has written there: a "
-              "backing file that begins so cannot be used (flatten the image instead)"));
+  return Fail(Refused(files.image_path,
+                      "begins as an add-cow file does, which its guest has written there: raw "
+                      "files that begin so are not opened (flatten the image instead)"));
 }
 
 Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
@@ -173,10 +191,10 @@ Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
   if (!files.header.backing)
     return Fail(Refused(files.add_cow_path, "has no backing file to commit to"));
   ADDCOW_TRY(RefuseDevice(*files.add_cow));
+  ADDCOW_TRY(RefuseOtherNames(*files.add_cow));
   layer.base = {.path = files.backing_path, .format = files.header.backing->format};
   // The one that was opened, and looked at: a name may lead elsewhere by now.
   if (!IsNbdUri(files.backing_path)) layer.base.is = files.chain.at(2).info;
-  ADDCOW_TRY(RefuseOtherFormat(files));
   layer.result.add_cow_path = files.add_cow_path;
   layer.result.backing_path = files.backing_path;
   layer.result.notes = files.notes;
@@ -187,6 +205,8 @@ Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
   layer.holes = std::make_unique<Holes>(*files.image);
   ADDCOW_TRY(layer.holes->Settle(*files.image_sync));
   ADDCOW_TRY_ASSIGN(layer.allocated, AllocatedRanges(files));
+  if (!layer.allocated.empty() && layer.allocated.front().offset == 0)
+    ADDCOW_TRY(RefuseOtherFormat(files));
   ADDCOW_TRY(CountWhatIsWritten(layer));
   return layer;
 }
@@ -209,6 +229,8 @@ Status DropIdentity(FileSystem& file_system, const CommitOptions& options, Layer
   Header& header = layer.files.header;
   if (!header.backing_identity && (header.optional_features & kOptionalBackingIdentity) == 0)
     return {};
+  // One that is not understood is not written anew.
+  if (header.backing_identity) layer.before = header;
   header.backing_identity.reset();
   header.optional_features &= ~kOptionalBackingIdentity;
   return Replace(file_system, options, layer, header, SameBits(layer.files));
@@ -242,6 +264,7 @@ class Writing {
       const auto begun = FillPace::Clock::now();
       const auto part = std::span(buffer_).first(static_cast<size_t>(count));
       ADDCOW_TRY(layer.files.image->ReadExactly(part, at));
+      layer.before.reset();
       ADDCOW_TRY(layer.target->Write(part, at));
       pace_.Copied(count, begun, FillPace::Clock::now());
       at += count;
@@ -257,6 +280,7 @@ class Writing {
                              : std::min(range.end(), layer.result.backing_size);
     for (uint64_t at = range.offset; at < end; at += kCommitZeroes) {
       ADDCOW_TRY(WaitForTurn(layer));
+      layer.before.reset();
       ADDCOW_TRY(layer.target->Zero(at, std::min(kCommitZeroes, end - at)));
     }
     return {};
@@ -378,8 +402,11 @@ Status WriteAll(FileSystem& file_system, const CommitOptions& options,
     writing.Add(layer);
     ADDCOW_TRY(DropIdentity(file_system, options, layer));
   }
-  for (Layer& layer : layers)
-    if (layer.result.grown_to != 0) ADDCOW_TRY(layer.target->Grow(layer.result.grown_to));
+  for (Layer& layer : layers) {
+    if (layer.result.grown_to == 0) continue;
+    ADDCOW_TRY(layer.target->Grow(layer.result.grown_to));
+    layer.before.reset();
+  }
   writing.Tell();
   for (Layer& layer : layers) ADDCOW_TRY(writing.Copy(layer));
   for (Layer& layer : layers) ADDCOW_TRY(layer.target->Close());
@@ -403,15 +430,24 @@ Result<CommitResult> CommitImages(FileSystem& file_system, const CommitOptions& 
   std::vector<Layer> layers;
   for (const std::string& path : options.add_cow_paths) {
     ADDCOW_TRY_ASSIGN(Layer layer, OpenLayer(file_system, options, path));
-    for (const Layer& other : layers)
+    for (const Layer& other : layers) {
       if (IsNbdUri(layer.base.path) && layer.base.path == other.base.path)
         return Fail(Refused(path, fmt::format("and {} both stand on {}",
                                               other.files.add_cow_path, layer.base.path)));
+      ADDCOW_TRY(
+          CheckPair(path, layer.files.chain, other.files.add_cow_path, other.files.chain));
+    }
     layers.push_back(std::move(layer));
   }
   if (!options.dry_run) {
     Status done = WriteAll(file_system, options, layers);
     if (done) done = EmptyAll(file_system, options, layers);
+    // Where nothing of a base was changed, its record is right. If that fails too, there is
+    // none.
+    if (!done)
+      for (Layer& layer : layers)
+        if (layer.before)
+          (void)Replace(file_system, options, layer, *layer.before, SameBits(layer.files));
     if (!done)
       return Fail(done.error().WithNote(
           "every image reads as before; run the same command again to go on"));

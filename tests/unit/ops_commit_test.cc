@@ -242,6 +242,23 @@ TEST_F(CommitTest, RefusesADiskThatBeginsAsAnAddCowFileDoes) {
   ExpectRefused(Of({kAddCowPath}), "begins as an add-cow file does");
 }
 
+// It says no more of the base than before.
+TEST_F(CommitTest, OneThatEndsBeforeItsFirstWriteKeepsTheRecordOfTheBase) {
+  Make({.size = 2 * kC, .backing_size = 2 * kC, .garbage = false, .allocated = {0}});
+  ASSERT_OK(CommitImages(fake_, Of({kAddCowPath})));  // notes what it is
+  {
+    ASSERT_OK_AND_ASSIGN(auto image, OpenTestImage(fake_));
+    ASSERT_OK(image->Write(Repeat(9, kC), kC));
+    ASSERT_OK(image->Close());
+  }
+  const auto noted = TestHeader(fake_).backing_identity;
+  ASSERT_TRUE(noted.has_value());
+  CommitOptions options = Of({kAddCowPath});
+  options.access.interrupted = [] { return true; };
+  EXPECT_FALSE(CommitImages(fake_, options));
+  EXPECT_EQ(TestHeader(fake_).backing_identity, noted);
+}
+
 TEST_F(CommitTest, RefusesTheSameTwice) {
   Make({.size = 2 * kC, .backing_size = 2 * kC, .allocated = {0}});
   ExpectRefused(Of({kAddCowPath, kAddCowPath}), "is named twice");
