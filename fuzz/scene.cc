@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "fuzz/disk_rules.h"
 #include "fuzz/format_rules.h"
 #include "fuzz/must.h"
 #include "tests/support/random.h"

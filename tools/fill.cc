@@ -57,7 +57,13 @@ Status SendCommands(ControlClient& client, const Arguments& arguments) {
   return client.Fill({.action = Action::kResume});
 }
 
-int Ended(const FillStatus& fill) {
+// `all`: it is waited for that.
+int Ended(const FillStatus& fill, bool all) {
+  if (fill.state == FillState::kDone && all && fill.mode != FillMode::kAll) {
+    PrintError(
+        "the fill was changed to 'touched' meanwhile, so the rest is still to be copied");
+    return kExitFailed;
+  }
   if (fill.state == FillState::kDone) {
     PrintText(fill.mode == FillMode::kAll
                   ? "All is filled; the image file can now be used alone.\n"
@@ -72,7 +78,7 @@ int Ended(const FillStatus& fill) {
 }
 
 // Waits until it is done, or cannot go on.
-int WaitForEnd(ControlClient& client, bool shown) {
+int WaitForEnd(ControlClient& client, bool all, bool shown) {
   Progress progress(shown);
   std::optional<uint64_t> copied_before;
   for (;;) {
@@ -82,7 +88,7 @@ int WaitForEnd(ControlClient& client, bool shown) {
     if (!status && last && last->fill.state == FillState::kDone) status = *last;
     if (!status) {
       progress.Finish();
-      return Failed(status.error());
+      return FailedUnlessStopped(status.error());
     }
     const FillStatus& fill = status->fill;
     if (!copied_before) copied_before = fill.copied;
@@ -91,7 +97,7 @@ int WaitForEnd(ControlClient& client, bool shown) {
     if (fill.state == FillState::kDone || fill.state == FillState::kFailed ||
         fill.state == FillState::kOff) {
       progress.Finish();
-      return Ended(fill);
+      return Ended(fill, all);
     }
     if (!InterruptCame()) std::this_thread::sleep_for(kLook);
     if (InterruptCame()) {
@@ -106,10 +112,12 @@ int RunFill(const Arguments& arguments) {
   if (arguments.action == "pause" && (waits || arguments.rate))
     return UsageError("fill", "'pause' goes with none of --rate, --wait and -p");
   CatchInterrupts();
-  auto client = ControlClient::Connect(arguments.socket);
-  if (!client) return Failed(client.error());
-  if (const Status sent = SendCommands(*client, arguments); !sent) return Failed(sent.error());
-  return waits ? WaitForEnd(*client, arguments.progress) : kExitOk;
+  auto client =
+      ControlClient::Connect(arguments.socket, ControlClient::kTimeout, InterruptCame);
+  if (!client) return FailedUnlessStopped(client.error());
+  if (const Status sent = SendCommands(*client, arguments); !sent)
+    return FailedUnlessStopped(sent.error());
+  return waits ? WaitForEnd(*client, arguments.action == "all", arguments.progress) : kExitOk;
 }
 
 }  // namespace

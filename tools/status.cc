@@ -90,12 +90,13 @@ Status WriteAndRename(const std::string& path, const std::string& text) {
 
 int RunStatus(const Arguments& arguments) {
   CatchInterrupts();
-  auto client = ControlClient::Connect(arguments.socket);
-  if (!client) return Failed(client.error());
+  auto client =
+      ControlClient::Connect(arguments.socket, ControlClient::kTimeout, InterruptCame);
+  if (!client) return FailedUnlessStopped(client.error());
   const bool clears = arguments.output == "human" && ::isatty(STDOUT_FILENO) == 1;
   for (bool first = true;; first = false) {
     const auto status = client->GetStatus();
-    if (!status) return Failed(status.error());
+    if (!status) return FailedUnlessStopped(status.error());
     const std::string text = TextOf(*status, arguments);
     if (arguments.to) {
       if (const Status written = WriteAndRename(*arguments.to, text); !written)

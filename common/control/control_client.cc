@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <nlohmann/json.hpp>
@@ -36,7 +37,8 @@ std::string OneLine(std::string text) {
 }  // namespace
 
 Result<ControlClient> ControlClient::Connect(const std::string& path,
-                                             std::chrono::milliseconds timeout) {
+                                             std::chrono::milliseconds timeout,
+                                             Interrupted interrupted) {
   ADDCOW_TRY_ASSIGN(const sockaddr_un address, SocketAddress(path));
   if (const auto found = FindSocket(path); !found) {
     if (found.error().code() != ENOENT) return Fail(found.error());
@@ -47,7 +49,7 @@ Result<ControlClient> ControlClient::Connect(const std::string& path,
   if (fd.get() == -1) return Fail(Error::System(errno, "socket", path));
   const auto* generic = reinterpret_cast<const sockaddr*>(&address);
   const auto deadline = ClientClock::now() + timeout;
-  ControlClient client(path, std::move(fd), timeout);
+  ControlClient client(path, std::move(fd), timeout, std::move(interrupted));
   while (::connect(client.fd_.get(), generic, sizeof address) != 0) {
     if (errno == ECONNREFUSED)
       return Fail(Error::Because(ECONNREFUSED, path,
@@ -56,6 +58,7 @@ Result<ControlClient> ControlClient::Connect(const std::string& path,
     // room again.
     if ((errno != EAGAIN && errno != EINTR) || ClientClock::now() >= deadline)
       return Fail(Error::System(errno == EAGAIN ? ETIMEDOUT : errno, "connect", path));
+    ADDCOW_TRY(CheckInterrupted(client.interrupted_, path));
     if (errno == EAGAIN) (void)::poll(nullptr, 0, 10);
   }
   return client;
@@ -72,8 +75,12 @@ Status ControlClient::WaitFor(short events, ClientClock::time_point deadline) co
     if (left.count() <= 0)
       return Fail(Broken(ETIMEDOUT, fmt::format("the server does not answer in {} s",
                                                 timeout_.count() / 1000)));
+    ADDCOW_TRY(CheckInterrupted(interrupted_, path_));
     pollfd polled = {fd_.get(), events, 0};
-    if (::poll(&polled, 1, static_cast<int>(left.count())) > 0) return {};
+    // Between two looks at a signal.
+    const int most = 100;
+    if (::poll(&polled, 1, static_cast<int>(std::min<int64_t>(left.count(), most))) > 0)
+      return {};
   }
 }
 

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "common/base/error.h"
+#include "common/base/interrupted.h"
 #include "common/base/unique_fd.h"
 #include "common/control/control_session.h"
 #include "common/control/server_status.h"
@@ -23,9 +24,11 @@ class ControlClient {
   // In bytes; no answer is longer.
   static constexpr size_t kMostAnswer = 1024 * 1024;
 
+  // `interrupted` ends what waits for the server, with kErrInterrupted.
   // ENOENT: nothing is at `path`; ENOTSOCK; ECONNREFUSED: no server listens there any more.
   static Result<ControlClient> Connect(const std::string& path,
-                                       std::chrono::milliseconds timeout = kTimeout);
+                                       std::chrono::milliseconds timeout = kTimeout,
+                                       Interrupted interrupted = {});
 
   // ECONNRESET: the server has gone (see last()); ETIMEDOUT: it does not answer; EPROTO: it
   // is none of ours. Any other error is the server's own.
@@ -36,8 +39,12 @@ class ControlClient {
   const std::optional<ServerStatus>& last() const { return last_; }
 
  private:
-  ControlClient(std::string path, UniqueFd fd, std::chrono::milliseconds timeout)
-      : path_(std::move(path)), fd_(std::move(fd)), timeout_(timeout) {}
+  ControlClient(std::string path, UniqueFd fd, std::chrono::milliseconds timeout,
+                Interrupted interrupted)
+      : path_(std::move(path)),
+        fd_(std::move(fd)),
+        timeout_(timeout),
+        interrupted_(std::move(interrupted)) {}
 
   Result<ControlJson> Execute(const ControlJson& command);
   Status SendLine(const std::string& line);
@@ -48,6 +55,7 @@ class ControlClient {
   std::string path_;
   UniqueFd fd_;
   std::chrono::milliseconds timeout_;
+  Interrupted interrupted_;
   std::string input_;  // what came after the last line
   std::optional<ServerStatus> last_;
 };

@@ -207,6 +207,10 @@ for line in file:
     state = states.pop(0) if len(states) > 1 else states[0]
     if state == 'die': os._exit(0)
     fill = {'mode': 'all', 'state': state, 'left': 1000, 'rate': 10, 'error': 'the disk is full' if state == 'failed' else ''}
+    if state == 'mute':
+        import time; time.sleep(60)
+    if state == 'touched':
+        fill.update(mode='touched', state='done')
     if state == 'end':
         fill['state'] = 'done'
         answer = {'event': 'stop', 'status': {'fill': fill}}
@@ -234,3 +238,13 @@ addcow fill ctl all --wait >out || fail "fill --wait of a server that ends when 
 filling running die
 expect_fails 1 addcow fill ctl all --wait
 grep -qxF 'addcow: ctl: the server has ended' stderr || fail "$(cat stderr)"
+# What is waited for is all, whatever somebody else says meanwhile.
+filling running touched
+expect_fails 1 addcow fill ctl all --wait
+grep -q "was changed to 'touched' meanwhile" stderr || fail "$(cat stderr)"
+# A signal ends who waits for an answer.
+filling running mute
+status=0
+timeout --foreground -s TERM 2 "$ADDCOW_RUN" addcow fill ctl all --wait 2>stderr || status=$?
+expect_equal 124 "$status" "timeout's status, the command having ended in time"
+grep -q 'interrupted\|stopped' stderr || fail "$(cat stderr)"
