@@ -110,6 +110,13 @@ Result<Base> TakeBacking(FileSystem& file_system, const RebaseOptions& options,
       backing.files.empty() ? options.backing->name : backing.files.front().path;
   if (const auto& noted = files.header.backing_identity; noted && options.access.check_identity)
     if (const Note other = NoteOtherBase(name, backing, *noted)) result.notes.push_back(*other);
+  // What is noted is to be what is there after a power failure: a commit may have been killed
+  // before it had synced what it wrote.
+  for (const ChainFile& file : backing.files) {
+    ADDCOW_TRY_ASSIGN(const auto opened, file_system.Open(file.path, OpenMode::kReadOnly));
+    const Status synced = opened->SyncData();
+    if (!synced && !synced.error().IsUnsupported()) return Fail(synced.error());
+  }
   result.header.backing_identity = IdentityToNote(backing);
   Note wider;
   if (!backing.files.empty()) {
