@@ -41,6 +41,7 @@ engine_sources = \
 	common/source/file_source.cc common/source/file_source.h \
 	common/source/arrivals.h \
 	common/source/known_runs.cc common/source/known_runs.h \
+	common/source/libnbd_words.h \
 	common/source/nbd_command.cc common/source/nbd_command.h \
 	common/source/nbd_connection.cc common/source/nbd_connection.h \
 	common/source/nbd_pool.cc common/source/nbd_pool.h \

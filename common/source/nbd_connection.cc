@@ -17,15 +17,12 @@
 #include <utility>
 
 #include "common/base/units.h"
+#include "common/source/libnbd_words.h"
 
 namespace addcow {
 
 namespace {
 
-// A server that says nothing of sizes may want whole sectors, and reads of 32 MiB at most
-// ("a client desiring maximum interoperability", NBD protocol, Block size constraints).
-constexpr uint64_t kUsualMinimum = 512;
-constexpr uint64_t kUsualMaximum = 32 * kMiB;
 // The most that libnbd takes, and the longest block status that is a multiple of any
 // minimum.
 constexpr uint64_t kMostLength = 32 * kMiB;
@@ -94,17 +91,13 @@ bool IsGone(nbd_handle* handle) {
   return nbd_aio_is_dead(handle) != 0 || nbd_aio_is_closed(handle) != 0;
 }
 
-uint64_t BlockSize(nbd_handle* handle, int which, uint64_t otherwise) {
-  const int64_t size = nbd_get_block_size(handle, which);
-  return size > 0 ? static_cast<uint64_t>(size) : otherwise;
-}
-
 NbdExport ExportOf(nbd_handle* handle) {
   NbdExport found;
   const int64_t size = nbd_get_size(handle);
   found.size = size > 0 ? static_cast<uint64_t>(size) : 0;
-  found.minimum = BlockSize(handle, LIBNBD_SIZE_MINIMUM, kUsualMinimum);
-  found.maximum = std::min(BlockSize(handle, LIBNBD_SIZE_MAXIMUM, kUsualMaximum), kMostLength);
+  found.minimum = BlockSizeOf(handle, LIBNBD_SIZE_MINIMUM, kUsualMinimum);
+  found.maximum =
+      std::min(BlockSizeOf(handle, LIBNBD_SIZE_MAXIMUM, kUsualMaximum), kMostLength);
   found.maximum = std::max(RoundDown(found.maximum, found.minimum), found.minimum);
   found.multi_conn = nbd_can_multi_conn(handle) == 1;
   found.block_status = nbd_can_meta_context(handle, LIBNBD_CONTEXT_BASE_ALLOCATION) == 1;
@@ -180,15 +173,8 @@ void NbdConnection::Wake() {
 }
 
 Error NbdConnection::LibnbdError() const {
-  const char* const text = nbd_get_error();
   const int code = nbd_get_errno();
-  // "nbd_connect_uri: connect: Connection refused": which call it was says nothing here.
-  std::string reason = text != nullptr ? text : "";
-  if (const size_t call = reason.find(": ");
-      call != std::string::npos && reason.starts_with("nbd_"))
-    reason.erase(0, call + 2);
-  return Error::Because(code != 0 ? code : EIO, name_,
-                        reason.empty() ? "the connection was lost" : reason);
+  return Error::Because(code != 0 ? code : EIO, name_, LibnbdReason());
 }
 
 void NbdConnection::Connect() {

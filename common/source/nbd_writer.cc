@@ -12,15 +12,12 @@
 #include <utility>
 
 #include "common/base/units.h"
+#include "common/source/libnbd_words.h"
 
 namespace addcow {
 
 namespace {
 
-// A server that says nothing of sizes ("a client desiring maximum interoperability", NBD
-// protocol, Block size constraints).
-constexpr uint64_t kWriterMinimum = 512;
-constexpr uint64_t kWriterMaximum = 32 * kMiB;
 // What is sent at once: long enough that commands do not count, and short enough for many.
 constexpr uint64_t kWriterPiece = 512 * kKiB;
 constexpr uint64_t kZeroPiece = 64 * kMiB;
@@ -34,11 +31,6 @@ constexpr std::chrono::seconds kLongestEnd(10);
 
 // Between two looks at a signal.
 constexpr std::chrono::milliseconds kWriterGlance(100);
-
-uint64_t WriterBlock(nbd_handle* handle, int which, uint64_t otherwise) {
-  const int64_t size = nbd_get_block_size(handle, which);
-  return size > 0 ? static_cast<uint64_t>(size) : otherwise;
-}
 
 }  // namespace
 
@@ -72,14 +64,8 @@ Result<std::unique_ptr<NbdWriter>> NbdWriter::Open(std::unique_ptr<NbdServer> se
 }
 
 Error NbdWriter::LibnbdError(const char* operation, uint64_t offset) const {
-  const char* const text = nbd_get_error();
   const int code = nbd_get_errno();
-  std::string reason = text != nullptr ? text : "";
-  // "nbd_connect_uri: connect: Connection refused": which call it was says nothing here.
-  if (const size_t call = reason.find(": ");
-      call != std::string::npos && reason.starts_with("nbd_"))
-    reason.erase(0, call + 2);
-  if (reason.empty()) reason = "the connection was lost";
+  std::string reason = LibnbdReason();
   const std::string more = server_->Explanation();
   if (!more.empty()) reason += ": " + more;
   if (operation == nullptr) return Error::Because(code != 0 ? code : EIO, name(), reason);
@@ -109,8 +95,8 @@ Status NbdWriter::Connect() {
   const int64_t size = nbd_get_size(handle_);
   if (size == -1) return Over(LibnbdError(nullptr, 0));
   size_ = static_cast<uint64_t>(size);
-  minimum_ = WriterBlock(handle_, LIBNBD_SIZE_MINIMUM, kWriterMinimum);
-  maximum_ = std::min(WriterBlock(handle_, LIBNBD_SIZE_MAXIMUM, kWriterMaximum), kWriterPiece);
+  minimum_ = BlockSizeOf(handle_, LIBNBD_SIZE_MINIMUM, kUsualMinimum);
+  maximum_ = std::min(BlockSizeOf(handle_, LIBNBD_SIZE_MAXIMUM, kUsualMaximum), kWriterPiece);
   maximum_ = std::max(RoundDown(maximum_, minimum_), minimum_);
   can_zero_ = nbd_can_zero(handle_) == 1;
   can_flush_ = nbd_can_flush(handle_) == 1;
