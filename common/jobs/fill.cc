@@ -66,17 +66,19 @@ Status Fill::Start(FillMode mode, Clock::duration delay) {
     return Fail(Error::Because(EROFS, image_.files().add_cow_path,
                                "the disk is read only, so nothing is filled"));
   MutexLock lock(mutex_);
+  if (mode != mode_) {
+    error_.reset();
+    back_off_ = {};
+    copied_ = 0;
+    flushed_ = options_.now();
+    meter_ = {};
+  }
   mode_ = mode;
   run_++;
   paused_ = done_ = told_ = failed_here_ = ended_ = false;
   next_ = 0;
   begin_ = options_.now() + delay;
   retry_ = {};
-  back_off_ = {};
-  error_.reset();
-  copied_ = 0;
-  flushed_ = options_.now();
-  meter_ = {};
   Changed();
   return {};
 }

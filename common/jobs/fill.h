@@ -65,8 +65,9 @@ class Fill {
   // that start together, not all ask their base at the same time.
   static Clock::duration Jittered(Clock::duration delay, double random);
 
-  // From the beginning of the disk, after `delay`. It also ends a pause, and a failure that
-  // was the last. kOff ends a fill. EROFS where the disk is read only.
+  // From the beginning of the disk, after `delay`. It also ends a pause, a back-off, and a
+  // failure that was the last. In the mode that it has it goes on: what was copied counts,
+  // and what failed is known. kOff ends a fill. EROFS where the disk is read only.
   Status Start(FillMode mode, Clock::duration delay = {}) ADDCOW_EXCLUDES(mutex_);
   // Pieces that are under way are still copied.
   void Pause() ADDCOW_EXCLUDES(mutex_);

@@ -43,7 +43,8 @@ random_file srv/backups/vm01.img 24M
 truncate -s 32M srv/backups/vm01.img
 cp srv/backups/vm01.img want
 printf '%4096s' guest | dd of=want bs=4096 seek=5 conv=notrunc status=none
-sed -i 's/fill=all/& fill-rate=4M/' block.restore    # slow enough to be killed
+# Slow enough to be killed, and to be looked at.
+sed -i 's/fill=all/& fill-rate=1M/' block.restore block.restore-again
 block restore
 daemon vm01
 guest="nbd+unix:///?socket=$scratch/srv/vm01/sock"
@@ -55,6 +56,7 @@ rm srv/vm01/pid # of the one that was killed
 block restore-again
 daemon vm01
 has_open srv/backups/vm01.img || fail "the backup is not what it stands on"
+addcow fill srv/vm01/control resume --rate=0
 block restore-wait
 if has_open srv/backups/vm01.img; then fail "the backup is not let go"; fi
 rm srv/backups/vm01.img

@@ -257,6 +257,25 @@ TEST_F(FillTest, ABaseThatFailsIsTriedAgainWithBackOff) {
   ExpectImageFileIsTheDisk();
 }
 
+// As `addcow fill` starts it, where somebody else had.
+TEST_F(FillTest, StartedAgainItGoesOn) {
+  MakeFill({.size = 4 * kC, .backing_size = 4 * kC}, {.piece = kC});
+  ASSERT_OK(fill_->Start(FillMode::kAll));
+  ASSERT_TRUE(fill_->Step().worked);
+  source_->Break({0, 4 * kC});
+  ASSERT_TRUE(fill_->Step().worked);
+  ASSERT_OK(fill_->Start(FillMode::kAll));
+  EXPECT_EQ(State(), FillState::kWaiting);
+  EXPECT_EQ(fill_->status().copied, kC);
+  ASSERT_TRUE(fill_->Step().worked) << "a back-off is over";
+  EXPECT_EQ(Logged("waits for the backing file"), 1u);
+  source_->Mend();
+  ASSERT_OK(fill_->Start(FillMode::kAll));
+  RunFill();
+  EXPECT_EQ(Logged("goes on"), 1u);
+  EXPECT_EQ(fill_->status().copied, 4 * kC);
+}
+
 TEST_F(FillTest, WhatCannotBeReadHoldsUpNothingElse) {
   MakeFill({.size = 8 * kC, .backing_size = 8 * kC}, {.piece = kC});
   source_->Break({2 * kC, kC});
