@@ -18,6 +18,8 @@ namespace addcow {
 
 namespace {
 
+constexpr uint64_t kWriteback = 8 * kMiB;  // begun for so much at once
+
 // A raw file or a block device. It is synced through a description that nothing else is done
 // with (File).
 class RawTarget final : public CommitTarget {
@@ -46,7 +48,8 @@ class RawTarget final : public CommitTarget {
   Status Write(std::span<const std::byte> data, uint64_t offset) override {
     const Status written = file_->Write(data, offset);
     holes_.Written(offset, data.size());
-    return written;
+    if (!written) return written;
+    return WriteBack({offset, data.size()});
   }
   Status Zero(uint64_t offset, uint64_t length) override {
     return zeroer_.Zero(offset, length, {.may_punch = true});
@@ -63,12 +66,22 @@ class RawTarget final : public CommitTarget {
         holes_(*file_),
         zeroer_(*file_, holes_) {}
 
+  // The disk is at work while the next is copied.
+  Status WriteBack(ByteRange written) {
+    const bool follows = written.offset >= begun_ && written.offset - begun_ <= kWriteback;
+    if (!follows) begun_ = written.offset;
+    if (written.end() - begun_ < kWriteback) return {};
+    const uint64_t offset = std::exchange(begun_, written.end());
+    return sync_->StartWriteback(offset, begun_ - offset);
+  }
+
   const std::unique_ptr<File> file_;
   const std::unique_ptr<File> sync_;
   uint64_t size_;
   const bool can_grow_;
   Holes holes_;
   Zeroer zeroer_;
+  uint64_t begun_ = 0;  // to where the writing out was begun, of what was written last
 };
 
 // An add-cow image, which has a base of its own.

@@ -10,6 +10,7 @@
 #include "common/ops/check.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
+#include "tests/support/fault_file.h"
 #include "tests/support/forms.h"
 #include "tests/support/test_image.h"
 #include "tests/support/with_subclusters.h"
@@ -257,6 +258,33 @@ TEST_F(CommitTest, OneThatEndsBeforeItsFirstWriteKeepsTheRecordOfTheBase) {
   options.access.interrupted = [] { return true; };
   EXPECT_FALSE(CommitImages(fake_, options));
   EXPECT_EQ(TestHeader(fake_).backing_identity, noted);
+}
+
+// The disk works while the next is copied; what it says then counts.
+TEST_F(CommitTest, WhatIsCopiedIsOnItsWayToTheDisk) {
+  Make({.size = 20 * kMiB, .backing_size = 20 * kMiB, .all_allocated = true});
+  FaultPlan faults({.at = 3, .error = EIO, .where = [](const Operation& operation) {
+                      return operation.kind == OpKind::kStartWriteback &&
+                             operation.path == kBackingPath;
+                    }});
+  {
+    ForwardingFileSystem files(fake_, faults);
+    ASSERT_OK(CommitImages(files, Of({kAddCowPath})));
+  }
+  EXPECT_EQ(faults.counted(), 2u);
+  Make({.size = 20 * kMiB, .backing_size = 20 * kMiB, .all_allocated = true});
+  faults.Set({.at = 2, .error = EIO, .where = [](const Operation& operation) {
+                return operation.kind == OpKind::kStartWriteback;
+              }});
+  {
+    ForwardingFileSystem files(fake_, faults);
+    EXPECT_TRUE(FailsSaying(CommitImages(files, Of({kAddCowPath})), "sync_file_range"));
+  }
+  ExpectDisk();
+  EXPECT_FALSE(TestHeader(fake_).backing_identity.has_value());
+  ASSERT_OK(CommitImages(fake_, Of({kAddCowPath})));
+  ExpectDisk();
+  ExpectBaseHasAll();
 }
 
 TEST_F(CommitTest, RefusesTheSameTwice) {
