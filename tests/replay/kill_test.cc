@@ -56,7 +56,7 @@ constexpr std::pair<Form, bool> kImages[] = {
 
 constexpr const char* kFills[] = {"fill=all", "fill=all", "fill=all", "fill=off",
                                   "fill=all", "fill=all", "fill=all", "fill=touched"};
-constexpr const char* kFillRates[] = {"fill-rate=1M", "fill-rate=4M", "fill-rate=16M",
+constexpr const char* kFillRates[] = {"fill-rate=512k", "fill-rate=2M", "fill-rate=8M",
                                       "fill-rate=1G"};
 
 std::string ReadFile(const std::string& path) {
@@ -82,7 +82,7 @@ class Kill : public NbdTest {
       fs::remove(directory_ + "/" + name);
     ImageSpec spec;
     spec.size = 384 * kC - random_.Below(kC);
-    spec.backing_size = random_.OneIn(3) ? random_.Between(1, spec.size) : spec.size;
+    spec.backing_size = random_.OneIn(4) ? random_.Between(1, spec.size) : spec.size;
     spec.seed = random_.Next() >> 8;
     MakeImage(InForm(spec, form));
     backing_ = ReadFile(directory_ + "/base.img");
