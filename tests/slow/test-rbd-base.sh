@@ -107,7 +107,7 @@ done
 # and is there again with the store. The servers are not started again.
 start_server sock addcow a/x.add-cow timeout=2
 kill -9 "${pids[osd]}"
-wait "${pids[osd]}" 2>/dev/null || true
+ends_with 137 "${pids[osd]}" "the store's daemon"
 client '
 want = open("a/want.raw", "rb").read()
 assert h.pread(100000, 70000) == want[70000:170000]
@@ -132,6 +132,6 @@ stop_server "$server_pid"
 # And without it at all.
 addcow flatten -q b/x.add-cow
 kill "${pids[nbd]}"
-wait "${pids[nbd]}" || true
+ends_with 0 "${pids[nbd]}" "qemu-nbd" nbd.out
 nbdkit -r -U - addcow b/x.add-cow --run 'nbdcopy "$uri" -' | cmp - b/want.raw
 timeout 100 rbd export --no-progress rbd/base@golden - | cmp - src.raw

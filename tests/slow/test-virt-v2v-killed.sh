@@ -80,8 +80,10 @@ rm -rf out v2v
 mkdir out v2v
 # The server goes down as well, as with its host. (Before 1.34 nbdkit aborts by itself where
 # a client goes with requests in flight.)
-kill -9 "$server_pid" 2>/dev/null || true
-wait "$server_pid" 2>/dev/null || true
+kill -9 "$server_pid"
+status=0
+wait "$server_pid" 2>/dev/null || status=$?
+[[ "$status" =~ ^(137|134)$ ]] || fail "exit status of the server: $status"
 addcow check x.add-cow || [ $? -eq 3 ]
 serve
 
