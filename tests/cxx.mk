@@ -15,6 +15,7 @@ support_sources = \
 	tests/support/engine_lines.h \
 	tests/support/engine_rooms.h \
 	tests/support/expect.h \
+	tests/support/expect_reads.h \
 	tests/support/fake_file.cc tests/support/fake_file.h \
 	tests/support/fake_file_system.cc tests/support/fake_file_system.h \
 	tests/support/fault_file.cc tests/support/fault_file.h \
