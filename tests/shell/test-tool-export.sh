@@ -95,6 +95,9 @@ refuses 1 'is not a qcow2, so it is not overwritten' --force alone.add-cow base.
 refuses 1 'is a part of the image' --force alone.add-cow alone.raw
 refuses 1 'is a part of the image' --force names.add-cow './b:a,s e.qcow2'
 refuses 1 'No such file' alone.add-cow nowhere/n.qcow2
+ln -s gone.qcow2 link.qcow2
+refuses 1 'already exists' alone.add-cow link.qcow2
+refuses 1 'is a symbolic link that leads to no file' --force alone.add-cow link.qcow2
 addcow create -q -b alone.add-cow -F add-cow -i upper.raw upper.add-cow
 refuses 1 'is an add-cow image, and QEMU reads none' upper.add-cow upper.qcow2
 start_server sock addcow alone.add-cow
