@@ -107,6 +107,7 @@ def create(force, target, image, backing, new_size=0, more=0, cluster=None):
 def rebase(image, backing): return bytes([7, image, backing])
 def convert(cluster=None, off=0): return bytes([8, form(cluster) | off])
 def import_layer(how): return bytes([131, how, 3, 40, 1, 200, 7, 7, 100, 9])
+def export(target, force=0): return bytes([130, target | force << 3])
 def commit(how=0): return bytes([138, how])
 def rebase_data(name): return bytes([142, name])
 def resize(to, kind=0): return bytes([RESIZE, kind | SHRINK]) + size(to)
@@ -114,6 +115,8 @@ def resize(to, kind=0): return bytes([RESIZE, kind | SHRINK]) + size(to)
 
 COMPARE, MEASURE_QCOW2, LIST = bytes([135]), bytes([136, 1]), bytes([137])
 DATA = COMPARE + MEASURE_QCOW2 + rebase_data(1) + commit(1) + commit() + COMPARE
+# To new files, in place of an empty one and of one that it made, and of the image's own.
+EXPORT = export(0) + export(1) + export(2, 1) + export(0, 1) + export(3, 1) + export(5, 1)
 
 VERBS = INFO + MAP + CHECK + ALL + FLATTEN + CHECK
 DISCARD, REUSE, FALLOC, FULL = 16, 32, 64, 128
@@ -196,6 +199,7 @@ def main():
         put("verbs", folder.name, start + VERBS)
         put("verbs", f"{folder.name}-data", start + DATA)
         put("verbs", f"{folder.name}-import", start + LIST + import_layer(len(header) % 251) + LIST)
+        put("verbs", f"{folder.name}-export", start + EXPORT)
 
     half = 8 * CLUSTER
     for name, flags in [
@@ -209,6 +213,7 @@ def main():
         put("verbs", name, start + VERBS)
         put("verbs", f"create-{name}", start + RECREATE)
         put("verbs", f"rebase-{name}", start + REBASE)
+        put("verbs", f"export-{name}", start + EXPORT)
     for name, made in [("no-backing", 0), ("all-allocated-flag", WITH_BACKING | ALL_ALLOCATED),
                        ("qcow2", WITH_BACKING | QCOW2)]:
         start = scene(half, half, made=made, bitmap=b"\x0f\xff\xff")
@@ -233,6 +238,7 @@ def main():
         put("verbs", f"subclusters{name}", start + VERBS)
         put("verbs", f"subclusters{name}-recreate", start + RECREATE)
         put("verbs", f"subclusters{name}-rebase", start + REBASE)
+        put("verbs", f"subclusters{name}-export", start + EXPORT)
     for name, made in [("new", 0), ("off", SUBCLUSTERS_OFF), ("never", NO_SUBCLUSTERS)]:
         start = scene(half + 9000, 5 * CLUSTER + 77, made=WITH_BACKING | made, bitmap=b"\x20")
         put("image", f"subclusters-{name}", start + SMALL)
@@ -327,6 +333,7 @@ def later_revision(half):
         put("verbs", f"revision20-{name}-subclusters", start + VERBS)
         put("verbs", f"revision20-{name}-subclusters-convert", start + CONVERT)
         put("verbs", f"revision20-{name}-subclusters-resize", start + RESIZES)
+        put("verbs", f"revision20-{name}-subclusters-export", start + EXPORT)
         put("verbs", f"revision20-{name}-subclusters-convert-off", start + CONVERT_OFF)
     for name, flags in [
         ("no-punch", NO_PUNCH | NO_ZERO_RANGE), ("no-seek", NO_SEEK | BACKING_NO_SEEK),

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //
 // The verbs that move data between an image and what it stands on, and those that look at
-// data, or at all files: commit, rebase without -u, compare, measure, import, ls. See
+// data, or at all files: commit, rebase without -u, compare, measure, import, export, ls. See
 // verbs_fuzzer.cc.
 
 #include <algorithm>
 #include <array>
+#include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "common/ops/commit.h"
 #include "common/ops/compare.h"
+#include "common/ops/export.h"
 #include "common/ops/import.h"
 #include "common/ops/list.h"
 #include "common/ops/measure.h"
@@ -170,6 +174,63 @@ void VerbsSession::Import(Input& input) {
       FUZZ_MUST(made->IsInImage(at), "import left subcluster {} out", at);
   }
   MustChangeOnly(kNew, "/vm/new.raw");
+}
+
+// In place of the qcow2 there is a raw file, which has the backing file's bytes where nothing
+// was written yet, as a qcow2 reads.
+void VerbsSession::Export(Input& input) {
+  static const std::array<const char*, 8> kTargets = {
+      "/vm/new.qcow2", "/vm/dir/new.qcow2", "/vm/empty.raw",  kImage,
+      kBacking,        "/vm/copy.add-cow",  "/vm/v1.add-cow", "/vm/nodir/new.qcow2"};
+  const unsigned how = input.Byte();
+  if (!IsCopied()) return;
+  ExportOptions options;
+  options.source.add_cow_path = kAddCow;
+  options.qcow2_path = kTargets[how % kTargets.size()];
+  options.force = (how & 8) != 0;
+  const bool is_new = how % kTargets.size() < 2 && files_.Find(options.qcow2_path) == nullptr;
+
+  const auto make = [&](const NewQcow2& image) -> Result<std::unique_ptr<CommitTarget>> {
+    const auto output = files_.Find(image.path);
+    FUZZ_MUST(output != nullptr && output->size() == 0, "what is exported to is not empty");
+    FUZZ_MUST(output->Truncate(image.size).has_value(), "truncate");
+    if (!image.backing.empty()) {
+      const auto base = files_.Find(ResolveName(DirectoryOf(image.path), image.backing));
+      FUZZ_MUST(base != nullptr, "export names a backing file that is not there");
+      ForEachData(*base, [&](uint64_t start, uint64_t end) {
+        const uint64_t stop = std::min(end, image.size);
+        if (start < stop) (void)output->Write(base->Bytes(start, stop - start), start);
+        return end < image.size;
+      });
+    }
+    return OpenCommitTarget(files_, {.path = image.path, .format = "raw"}, {});
+  };
+  const auto result = ExportImage(files_, options, make);
+  created_ = true;
+  if (!result) {
+    MustBeSound(result.error());
+    FUZZ_MUST(!disk_ || !is_new, "export: {}", result.error().Message());
+    return MustBeUnchanged("export");
+  }
+  FUZZ_MUST(disk_.has_value(), "export accepted what must be refused");
+  FUZZ_MUST(is_new || options.force, "export replaced a file");
+  FUZZ_MUST(result->backing.has_value() ==
+                (disk_->header().has_backing && !disk_->header().all_allocated),
+            "whether what export made stands on something");
+  const auto output = files_.Find(options.qcow2_path);
+  FUZZ_MUST(output != nullptr && output->size() == result->virtual_size &&
+                result->virtual_size == RoundUp(disk_->size(), kSectorSize),
+            "the size of what export made");
+  for (const uint64_t cluster : disk_->Sample()) {
+    const uint64_t start = disk_->Start(cluster);
+    const uint64_t length = disk_->EndOf(cluster) - start;
+    const auto wrong =
+        Difference(output->Bytes(start, length), disk_->Bytes(start, length), start);
+    FUZZ_MUST(wrong.empty(), "what export made: {}", wrong);
+  }
+  const uint64_t rest = output->size() - disk_->size();
+  FUZZ_MUST(output->Bytes(disk_->size(), rest) == Repeat(0, rest), "the rest of the sector");
+  MustChangeOnly("", options.qcow2_path);
 }
 
 }  // namespace addcow::fuzz

@@ -27,6 +27,8 @@
 //     NO_SUBCLUSTERS is respected. On failure nothing is changed.
 //   - After commit no bit is left, and the disk reads the same; so it does after a rebase
 //     of data. compare finds a disk to be what it is.
+//   - What export made reads as the disk, and its backing file is the image's. It changes no
+//     other file; on failure nothing.
 //
 // Here are the verbs that work on the image as it is; those that write an add-cow file
 // anew are in verbs_anew.cc, and resize in verbs_resize.cc.
@@ -75,7 +77,7 @@ void VerbsSession::Verb(Input& input) {
     case 3:
       return verb < 128 ? Mend(Repair::kLeaks) : Commit(input);
     case 4:
-      return Mend(Repair::kAll);
+      return verb < 128 ? Mend(Repair::kAll) : Export(input);
     case 5:
       return verb < 128 ? Flatten() : Import(input);
     case 7:

@@ -60,6 +60,7 @@ class VerbsSession {
   void Measure(Input& input);
   void List();
   void Import(Input& input);
+  void Export(Input& input);
 
   // verbs_resize.cc
   void Resize(Input& input);

@@ -15,6 +15,8 @@ support_sources = \
 	tests/support/engine_lines.h \
 	tests/support/engine_rooms.h \
 	tests/support/expect.h \
+	tests/support/expect_reads.h \
+	tests/support/export_fixture.h \
 	tests/support/fake_file.cc tests/support/fake_file.h \
 	tests/support/fake_file_system.cc tests/support/fake_file_system.h \
 	tests/support/fault_file.cc tests/support/fault_file.h \
@@ -100,6 +102,7 @@ unit_sources = \
 	tests/unit/ops_convert_refusals_test.cc \
 	tests/unit/ops_convert_test.cc \
 	tests/unit/ops_create_test.cc \
+	tests/unit/ops_export_test.cc \
 	tests/unit/ops_forms_test.cc \
 	tests/unit/ops_import_test.cc \
 	tests/unit/ops_interrupted_test.cc \

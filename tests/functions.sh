@@ -168,6 +168,30 @@ ends_with() {
     expect_equal "$1" "$status" "exit status of $3"
 }
 
+# kill_rounds COUNT CHECK ARGUMENT...: runs `addcow ARGUMENT...` COUNT times, each with SIGKILL
+# at another moment of its first 180 ms. After each the function CHECK is called, with "killed",
+# or "done" where it came to its good end before. One at least must be killed.
+kill_rounds() {
+    local count="$1" check="$2" round status kills=0
+    shift 2
+    for round in $(seq "$count"); do
+        status=0
+        timeout -s KILL "0.$(printf '%03d' $((round * 7 % 180 + 2)))" \
+            "$ADDCOW_RUN" addcow "$@" 2>stderr || status=$?
+        case "$status" in
+        137)
+            kills=$((kills + 1))
+            "$check" killed
+            ;;
+        # 124: it came to its end just when its time was over.
+        0 | 124) "$check" "done" ;;
+        *) fail "exit status $status in round $round: $(cat stderr)" ;;
+        esac
+    done
+    echo "$kills kills"
+    [ "$kills" -gt 0 ] || fail "no round was killed"
+}
+
 # new_image: x.add-cow with disk.raw over base.img, a copy of ./noise.
 new_image() {
     rm -f base.img disk.raw x.add-cow

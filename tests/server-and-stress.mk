@@ -15,6 +15,7 @@ fault_sources = \
 	tests/fault/create_fault_test.cc \
 	tests/fault/engine_fault_test.cc \
 	tests/fault/engine_script.cc tests/fault/engine_script.h \
+	tests/fault/export_fault_test.cc \
 	tests/fault/fetch_fault_test.cc \
 	tests/fault/fill_fault_test.cc \
 	tests/fault/import_fault_test.cc \

@@ -19,17 +19,15 @@
 #include <array>
 #include <memory>
 #include <span>
-#include <thread>
 #include <utility>
 
-#include "common/base/shell_word.h"
 #include "common/base/units.h"
 #include "common/image/base.h"
 #include "common/image/identity.h"
 #include "common/io/holes.h"
-#include "common/io/zeroer.h"
-#include "common/jobs/fill_pace.h"
+#include "common/ops/commit_apart.h"
 #include "common/ops/commit_target.h"
+#include "common/ops/copy_layer.h"
 #include "common/ops/layer_runs.h"
 #include "common/ops/named_files.h"
 #include "common/ops/new_add_cow.h"
@@ -40,17 +38,12 @@ namespace addcow {
 
 namespace {
 
-constexpr uint64_t kCommitPiece = kMiB;            // bytes that are read and written at once
-constexpr uint64_t kCommitZeroes = 256 * kMiB;     // that are made at once
-constexpr uint64_t kLeastCommitPiece = 64 * kKiB;  // with a rate, of which it is an eighth
-
 // One image, locked as long as it lives.
 struct Layer {
   ImageFiles files;
   CommitBase base;
   std::unique_ptr<CommitTarget> target;
-  std::unique_ptr<Holes> holes;      // of the image file
-  std::vector<ByteRange> allocated;  // what the image file has of the disk, ascending
+  LayerRuns runs;
   CommitResult::One result;
   // Once it is written: the base, locked for reading, and the header that notes what it is.
   Base written;
@@ -61,73 +54,6 @@ struct Layer {
 
 Error Refused(const std::string& file, const std::string& why) {
   return Error::Because(EINVAL, file, why);
-}
-
-// Its files, and those that it stands on, without locks or servers.
-Result<std::vector<ChainFile>> ChainOf(FileSystem& file_system, const std::string& path,
-                                       const CommitOptions& options) {
-  ImageSource source{.add_cow_path = path,
-                     .mode = OpenMode::kReadOnly,
-                     .backing_optional = true,
-                     .backing_always = true,
-                     .access = options.access};
-  source.access.lock = false;
-  source.access.no_servers = true;
-  source.access.check_identity = false;
-  ADDCOW_TRY_ASSIGN(ImageFiles files, OpenImageFiles(file_system, source));
-  return std::move(files.chain);
-}
-
-// What a commit does with the file of a chain.
-enum class Part { kOwn, kWritten, kLower };
-
-Part PartOf(const std::vector<ChainFile>& chain, size_t index) {
-  if (index < 2) return Part::kOwn;  // the add-cow file, and the image file
-  // Of a base that is an image, the same two.
-  const size_t written = chain.size() > 2 && chain[2].add_cow ? 4 : 3;
-  return index < written ? Part::kWritten : Part::kLower;
-}
-
-// What two images are to each other, by their chains.
-Status CheckPair(const std::string& path, const std::vector<ChainFile>& chain,
-                 const std::string& other, const std::vector<ChainFile>& of_other) {
-  for (size_t a = 0; a < chain.size(); a++)
-    for (size_t b = 0; b < of_other.size(); b++) {
-      if (!chain[a].info.SameFile(of_other[b].info)) continue;
-      const Part here = PartOf(chain, a);
-      const Part there = PartOf(of_other, b);
-      if (here == Part::kLower && there == Part::kLower) continue;
-      if (a == 0 && b == 0) return Fail(Refused(path, "is named twice"));
-      if (here == Part::kOwn || there == Part::kOwn)
-        return Fail(Refused(
-            path, fmt::format("and {} stand on each other: commit them one after the other, "
-                              "the upper one first",
-                              other)));
-      return Fail(Refused(
-          path, fmt::format("and {} both use {}: what one writes there the other would show",
-                            other, chain[a].path)));
-    }
-  return {};
-}
-
-// Before anything is locked; what lies below an image of QEMU's is not known yet.
-Status CheckApart(FileSystem& file_system, const CommitOptions& options) {
-  std::vector<std::vector<ChainFile>> chains;
-  for (const std::string& path : options.add_cow_paths) {
-    ADDCOW_TRY_ASSIGN(auto chain, ChainOf(file_system, path, options));
-    for (size_t i = 0; i < chains.size(); i++)
-      ADDCOW_TRY(CheckPair(path, chain, options.add_cow_paths[i], chains[i]));
-    chains.push_back(std::move(chain));
-  }
-  return {};
-}
-
-Status CountWhatIsWritten(Layer& layer) {
-  return VisitLayerRuns(*layer.holes, layer.allocated,
-                        [&](bool data, ByteRange range) -> Status {
-                          (data ? layer.result.data : layer.result.zeroes) += range.length;
-                          return {};
-                        });
 }
 
 // The base, once more for writing: that it is what it was has been seen.
@@ -202,12 +128,11 @@ Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
   files.backing.reset();
   files.base_image = nullptr;
   ADDCOW_TRY(OpenTarget(file_system, options, layer));
-  layer.holes = std::make_unique<Holes>(*files.image);
-  ADDCOW_TRY(layer.holes->Settle(*files.image_sync));
-  ADDCOW_TRY_ASSIGN(layer.allocated, AllocatedRanges(files));
-  if (!layer.allocated.empty() && layer.allocated.front().offset == 0)
+  ADDCOW_TRY_ASSIGN(layer.runs, FindLayerRuns(files, *files.image_sync));
+  if (!layer.runs.allocated.empty() && layer.runs.allocated.front().offset == 0)
     ADDCOW_TRY(RefuseOtherFormat(files));
-  ADDCOW_TRY(CountWhatIsWritten(layer));
+  layer.result.data = layer.runs.data;
+  layer.result.zeroes = layer.runs.zeroes;
   return layer;
 }
 
@@ -236,79 +161,23 @@ Status DropIdentity(FileSystem& file_system, const CommitOptions& options, Layer
   return Replace(file_system, options, layer, header, SameBits(layer.files));
 }
 
-class Writing {
- public:
-  explicit Writing(const CommitOptions& options)
-      : options_(options),
-        piece_(options.rate == 0 ? kCommitPiece
-                                 : std::clamp(RoundDown(options.rate / 8, kLeastCommitPiece),
-                                              kLeastCommitPiece, kCommitPiece)),
-        pace_(nullptr, options.rate),
-        buffer_(static_cast<size_t>(piece_)) {}
-
-  void Add(const Layer& layer) { total_ += layer.result.data; }
-  Status Copy(Layer& layer) {
-    return VisitLayerRuns(*layer.holes, layer.allocated, [&](bool data, ByteRange range) {
-      return data ? CopyData(layer, range) : CopyZeroes(layer, range);
-    });
-  }
-  void Tell() const {
-    if (options_.progress) options_.progress(done_, total_);
-  }
-
- private:
-  Status CopyData(Layer& layer, ByteRange range) {
-    for (uint64_t at = range.offset; at < range.end();) {
-      const uint64_t count = std::min(RoundDown(at, piece_) + piece_, range.end()) - at;
-      ADDCOW_TRY(WaitForTurn(layer));
-      const auto begun = FillPace::Clock::now();
-      const auto part = std::span(buffer_).first(static_cast<size_t>(count));
-      ADDCOW_TRY(layer.files.image->ReadExactly(part, at));
-      layer.before.reset();
-      ADDCOW_TRY(layer.target->Write(part, at));
-      pace_.Copied(count, begun, FillPace::Clock::now());
-      at += count;
-      done_ += count;
-      Tell();
-    }
-    return {};
-  }
-  // What a base was made longer by is zero already.
-  Status CopyZeroes(Layer& layer, ByteRange range) {
-    const uint64_t end = layer.result.grown_to == 0
-                             ? range.end()
-                             : std::min(range.end(), layer.result.backing_size);
-    for (uint64_t at = range.offset; at < end; at += kCommitZeroes) {
-      ADDCOW_TRY(WaitForTurn(layer));
-      layer.before.reset();
-      ADDCOW_TRY(layer.target->Zero(at, std::min(kCommitZeroes, end - at)));
-    }
-    return {};
-  }
-  Status WaitForTurn(const Layer& layer) {
-    constexpr std::chrono::milliseconds kGlance(100);  // between two looks at a signal
-    for (;;) {
-      ADDCOW_TRY(CheckInterrupted(options_.access.interrupted, layer.files.add_cow_path));
-      const auto now = FillPace::Clock::now();
-      const auto next = pace_.Next(now);
-      if (next <= now) return {};
-      std::this_thread::sleep_until(std::min(next, now + kGlance));
-    }
-  }
-
-  const CommitOptions& options_;
-  const uint64_t piece_;  // bytes
-  FillPace pace_;
-  std::vector<std::byte> buffer_;
-  uint64_t done_ = 0;
-  uint64_t total_ = 0;
-};
+Status CopyToBase(PieceCopier& copier, Layer& layer) {
+  return CopyLayer(
+      copier,
+      {.file = layer.files.add_cow_path,
+       .image = *layer.files.image,
+       .runs = layer.runs,
+       .target = *layer.target,
+       // What a base was made longer by is zero already.
+       .zeroes_end = layer.result.grown_to == 0 ? UINT64_MAX : layer.result.backing_size,
+       .before_change = [&layer] { layer.before.reset(); }});
+}
 
 // The first stretch that is allocated, no more than a cluster of it: a whole one, or a
 // part of one, which has bits of its own.
 ByteRange MarkOf(const Layer& layer) {
   const Layout layout = layer.files.layout();
-  const ByteRange& first = layer.allocated.front();
+  const ByteRange& first = layer.runs.allocated.front();
   const uint64_t cluster = layout.ClusterOf(first.offset);
   return {first.offset, std::min(first.end(), layout.End(cluster + 1)) - first.offset};
 }
@@ -339,7 +208,7 @@ Status WriteEmptied(FileSystem& file_system, const CommitOptions& options, Layer
 // Gives the storage of [offset, end) back. What cannot be is left as a leak.
 Status GiveBack(const Layer& layer, uint64_t offset, uint64_t end, bool& able) {
   while (able && offset < end) {
-    ADDCOW_TRY_ASSIGN(const DataRun run, layer.holes->RunAt(offset, end));
+    ADDCOW_TRY_ASSIGN(const DataRun run, layer.runs.holes->RunAt(offset, end));
     if (run.data) {
       // Past the end, too, where it ends: the file system would keep the last block.
       const uint64_t stop = run.end == layer.files.virtual_size
@@ -356,7 +225,8 @@ Status GiveBack(const Layer& layer, uint64_t offset, uint64_t end, bool& able) {
 
 Status Empty(FileSystem& file_system, const CommitOptions& options, Layer& layer) {
   // Nothing is its own for sure where nothing is allocated.
-  if (layer.allocated.empty()) return WriteEmptied(file_system, options, layer, std::nullopt);
+  if (layer.runs.allocated.empty())
+    return WriteEmptied(file_system, options, layer, std::nullopt);
   const ByteRange mark = MarkOf(layer);
   bool able = true;
   ADDCOW_TRY(WriteEmptied(file_system, options, layer, mark));
@@ -397,18 +267,20 @@ Status TakeWritten(FileSystem& file_system, const CommitOptions& options, Layer&
 
 Status WriteAll(FileSystem& file_system, const CommitOptions& options,
                 std::vector<Layer>& layers) {
-  Writing writing(options);
-  for (Layer& layer : layers) {
-    writing.Add(layer);
-    ADDCOW_TRY(DropIdentity(file_system, options, layer));
-  }
+  uint64_t total = 0;
+  for (const Layer& layer : layers) total += layer.runs.data;
+  PieceCopier copier({.total = total,
+                      .rate = options.rate,
+                      .interrupted = options.access.interrupted,
+                      .progress = options.progress});
+  for (Layer& layer : layers) ADDCOW_TRY(DropIdentity(file_system, options, layer));
   for (Layer& layer : layers) {
     if (layer.result.grown_to == 0) continue;
     ADDCOW_TRY(layer.target->Grow(layer.result.grown_to));
     layer.before.reset();
   }
-  writing.Tell();
-  for (Layer& layer : layers) ADDCOW_TRY(writing.Copy(layer));
+  copier.TellProgress();
+  for (Layer& layer : layers) ADDCOW_TRY(CopyToBase(copier, layer));
   for (Layer& layer : layers) ADDCOW_TRY(layer.target->Close());
   return {};
 }
@@ -426,7 +298,7 @@ Status EmptyAll(FileSystem& file_system, const CommitOptions& options,
 }  // namespace
 
 Result<CommitResult> CommitImages(FileSystem& file_system, const CommitOptions& options) {
-  ADDCOW_TRY(CheckApart(file_system, options));
+  ADDCOW_TRY(CheckApart(file_system, options.add_cow_paths, options.access));
   std::vector<Layer> layers;
   for (const std::string& path : options.add_cow_paths) {
     ADDCOW_TRY_ASSIGN(Layer layer, OpenLayer(file_system, options, path));
@@ -435,7 +307,7 @@ Result<CommitResult> CommitImages(FileSystem& file_system, const CommitOptions& 
         return Fail(Refused(path, fmt::format("and {} both stand on {}",
                                               other.files.add_cow_path, layer.base.path)));
       ADDCOW_TRY(
-          CheckPair(path, layer.files.chain, other.files.add_cow_path, other.files.chain));
+          CheckPairApart(path, layer.files.chain, other.files.add_cow_path, other.files.chain));
     }
     layers.push_back(std::move(layer));
   }

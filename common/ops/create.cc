@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 #include <vector>
 
 #include "common/image/identity.h"
@@ -17,6 +18,7 @@
 #include "common/io/durable_create.h"
 #include "common/ops/named_files.h"
 #include "common/ops/new_add_cow.h"
+#include "common/ops/output_file.h"
 #include "common/ops/raw_bitmap.h"
 
 namespace addcow {
@@ -24,10 +26,8 @@ namespace addcow {
 namespace {
 
 // Where the add-cow file goes.
-struct Target {
-  std::string path;                // absolute, without symbolic links
-  std::unique_ptr<File> existing;  // what is to be replaced, if anything
-  std::optional<FileInfo> image;   // of what is to be replaced
+struct Target : OutputFile {
+  std::optional<FileInfo> image;  // of what is to be replaced
 };
 
 // A file that is removed again unless all went well.
@@ -49,14 +49,6 @@ class MadeFile {
   std::string path_;
 };
 
-std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
-
-Error DanglingLink(const std::string& path) {
-  return Error::Because(ENOENT, path,
-                        "is a symbolic link that leads to no file (remove it, or make the file "
-                        "that it leads to)");
-}
-
 // With force: only an add-cow file may be replaced, sound or not; or an empty file,
 // which a crash can leave in its place (durable_create.h).
 Status CheckReplaceable(File& file) {
@@ -73,21 +65,12 @@ Status CheckReplaceable(File& file) {
 
 Result<Target> FindTarget(FileSystem& file_system, const CreateOptions& options) {
   const std::string& path = options.add_cow_path;
-  if (BaseName(path).empty())
-    return Fail(Error::Because(EINVAL, fmt::format("'{}'", path), "is not the name of a file"));
-  ADDCOW_TRY_ASSIGN(const bool exists, file_system.Exists(path));
-  if (!exists) {
-    ADDCOW_TRY_ASSIGN(const std::string directory, file_system.RealPath(DirectoryOf(path)));
-    return Target{ResolveName(directory, BaseName(path)), nullptr, std::nullopt};
-  }
-  if (!options.force)
-    return Fail(
-        Error::Because(EEXIST, path, "already exists (--force replaces an add-cow file)"));
-  Target target;
-  auto real = file_system.RealPath(path);
-  if (!real && IsNotThere(real.error())) return Fail(DanglingLink(path));
-  ADDCOW_TRY_ASSIGN(target.path, std::move(real));
-  ADDCOW_TRY_ASSIGN(target.existing, file_system.Open(target.path, OpenMode::kReadOnly));
+  ADDCOW_TRY_ASSIGN(OutputFile output, FindOutputFile(file_system, path,
+                                                      {.force = options.force,
+                                                       .replaces = "an add-cow file",
+                                                       .mode = OpenMode::kReadOnly}));
+  Target target{std::move(output), std::nullopt};
+  if (target.existing == nullptr) return target;
   ADDCOW_TRY(CheckReplaceable(*target.existing));
   // Its server would go on with a file that has no name any more.
   if (options.lock)
@@ -138,7 +121,7 @@ Result<uint64_t> NewSize(FileSystem& file_system, const CreateOptions& options,
 // Whether `path`, which is not there, is where the add-cow file is to be.
 bool LeadsTo(FileSystem& file_system, const std::string& path, const Target& target) {
   const auto directory = file_system.RealPath(DirectoryOf(path));
-  return directory && ResolveName(*directory, BaseName(path)) == target.path;
+  return directory && ResolveName(*directory, NameWithin(path)) == target.path;
 }
 
 // Storage for all of a new image file, which has its size.

@@ -7,7 +7,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
 #include <memory>
 #include <utility>
@@ -15,29 +14,22 @@
 #include "common/base/units.h"
 #include "common/image/base.h"
 #include "common/io/durable_create.h"
-#include "common/io/holes.h"
+#include "common/ops/copy_layer.h"
 #include "common/ops/layer_runs.h"
 #include "common/ops/named_files.h"
+#include "common/ops/output_file.h"
 #include "common/source/nbd_uri.h"
-#include "common/source/qemu_layer.h"
 
 namespace addcow {
 
 namespace {
 
-constexpr uint64_t kExportPiece = kMiB;  // bytes that are read and written at once
-
-struct ExportTarget {
-  std::string path;                // absolute, without symbolic links
-  std::unique_ptr<File> existing;  // locked; null: there is none
-};
-
-// What is to be replaced must be a qcow2, or empty, and nothing that the image needs.
 // One that has all clusters needs none: its name may lead nowhere, or anywhere.
 bool HasBacking(const ImageFiles& files) {
   return files.header.backing && !files.header.all_allocated;
 }
 
+// What is to be replaced must be a qcow2, or empty, and nothing that the image needs.
 Status CheckTargetReplaceable(FileSystem& file_system, const ImageFiles& files, File& existing,
                               const AccessOptions& access) {
   ADDCOW_TRY_ASSIGN(const FileInfo info, existing.Info());
@@ -58,24 +50,16 @@ Status CheckTargetReplaceable(FileSystem& file_system, const ImageFiles& files, 
                         access.option_prefix);
 }
 
-Result<ExportTarget> FindExportTarget(FileSystem& file_system, const ExportOptions& options,
-                                      const ImageFiles& files) {
-  const std::string& path = options.qcow2_path;
-  const std::string name = path.substr(path.rfind('/') + 1);
-  if (name.empty())
-    return Fail(Error::Because(EINVAL, fmt::format("'{}'", path), "is not the name of a file"));
-  ADDCOW_TRY_ASSIGN(const bool exists, file_system.Exists(path));
-  if (!exists) {
-    ADDCOW_TRY_ASSIGN(const std::string directory, file_system.RealPath(DirectoryOf(path)));
-    return ExportTarget{ResolveName(directory, name), nullptr};
-  }
-  if (!options.force)
-    return Fail(Error::Because(EEXIST, path, "already exists (--force replaces a qcow2)"));
-  ExportTarget target;
-  ADDCOW_TRY_ASSIGN(target.path, file_system.RealPath(path));
-  ADDCOW_TRY_ASSIGN(target.existing, file_system.Open(target.path, OpenMode::kReadWrite));
-  ADDCOW_TRY(
-      CheckTargetReplaceable(file_system, files, *target.existing, options.source.access));
+// What is there is locked.
+Result<OutputFile> FindExportTarget(FileSystem& file_system, const ExportOptions& options,
+                                    const ImageFiles& files) {
+  ADDCOW_TRY_ASSIGN(OutputFile target, FindOutputFile(file_system, options.qcow2_path,
+                                                      {.force = options.force,
+                                                       .replaces = "a qcow2",
+                                                       .mode = OpenMode::kReadWrite}));
+  if (target.existing != nullptr)
+    ADDCOW_TRY(
+        CheckTargetReplaceable(file_system, files, *target.existing, options.source.access));
   return target;
 }
 
@@ -112,37 +96,19 @@ Result<std::optional<NamedFile>> BackingForQemu(FileSystem& file_system,
 
 Status ExportLayer(const ImageFiles& files, const ExportOptions& options, CommitTarget& target,
                    ExportResult& result) {
-  Holes holes(*files.image);
-  ADDCOW_TRY(holes.Settle(*files.image));
-  ADDCOW_TRY_ASSIGN(const std::vector<ByteRange> allocated, AllocatedRanges(files));
-  result.data = result.zeroes = 0;
-  ADDCOW_TRY(VisitLayerRuns(holes, allocated, [&](bool data, ByteRange range) -> Status {
-    (data ? result.data : result.zeroes) += range.length;
-    return {};
-  }));
-  uint64_t done = 0;
-  std::vector<std::byte> buffer(kExportPiece);
-  const auto copy = [&](ByteRange range) -> Status {
-    for (uint64_t at = range.offset; at < range.end();) {
-      ADDCOW_TRY(CheckInterrupted(options.source.access.interrupted, options.qcow2_path));
-      const uint64_t count =
-          std::min(RoundDown(at, kExportPiece) + kExportPiece, range.end()) - at;
-      const auto part = std::span(buffer).first(static_cast<size_t>(count));
-      ADDCOW_TRY(files.image->ReadExactly(part, at));
-      ADDCOW_TRY(target.Write(part, at));
-      at += count;
-      done += count;
-      if (options.progress) options.progress(done, result.data);
-    }
-    return {};
-  };
-  // Without a backing file what is not written is zero already.
+  ADDCOW_TRY_ASSIGN(const LayerRuns runs, FindLayerRuns(files, *files.image));
+  result.data = runs.data;
+  result.zeroes = runs.zeroes;
   const bool has_backing = HasBacking(files);
-  ADDCOW_TRY(VisitLayerRuns(holes, allocated, [&](bool data, ByteRange range) -> Status {
-    if (data) return copy(range);
-    ADDCOW_TRY(CheckInterrupted(options.source.access.interrupted, options.qcow2_path));
-    return has_backing ? target.Zero(range.offset, range.length) : Status();
-  }));
+  PieceCopier copier({.total = runs.data,
+                      .interrupted = options.source.access.interrupted,
+                      .progress = options.progress});
+  ADDCOW_TRY(CopyLayer(copier, {.file = options.qcow2_path,
+                                .image = *files.image,
+                                .runs = runs,
+                                .target = target,
+                                // Without a backing file what is not written is zero already.
+                                .zeroes_end = has_backing ? UINT64_MAX : 0}));
   // The backing file may go on there.
   const uint64_t end = RoundUp(files.virtual_size, kSectorSize);
   if (has_backing && end > files.virtual_size)
@@ -150,11 +116,12 @@ Status ExportLayer(const ImageFiles& files, const ExportOptions& options, Commit
   return target.Close();
 }
 
-Result<ExportResult> ExportQcow2(FileSystem& file_system, const ExportOptions& options) {
+Result<ExportResult> ExportImage(FileSystem& file_system, const ExportOptions& options,
+                                 const MakeExportTarget& make) {
   ImageSource source = options.source;
   source.mode = OpenMode::kReadOnly;
   ADDCOW_TRY_ASSIGN(const ImageFiles files, OpenImageFiles(file_system, source));
-  ADDCOW_TRY_ASSIGN(const ExportTarget target, FindExportTarget(file_system, options, files));
+  ADDCOW_TRY_ASSIGN(const OutputFile target, FindExportTarget(file_system, options, files));
   ExportResult result;
   result.notes = files.notes;
   ADDCOW_TRY_ASSIGN(result.backing,
@@ -175,9 +142,7 @@ Result<ExportResult> ExportQcow2(FileSystem& file_system, const ExportOptions& o
       image.backing = result.backing->name;
       image.backing_format = result.backing->format;
     }
-    ADDCOW_TRY(MakeQcow2(image, source.access.timeout));
-    auto writer = OpenCommitTarget(
-        file_system, {.path = file.name(), .format = std::string(kQcow2Format)}, source.access);
+    auto writer = make(image);
     if (!writer) return Fail(std::move(writer).error());
     return ExportLayer(files, options, **writer, result);
   };
@@ -190,6 +155,17 @@ Result<ExportResult> ExportQcow2(FileSystem& file_system, const ExportOptions& o
   ADDCOW_TRY(DurableCreate(file_system, target.path, mode, fill, nullptr,
                            {.kind = NewRights::Kind::kWithin, .model = image_info}));
   return result;
+}
+
+Result<ExportResult> ExportQcow2(FileSystem& file_system, const ExportOptions& options) {
+  const AccessOptions& access = options.source.access;
+  return ExportImage(file_system, options,
+                     [&](const NewQcow2& image) -> Result<std::unique_ptr<CommitTarget>> {
+                       ADDCOW_TRY(MakeQcow2(image, access.timeout));
+                       return OpenCommitTarget(
+                           file_system,
+                           {.path = image.path, .format = std::string(kQcow2Format)}, access);
+                     });
 }
 
 }  // namespace addcow

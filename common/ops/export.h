@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "common/image/image_files.h"
 #include "common/io/file_system.h"
 #include "common/ops/commit_target.h"
+#include "common/source/qemu_layer.h"
 
 namespace addcow {
 
@@ -42,9 +44,17 @@ struct ExportResult {
 // use, or is what the image is made of.
 Result<ExportResult> ExportQcow2(FileSystem& file_system, const ExportOptions& options);
 
-// The half of it that knows nothing of QEMU: writes what the image file has to `target`,
-// which reads as the backing file where nothing is written, and closes it. Of a disk that
-// ends in a sector, the rest of that is zero. Counts in `result`.
+// Makes what is exported to of a file that is there, and empty: it reads as the backing file
+// where nothing is written, and has whole sectors. Its errors are the export's.
+using MakeExportTarget =
+    std::function<Result<std::unique_ptr<CommitTarget>>(const NewQcow2& image)>;
+
+// All of it that knows nothing of QEMU.
+Result<ExportResult> ExportImage(FileSystem& file_system, const ExportOptions& options,
+                                 const MakeExportTarget& make);
+
+// And of that the copying: writes what the image file has to `target`, and closes it. Of a disk
+// that ends within a sector, the rest of that is zero. Counts in `result`.
 Status ExportLayer(const ImageFiles& files, const ExportOptions& options, CommitTarget& target,
                    ExportResult& result);
 

@@ -10,11 +10,13 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
 #include <utility>
 
 #include "common/base/shell_word.h"
 #include "common/base/units.h"
 #include "common/image/base.h"
+#include "common/ops/copy_layer.h"
 #include "common/ops/named_files.h"
 #include "common/source/nbd_source.h"
 #include "common/source/nbd_uri.h"
@@ -22,8 +24,6 @@
 namespace addcow {
 
 namespace {
-
-constexpr uint64_t kImportPiece = kMiB;  // bytes that are read and written at once
 
 // The runs, made longer to whole units, and joined.
 std::vector<ByteRange> WholeUnits(const std::vector<LayerRun>& runs, uint64_t unit,
@@ -40,16 +40,19 @@ std::vector<ByteRange> WholeUnits(const std::vector<LayerRun>& runs, uint64_t un
   return whole;
 }
 
-class LayerCopy {
+// Writes what the layer has into the image file, and the rest of the units of which it has a
+// part.
+class LayerWriter {
  public:
-  LayerCopy(const CreateOptions& options, Source& layer, const std::vector<LayerRun>& runs,
-            std::vector<ByteRange> allocated, uint64_t total)
-      : options_(options),
+  LayerWriter(const CreateOptions& options, Source& layer, const std::vector<LayerRun>& runs,
+              const std::vector<ByteRange>& allocated, uint64_t total)
+      : file_(options.add_cow_path),
         layer_(layer),
         runs_(runs),
-        allocated_(std::move(allocated)),
-        total_(total),
-        buffer_(kImportPiece) {}
+        allocated_(allocated),
+        copier_({.total = total,
+                 .interrupted = options.interrupted,
+                 .progress = options.progress}) {}
 
   Status WriteTo(File& image, Source* backing) {
     auto run = runs_.begin();
@@ -57,7 +60,7 @@ class LayerCopy {
       uint64_t at = stretch.offset;
       for (; run != runs_.end() && run->range.offset < stretch.end(); ++run) {
         ADDCOW_TRY(CopyFromBacking(image, backing, at, run->range.offset));
-        if (run->data) ADDCOW_TRY(Copy(image, layer_, run->range.offset, run->range.end()));
+        if (run->data) ADDCOW_TRY(Copy(image, layer_, run->range));
         at = run->range.end();
       }
       ADDCOW_TRY(CopyFromBacking(image, backing, at, stretch.end()));
@@ -66,33 +69,29 @@ class LayerCopy {
   }
 
  private:
-  // The rest of a unit that the layer has a part of. Past the backing file's end it is zero.
+  // Past the backing file's end it is zero.
   Status CopyFromBacking(File& image, Source* backing, uint64_t offset, uint64_t end) {
     if (backing == nullptr) return {};
-    return Copy(image, *backing, offset, std::min(end, backing->size()));
+    const uint64_t stop = std::min(end, backing->size());
+    return stop > offset ? Copy(image, *backing, {offset, stop - offset}) : Status();
   }
 
-  Status Copy(File& image, Source& source, uint64_t offset, uint64_t end) {
-    for (uint64_t at = offset; at < end;) {
-      ADDCOW_TRY(CheckInterrupted(options_.interrupted, options_.add_cow_path));
-      const uint64_t count = std::min(RoundDown(at, kImportPiece) + kImportPiece, end) - at;
-      const auto part = std::span(buffer_).first(static_cast<size_t>(count));
-      ADDCOW_TRY(source.Read(part, at));
-      ADDCOW_TRY(image.Write(part, at));
-      at += count;
-      done_ += count;
-      if (options_.progress) options_.progress(std::min(done_, total_), total_);
-    }
-    return {};
+  Status Copy(File& image, Source& source, ByteRange range) {
+    return copier_.CopyData(
+        file_, range,
+        [&](std::span<std::byte> buffer, uint64_t offset) {
+          return source.Read(buffer, offset);
+        },
+        [&](std::span<const std::byte> data, uint64_t offset) {
+          return image.Write(data, offset);
+        });
   }
 
-  const CreateOptions& options_;
+  const std::string& file_;
   Source& layer_;
   const std::vector<LayerRun>& runs_;
-  const std::vector<ByteRange> allocated_;
-  const uint64_t total_;
-  uint64_t done_ = 0;
-  std::vector<std::byte> buffer_;
+  const std::vector<ByteRange>& allocated_;
+  PieceCopier copier_;
 };
 
 // The backing file as the new header names it.
@@ -210,8 +209,8 @@ Result<ImportResult> ImportLayer(FileSystem& file_system, CreateOptions create, 
   for (const LayerRun& run : runs) (run.data ? result.data : result.zeroes) += run.range.length;
   NewContents contents{
       .allocated = WholeUnits(runs, unit, layer.size()), .write = {}, .from = from};
-  LayerCopy copy(create, layer, runs, contents.allocated, result.data);
-  contents.write = [&](File& image, Source* backing) { return copy.WriteTo(image, backing); };
+  LayerWriter writer(create, layer, runs, contents.allocated, result.data);
+  contents.write = [&](File& image, Source* backing) { return writer.WriteTo(image, backing); };
   create.contents = &contents;
   ADDCOW_TRY_ASSIGN(result.created, CreateImage(file_system, create));
   return result;

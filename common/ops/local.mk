@@ -10,9 +10,11 @@ ops_sources = \
 	common/ops/bit_writer.cc common/ops/bit_writer.h \
 	common/ops/check.cc common/ops/check.h \
 	common/ops/commit.cc common/ops/commit.h \
+	common/ops/commit_apart.cc common/ops/commit_apart.h \
 	common/ops/commit_target.cc common/ops/commit_target.h \
 	common/ops/compare.cc common/ops/compare.h \
 	common/ops/convert.cc common/ops/convert.h \
+	common/ops/copy_layer.cc common/ops/copy_layer.h \
 	common/ops/create.cc common/ops/create.h \
 	common/ops/export.cc common/ops/export.h \
 	common/ops/flatten.cc common/ops/flatten.h \
@@ -25,6 +27,7 @@ ops_sources = \
 	common/ops/named_disk.cc common/ops/named_disk.h \
 	common/ops/named_files.cc common/ops/named_files.h \
 	common/ops/new_add_cow.cc common/ops/new_add_cow.h \
+	common/ops/output_file.cc common/ops/output_file.h \
 	common/ops/parse_cluster_size.cc common/ops/parse_cluster_size.h \
 	common/ops/raw_bitmap.cc common/ops/raw_bitmap.h \
 	common/ops/rebase.cc common/ops/rebase.h \

@@ -17,6 +17,7 @@ crash_sources = \
 	tests/crash/crash_disk_test.cc \
 	tests/crash/durable_create_test.cc \
 	tests/crash/engine_crash_test.cc \
+	tests/crash/export_crash_test.cc \
 	tests/crash/gated_schedule_test.cc \
 	tests/crash/import_crash_test.cc \
 	tests/crash/ops_crash.h \

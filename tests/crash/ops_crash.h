@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "tests/support/crash_disk.h"
-#include "tests/support/expect.h"
+#include "tests/support/expect_reads.h"
 #include "tests/support/test_image.h"
 #include "tests/support/with_subclusters.h"
 
@@ -55,9 +55,7 @@ class OpsCrash : public testing::Test {
   }
 
   void ExpectReads(FakeFileSystem& files, const std::vector<std::byte>& contents) {
-    auto image = OpenTestImage(files);
-    ASSERT_OK(image);
-    EXPECT_EQ(Difference(ReadAll(**image), contents), "");
+    addcow::ExpectReads(files, contents, kDirectory, OpenMode::kReadWrite);
   }
 
   FakeFileSystem files_;

@@ -10,7 +10,7 @@
 #include "common/ops/commit.h"
 #include "common/ops/rebase_data.h"
 #include "tests/fault/sweep.h"
-#include "tests/support/expect.h"
+#include "tests/support/expect_reads.h"
 #include "tests/support/fake_file_system.h"
 #include "tests/support/forms.h"
 #include "tests/support/test_image.h"
@@ -75,16 +75,7 @@ const DataVerb kDataVerbs[] = {
 
 using DataVerbCase = std::tuple<DataVerb, Sweep>;
 
-class DataVerbFault : public testing::TestWithParam<DataVerbCase> {
- protected:
-  static void ExpectReads(FakeFileSystem& files, const char* directory,
-                          const std::vector<std::byte>& contents) {
-    ASSERT_OK_AND_ASSIGN(auto image, OpenTestImage(files, directory, OpenMode::kReadOnly));
-    static std::vector<std::byte> bytes;  // fresh memory would be most of the work
-    ReadAll(*image, bytes);
-    EXPECT_EQ(Difference(bytes, contents), "");
-  }
-};
+class DataVerbFault : public testing::TestWithParam<DataVerbCase> {};
 
 TEST_P(DataVerbFault, EveryDiskReadsAsBefore) {
   const auto& [verb, sweep] = GetParam();
@@ -101,8 +92,8 @@ TEST_P(DataVerbFault, EveryDiskReadsAsBefore) {
                                       .seed = 2}));
   if (!verb.subclusters.empty()) AddSubclusters(made, verb.subclusters, &contents);
   const auto expect_reads = [&](FakeFileSystem& files) {
-    ExpectReads(files, kDirectory, contents);
-    ExpectReads(files, kOtherDirectory, other);
+    ExpectReads(files, contents);
+    ExpectReads(files, other, kOtherDirectory);
   };
   for (uint64_t at = 1;; at++) {
     const auto files = made.Clone();
@@ -115,9 +106,7 @@ TEST_P(DataVerbFault, EveryDiskReadsAsBefore) {
     SCOPED_TRACE("after a fault of " + plan.hit());
     EXPECT_EQ(files->open_files(), 0);
     if (!result) {
-      EXPECT_TRUE(plan.fired() && sweep.visible) << result.error().Message();
-      EXPECT_TRUE(result.error().code() == EIO || result.error().code() == sweep.error)
-          << result.error().Message();
+      EXPECT_TRUE(FailsOfFault(result, plan, sweep));
     }
     expect_reads(*files);
     EXPECT_OK(verb.run(*files));
@@ -129,23 +118,14 @@ TEST_P(DataVerbFault, EveryDiskReadsAsBefore) {
     if (verb.empties) {
       EXPECT_EQ(left.allocated_clusters + left.partial_clusters, 0u);
     }
-    if (!plan.fired()) {
-      EXPECT_OK(result);
-      PrintCount(at - 1);
-      break;
-    }
-    ASSERT_FALSE(HasFailure()) << "fault " << at;
-    ASSERT_LT(at, 10000u) << "the sweep does not end";
+    if (SweepEnds(at, plan.fired())) break;
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Sweeps, DataVerbFault,
                          testing::Combine(testing::ValuesIn(kDataVerbs),
                                           testing::ValuesIn(kSweeps)),
-                         [](const testing::TestParamInfo<DataVerbCase>& one) {
-                           return std::string(std::get<0>(one.param).name) +
-                                  std::get<1>(one.param).name;
-                         });
+                         kCaseAndSweepName);
 
 }  // namespace
 }  // namespace addcow

@@ -122,13 +122,7 @@ TEST_P(CreateFault, LeavesNothingBehind) {
       EXPECT_OK(CreateImage(*files, again));
       EXPECT_OK(OpenTestImage(*files));
     }
-    if (!plan.fired()) {
-      ASSERT_OK(created);
-      PrintCount(at - 1);
-      break;
-    }
-    ASSERT_FALSE(HasFailure()) << "fault " << at;
-    ASSERT_LT(at, 10000u) << "the sweep does not end";
+    if (SweepEnds(at, plan.fired())) break;
   }
 }
 
@@ -152,22 +146,14 @@ TEST_P(CreateFault, NeverLeavesAnAddCowFileThatCannotBeOpened) {
     } else {
       EXPECT_FALSE(created);
     }
-    if (!plan.fired()) {
-      PrintCount(at - 1);
-      break;
-    }
-    ASSERT_FALSE(HasFailure()) << "fault " << at;
-    ASSERT_LT(at, 10000u) << "the sweep does not end";
+    if (SweepEnds(at, plan.fired())) break;
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Sweeps, CreateFault,
                          testing::Combine(testing::ValuesIn(kVariants),
                                           testing::ValuesIn(kSweeps)),
-                         [](const testing::TestParamInfo<CreateCase>& one) {
-                           return std::string(std::get<0>(one.param).name) +
-                                  std::get<1>(one.param).name;
-                         });
+                         kCaseAndSweepName);
 
 }  // namespace
 }  // namespace addcow

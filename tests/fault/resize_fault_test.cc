@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/fault/sweep.h"
+#include "tests/support/expect_reads.h"
 #include "tests/support/resize_fixture.h"
 
 namespace addcow {
@@ -56,14 +57,7 @@ const ResizeFaultCase kResizeFaults[] = {
 
 using ResizeFaultParameter = std::tuple<ResizeFaultCase, Sweep>;
 
-class ResizeFault : public testing::TestWithParam<ResizeFaultParameter> {
- protected:
-  static void ExpectReads(FakeFileSystem& files, const std::vector<std::byte>& contents) {
-    ASSERT_OK_AND_ASSIGN(const auto image,
-                         OpenTestImage(files, kDirectory, OpenMode::kReadOnly));
-    EXPECT_EQ(Difference(ReadAll(*image), contents), "");
-  }
-};
+class ResizeFault : public testing::TestWithParam<ResizeFaultParameter> {};
 
 TEST_P(ResizeFault, TheDiskHasTheOldSizeOrTheNew) {
   const auto& [one, sweep] = GetParam();
@@ -85,9 +79,7 @@ TEST_P(ResizeFault, TheDiskHasTheOldSizeOrTheNew) {
     if (result) {
       EXPECT_EQ(size, one.size);
     } else {
-      EXPECT_TRUE(plan.fired() && sweep.visible);
-      EXPECT_TRUE(result.error().code() == EIO || result.error().code() == sweep.error)
-          << result.error().Message();
+      EXPECT_TRUE(FailsOfFault(result, plan, sweep));
       EXPECT_TRUE(size == one.size || size == one.spec.size);
     }
     ExpectReads(*files, size == one.size ? new_disk : old_disk);
@@ -96,23 +88,14 @@ TEST_P(ResizeFault, TheDiskHasTheOldSizeOrTheNew) {
     EXPECT_EQ(left.corruptions() + left.check_errors, 0u);
     EXPECT_OK(ResizeTestImage(*files, ResizeTo(one.size)));
     EXPECT_EQ(files->DifferenceFrom(*undisturbed), "") << "run again";
-    if (!plan.fired()) {
-      EXPECT_OK(result);
-      PrintCount(at - 1);
-      break;
-    }
-    ASSERT_FALSE(HasFailure()) << "fault " << at;
-    ASSERT_LT(at, 10000u) << "the sweep does not end";
+    if (SweepEnds(at, plan.fired())) break;
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Sweeps, ResizeFault,
                          testing::Combine(testing::ValuesIn(kResizeFaults),
                                           testing::ValuesIn(kSweeps)),
-                         [](const testing::TestParamInfo<ResizeFaultParameter>& one) {
-                           return std::string(std::get<0>(one.param).name) +
-                                  std::get<1>(one.param).name;
-                         });
+                         kCaseAndSweepName);
 
 }  // namespace
 }  // namespace addcow

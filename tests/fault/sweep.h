@@ -13,8 +13,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <tuple>
 
 #include "common/base/log.h"
+#include "tests/support/expect.h"
 #include "tests/support/fault_file.h"
 #include "tests/support/forwarding_file.h"
 
@@ -53,8 +55,36 @@ inline std::string SweepName(const testing::TestParamInfo<Sweep>& sweep) {
 
 inline void NoLog(LogLevel, const std::string&) {}
 
-// How many faults a sweep tried, as a comment in TAP.
-inline void PrintCount(uint64_t faults) { std::printf("# %" PRIu64 " faults\n", faults); }
+// After run `at` of a sweep: whether it was the last, for nothing failed any more, or the test
+// has. Prints how many faults were tried, as a comment in TAP. `least`: so many there must be.
+[[nodiscard]] inline bool SweepEnds(uint64_t at, bool fired, uint64_t least = 0) {
+  constexpr uint64_t kMostFaults = 10000;
+  if (!fired) {
+    EXPECT_GT(at, least) << "hardly an operation was tried";
+    std::printf("# %" PRIu64 " faults\n", at - 1);
+    return true;
+  }
+  EXPECT_LT(at, kMostFaults) << "the sweep does not end";
+  if (!testing::Test::HasFailure()) return false;
+  ADD_FAILURE() << "fault " << at;
+  return true;
+}
+
+// That an action failed, since an operation did: with the errno of the fault, or EIO.
+template <typename T>
+testing::AssertionResult FailsOfFault(const Result<T>& result, const FaultPlan& plan,
+                                      const Sweep& sweep) {
+  if (!plan.fired() || !sweep.visible)
+    return testing::AssertionFailure() << "without a fault: " << result.error().Message();
+  if (result.error().code() == EIO || result.error().code() == sweep.error)
+    return testing::AssertionSuccess();
+  return FailsWith(result, sweep.error);
+}
+
+// The names of tests that combine a table, whose entries have names, with the sweeps.
+inline constexpr auto kCaseAndSweepName = [](const auto& one) {
+  return std::string(std::get<0>(one.param).name) + std::get<1>(one.param).name;
+};
 
 // Remembers whether a sync has failed: from then on the engine must refuse to
 // write, and only then. A sync that a signal interrupted is tried again. A

@@ -15,7 +15,7 @@
 
 #include "common/ops/import.h"
 #include "common/source/file_source.h"
-#include "tests/support/expect.h"
+#include "tests/support/expect_reads.h"
 #include "tests/support/fake_file_system.h"
 #include "tests/support/random.h"
 #include "tests/support/test_image.h"
@@ -63,9 +63,7 @@ class ImportLayerFixture {
     return disk;
   }
   void ExpectRead(FileSystem& files) const {
-    auto image = OpenTestImage(files);
-    ASSERT_OK(image);
-    EXPECT_EQ(Difference(ReadAll(**image), Disk()), "");
+    ExpectReads(files, Disk(), kDirectory, OpenMode::kReadWrite);
   }
 
   uint64_t data_bytes() const { return Bytes(true); }

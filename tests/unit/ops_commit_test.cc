@@ -287,6 +287,33 @@ TEST_F(CommitTest, WhatIsCopiedIsOnItsWayToTheDisk) {
   ExpectBaseHasAll();
 }
 
+// Nobody would open the image any more, since the base is not what the record says.
+TEST_F(CommitTest, OneThatEndsAfterItsFirstWriteHasNoRecordOfTheBase) {
+  for (const bool zeroes : {false, true}) {
+    SCOPED_TRACE(zeroes);
+    Make({.size = 40 * kC, .backing_size = 40 * kC, .garbage = false, .allocated = {0}});
+    ASSERT_OK(CommitImages(fake_, Of({kAddCowPath})));  // notes what it is
+    {
+      ASSERT_OK_AND_ASSIGN(auto image, OpenTestImage(fake_));
+      for (const uint64_t offset : {kC, 30 * kC})
+        ASSERT_OK(zeroes ? image->Zero(offset, kC, {}) : image->Write(Repeat(9, kC), offset));
+      ASSERT_OK(image->Close());
+      disk_ = ReadAll(*image);
+    }
+    ASSERT_TRUE(TestHeader(fake_).backing_identity.has_value());
+    const auto before = fake_.Find(kBackingPath)->Clone();
+    CommitOptions options = Of({kAddCowPath});
+    options.access.interrupted = [&] { return !fake_.Find(kBackingPath)->SameBytes(*before); };
+    EXPECT_TRUE(FailsWith(CommitImages(fake_, options), kErrInterrupted));
+    EXPECT_FALSE(fake_.Find(kBackingPath)->SameBytes(*before)) << "it ended too early";
+    EXPECT_FALSE(TestHeader(fake_).backing_identity.has_value());
+    ExpectDisk();
+    ASSERT_OK(CommitImages(fake_, Of({kAddCowPath})));
+    ExpectDisk();
+    ExpectEmpty();
+  }
+}
+
 TEST_F(CommitTest, RefusesTheSameTwice) {
   Make({.size = 2 * kC, .backing_size = 2 * kC, .allocated = {0}});
   ExpectRefused(Of({kAddCowPath, kAddCowPath}), "is named twice");
