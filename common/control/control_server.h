@@ -60,7 +60,6 @@ class ControlServer {
   };
 
   ControlServer(ControlSocket& socket, ControlHandlers handlers, UniqueFd wake);
-  void StartThreads();
 
   void Serve();
   void ServeOnce(std::vector<pollfd>& polled);
