@@ -157,6 +157,8 @@ Result<ExportResult> ExportQcow2(FileSystem& file_system, const ExportOptions& o
   ADDCOW_TRY_ASSIGN(const ExportTarget target, FindExportTarget(file_system, options, files));
   ExportResult result;
   result.notes = files.notes;
+  const std::vector<std::string> left = NotesOfLeftFiles(file_system, target.path);
+  result.notes.insert(result.notes.end(), left.begin(), left.end());
   ADDCOW_TRY_ASSIGN(result.backing,
                     BackingForQemu(file_system, options, files, DirectoryOf(target.path)));
   result.virtual_size = RoundUp(files.virtual_size, kSectorSize);
@@ -175,7 +177,8 @@ Result<ExportResult> ExportQcow2(FileSystem& file_system, const ExportOptions& o
       image.backing = result.backing->name;
       image.backing_format = result.backing->format;
     }
-    ADDCOW_TRY(MakeQcow2(image, source.access.timeout));
+    if (Status empty = MakeQcow2(image, source.access.timeout); !empty)
+      return Fail(SizeLimitReached(file).value_or(empty.error()));
     auto writer = OpenCommitTarget(
         file_system, {.path = file.name(), .format = std::string(kQcow2Format)}, source.access);
     if (!writer) return Fail(std::move(writer).error());
@@ -187,8 +190,9 @@ Result<ExportResult> ExportQcow2(FileSystem& file_system, const ExportOptions& o
     image_info.permissions &= RightsWithin(file.info, file.info.group == image_info.group);
   const RenameMode mode =
       target.existing != nullptr ? RenameMode::kReplace : RenameMode::kKeepExisting;
-  ADDCOW_TRY(DurableCreate(file_system, target.path, mode, fill, nullptr,
-                           {.kind = NewRights::Kind::kWithin, .model = image_info}));
+  const Status made = DurableCreate(file_system, target.path, mode, fill, nullptr,
+                                    {.kind = NewRights::Kind::kWithin, .model = image_info});
+  if (!made) return Fail(WithNoteOfRoom(made.error(), left));
   return result;
 }
 
