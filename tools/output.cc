@@ -71,6 +71,12 @@ void LogToStderr(LogLevel level, const std::string& message) {
   if (level == LogLevel::kNote) PrintNote(message);
 }
 
+LogSink NotesOnly(bool quiet) {
+  return [quiet](LogLevel level, const std::string& message) {
+    if (level == LogLevel::kNote && !quiet) PrintNote(message);
+  };
+}
+
 void FlushOutput() {
   if (std::fflush(stdout) != 0 && output_errno == 0) output_errno = errno != 0 ? errno : EIO;
 }

@@ -52,6 +52,10 @@ void PrintNote(std::string_view message);
 // For the engine: errors and notes to standard error, the rest nowhere.
 void LogToStderr(LogLevel level, const std::string& message);
 
+// The same without the errors, for who gets them back as a result: one line, not two. And
+// without notes, if it is `quiet`.
+LogSink NotesOnly(bool quiet);
+
 // Brings to standard output what has been printed so far.
 void FlushOutput();
 
