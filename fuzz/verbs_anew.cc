@@ -112,6 +112,7 @@ void VerbsSession::Create(Input& input) {
   if (!options.backing && form.is_there() && image_size / form.cluster > kMaxWalkedClusters)
     return;
 
+  (void)HasTwoNames(options.add_cow_path == "/vm/copy.add-cow");
   const auto old =
       DiskByTheRules::Read(files_, options.add_cow_path, DiskByTheRules::Backing::kNotWanted);
   const auto result = CreateImage(files_, options);

@@ -89,6 +89,7 @@ Result<Target> FindTarget(FileSystem& file_system, const CreateOptions& options)
   ADDCOW_TRY_ASSIGN(target.path, std::move(real));
   ADDCOW_TRY_ASSIGN(target.existing, file_system.Open(target.path, OpenMode::kReadOnly));
   ADDCOW_TRY(CheckReplaceable(*target.existing));
+  ADDCOW_TRY(RefuseIrreplaceable(*target.existing));
   // Its server would go on with a file that has no name any more.
   if (options.lock)
     ADDCOW_TRY(WithLockRemedy(
