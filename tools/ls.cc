@@ -43,12 +43,6 @@ constexpr const char* kFooter =
     "  addcow ls --bases --output=json /srv |\n"
     "      jq -r '.[] | select(.overlays == []) | .filename'";
 
-Json NamesJson(const std::vector<std::string>& names) {
-  Json json = Json::array();
-  for (const std::string& name : names) json.push_back(AsUtf8(name));
-  return json;
-}
-
 // Its file, with all names that it has: what changes under one changes under all.
 std::string NamesOf(const ListedDisk& disk) {
   std::string text = Printable(disk.path);
@@ -70,13 +64,13 @@ Json DiskJson(const Listing& listing, const ListedDisk& disk, bool bases) {
       json["backing-filename-format"] = disk.info->header.backing->format;
     }
   }
-  if (!disk.other_names.empty()) json["other-filenames"] = NamesJson(disk.other_names);
+  if (!disk.other_names.empty()) AddNames(json, "other-filenames", disk.other_names);
   if (disk.error) AddName(json, "error", Printable(disk.error->Message()));
   if (!bases) return json;
   json["below"] = disk.below;
   std::vector<std::string> overlays;
   for (const size_t overlay : disk.overlays) overlays.push_back(listing.disks[overlay].path);
-  json["overlays"] = NamesJson(overlays);
+  AddNames(json, "overlays", overlays);
   return json;
 }
 

@@ -15,6 +15,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/base/log.h"
@@ -41,6 +42,9 @@ std::string AsUtf8(const std::string& text);
 // Adds the file name `name` under `key`, as text. JSON is UTF-8; a name that is
 // not gets replacement characters there, and is itself under `key`-base64.
 void AddName(Json& json, const std::string& key, const std::string& name);
+
+// The same of several names, in an array. Where any is not UTF-8, `key`-base64 has all of them.
+void AddNames(Json& json, const std::string& key, const std::vector<std::string>& names);
 
 // "addcow: MESSAGE" on standard error.
 void PrintError(std::string_view message);

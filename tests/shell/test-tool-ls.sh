@@ -83,6 +83,18 @@ grep -q '^? .* vm/deep/second.add-cow$' stdout || fail "$(cat stdout)"
 rm vm/deep/second.add-cow
 addcow ls --output=json vm | jq -e 'all(has("other-filenames") | not)' >/dev/null
 
+# A name that is not UTF-8 can be told from others.
+odd=$'elsewhere/w\xff.add-cow'
+if cp elsewhere/e.add-cow "$odd" 2>stderr; then
+    addcow ls --bases --output=json elsewhere |
+        jq -j '.[] | select(.filename | endswith("alone.add-cow")) | ."overlays-base64"[1]' | base64 -d >name
+    printf '%s' "$odd" | cmp - name || fail "overlays-base64 has not the name"
+    rm "$odd"
+else
+    echo "no name that is not UTF-8: $(cat stderr)"
+fi
+addcow ls --bases --output=json elsewhere | jq -e 'all(has("overlays-base64") | not)' >/dev/null
+
 # In use.
 start_server sock addcow vm/alone.add-cow
 expect_equal writing "$(addcow ls --output=json vm |
