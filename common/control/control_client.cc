@@ -48,7 +48,8 @@ Result<ControlClient> ControlClient::Connect(const std::string& path,
     const int code = found.error().code();
     if (code == ENOENT)
       return Fail(Error::Because(
-          code, path, "there is no such control socket: is the server started with control=?"));
+          code, path.empty() ? "''" : path,
+          "there is no such control socket: is the server started with control=?"));
     if (code == ENOTSOCK)
       return Fail(Error::Because(code, path,
                                  "is no socket: name the control socket, which a server makes "

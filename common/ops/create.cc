@@ -51,12 +51,6 @@ class MadeFile {
 
 std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
-Error DanglingLink(const std::string& path) {
-  return Error::Because(ENOENT, path,
-                        "is a symbolic link that leads to no file (remove it, or make the file "
-                        "that it leads to)");
-}
-
 // With force: only an add-cow file may be replaced, sound or not; or an empty file,
 // which a crash can leave in its place (durable_create.h).
 Status CheckReplaceable(File& file) {

@@ -72,7 +72,9 @@ Result<ExportTarget> FindExportTarget(FileSystem& file_system, const ExportOptio
   if (!options.force)
     return Fail(Error::Because(EEXIST, path, "already exists (--force replaces a qcow2)"));
   ExportTarget target;
-  ADDCOW_TRY_ASSIGN(target.path, file_system.RealPath(path));
+  auto real = file_system.RealPath(path);
+  if (!real && IsNotThere(real.error())) return Fail(DanglingLink(path));
+  ADDCOW_TRY_ASSIGN(target.path, std::move(real));
   ADDCOW_TRY_ASSIGN(target.existing, file_system.Open(target.path, OpenMode::kReadWrite));
   ADDCOW_TRY(
       CheckTargetReplaceable(file_system, files, *target.existing, options.source.access));

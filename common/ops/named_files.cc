@@ -23,6 +23,12 @@ bool IsNotThere(const Error& error) {
   return error.code() == ENOENT || error.code() == ENOTDIR;
 }
 
+Error DanglingLink(const std::string& path) {
+  return Error::Because(ENOENT, path,
+                        "is a symbolic link that leads to no file (remove it, or make the file "
+                        "that it leads to)");
+}
+
 std::string Remedy(FileSystem& file_system, const std::string& name, const char* option,
                    const std::string& directory, bool is_new) {
   if (name.empty() || name.front() == '/') return "";

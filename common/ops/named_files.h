@@ -28,6 +28,9 @@ inline constexpr std::string_view kNoRoomForIdentity =
 // Whether an open failed since no file is there.
 bool IsNotThere(const Error& error);
 
+// What is to be replaced, but is only a link to nothing.
+Error DanglingLink(const std::string& path);
+
 // Where a name leads nowhere from the add-cow file's directory, but somewhere
 // from the working directory: "; for PATH say OPTION NAME". Else empty. `is_new`:
 // the file is to be made, so its directory is enough.

@@ -93,6 +93,16 @@ refuses 64 'must be a power of two, 512 to 2M' --cluster-size=3k alone.add-cow n
 refuses 1 'already exists (--force replaces a qcow2)' alone.add-cow odd.qcow2
 refuses 1 'is not a qcow2, so it is not overwritten' --force alone.add-cow base.img
 refuses 1 'is a part of the image' --force alone.add-cow alone.raw
+ln -s nowhere.qcow2 dangling.qcow2
+refuses 1 'dangling.qcow2: is a symbolic link that leads to no file' --force alone.add-cow dangling.qcow2
+# Over a link: that stays, and what it leads to stands on the same base.
+mkdir linked
+qemu-img create -q -f qcow2 linked/real.qcow2 1M
+ln -s linked/real.qcow2 linked.qcow2
+addcow export -q --force names.add-cow linked.qcow2
+expect_equal "linked/real.qcow2 ../b:a,s e.qcow2" "$(readlink linked.qcow2) $(qemu-img info --output=json linked/real.qcow2 |
+    jq -r '."backing-filename"')" "the link and the base"
+addcow compare -q names.add-cow -F qcow2 linked.qcow2 || fail "over a link another disk was made"
 refuses 1 'is a part of the image' --force names.add-cow './b:a,s e.qcow2'
 refuses 1 'No such file' alone.add-cow nowhere/n.qcow2
 addcow create -q -b alone.add-cow -F add-cow -i upper.raw upper.add-cow
