@@ -82,6 +82,8 @@ if command -v qemu-img >/dev/null && command -v qemu-nbd >/dev/null && ! built_w
     addcow create -q -b short.qcow2 -F qcow2 -i limited.raw limited.add-cow
     write_to limited.add-cow '-c "write -P 5 0 3M"'
     disk="$(read_of limited.add-cow)"
+    # The qemu-nbd of that server may be about to end.
+    wait_until '' qemu-io -f qcow2 -c quit short.qcow2 2>stderr || fail "in use: $(cat stderr)"
     (ulimit -f 2048 && expect_fails 1 addcow commit limited.add-cow)
     grep -q 'short.qcow2: would get too long: no file of this process can have more than 2097152 bytes (ulimit -f)' stderr ||
         fail "$(cat stderr)"
