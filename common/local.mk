@@ -17,6 +17,7 @@ engine_sources = \
 	common/base/parse_size.cc common/base/parse_size.h \
 	common/base/printable.h \
 	common/base/shell_word.cc common/base/shell_word.h \
+	common/base/start_thread.h \
 	common/base/ticks.cc common/base/ticks.h \
 	common/base/unique_fd.h \
 	common/base/units.h \

@@ -71,6 +71,14 @@ bool SameNoted(const HeaderFields& a, const HeaderFields& b) {
 
 }  // namespace
 
+bool VerbsSession::HasTwoNames(bool keep) {
+  const auto other = files_.Find("/vm/copy.add-cow");
+  if (keep || other == nullptr) return other != nullptr && other == files_.Find(kAddCow);
+  (void)files_.Remove("/vm/copy.add-cow");
+  before_ = files_.Clone();
+  return false;
+}
+
 void VerbsSession::Create(Input& input) {
   static const std::array<const char*, 5> kTargets = {
       kAddCow, "/vm/new.add-cow", "/vm/disk.raw", "/vm/copy.add-cow", "../vm/dir"};
@@ -104,6 +112,7 @@ void VerbsSession::Create(Input& input) {
   if (!options.backing && form.is_there() && image_size / form.cluster > kMaxWalkedClusters)
     return;
 
+  (void)HasTwoNames(options.add_cow_path == "/vm/copy.add-cow");
   const auto old =
       DiskByTheRules::Read(files_, options.add_cow_path, DiskByTheRules::Backing::kNotWanted);
   const auto result = CreateImage(files_, options);
@@ -143,6 +152,7 @@ void VerbsSession::Rebase(Input& input) {
   if (image != 0) options.image_name = kNames[image % kNames.size()];
   if (backing != 0)
     options.backing = NamedFile{kNames[backing % kNames.size()], backing < 128 ? "raw" : "vhd"};
+  (void)HasTwoNames(false);
   const auto inode = files_.Find(kAddCow);
   const auto disk = DiskByTheRules::Read(files_, kAddCow, DiskByTheRules::Backing::kNotWanted);
   // With a backing file the flag does not suffice: every bit is set then.
@@ -205,6 +215,7 @@ void VerbsSession::Convert(Input& input) {
   const unsigned code = input.Byte();
   const Form form(code);
   const bool off = (code & 32) != 0;
+  const bool two_names = HasTwoNames((code & 64) != 0);
   const auto base_there = DiskByTheRules::Read(files_, kAddCow, Backing::kWanted);
   const auto base_sound = DiskByTheRules::Read(files_, kAddCow, Backing::kOptional);
   const Backing wanted = base_sound ? Backing::kOptional : Backing::kNotWanted;
@@ -233,13 +244,15 @@ void VerbsSession::Convert(Input& input) {
   if (!result) {
     MustBeSound(result.error());
     const bool no_base = may_copy && (!base_there || !base_there->IsSurelyOpened());
-    FUZZ_MUST(!disk_ || Has(kAddCowReadOnly) || no_base || (!nothing_to_do && !Fits(was, form)),
-              "convert: {}", result.error().Message());
+    const bool refused = !nothing_to_do && (two_names || !Fits(was, form));
+    FUZZ_MUST(!disk_ || Has(kAddCowReadOnly) || no_base || refused, "convert: {}",
+              result.error().Message());
     return MustBeUnchanged("convert");
   }
   FUZZ_MUST(disk_.has_value(), "convert accepted what must be refused");
   if (nothing_to_do) return MustBeUnchanged("convert");
   FUZZ_MUST(Fits(was, form), "convert did what cannot be done");
+  FUZZ_MUST(!two_names, "convert left a name with the old file");
 
   MustReadTheSame("convert", wanted);
   const auto now = DiskByTheRules::Read(files_, kAddCow, wanted);

@@ -35,10 +35,7 @@ bool VerbsSession::IsCopied() const {
 void VerbsSession::Commit(Input& input) {
   const unsigned how = input.Byte();
   if (!IsCopied()) return;
-  // With a second name it is refused.
-  if ((how & 4) == 0 && files_.Find("/vm/copy.add-cow") != nullptr)
-    (void)files_.Remove("/vm/copy.add-cow");
-  before_ = files_.Clone();
+  const bool two_names = HasTwoNames((how & 4) != 0);
   CommitOptions options{.add_cow_paths = {kAddCow}};
   options.dry_run = (how & 1) != 0;
   options.drop = (how & 2) != 0;
@@ -49,7 +46,7 @@ void VerbsSession::Commit(Input& input) {
     if (!disk_) return MustBeUnchanged("commit");
     return MustReadTheSame("commit", DiskByTheRules::Backing::kOptional);
   }
-  FUZZ_MUST(disk_.has_value(), "commit accepted what must be refused");
+  FUZZ_MUST(disk_.has_value() && !two_names, "commit accepted what must be refused");
   FUZZ_MUST(result->images.size() == 1, "commit's answer");
   if (options.dry_run) return MustBeUnchanged("commit --dry-run");
   MustReadTheSame("commit", DiskByTheRules::Backing::kWanted);
@@ -64,6 +61,7 @@ void VerbsSession::RebaseData(Input& input) {
       "base.img", "b.img", "disk.raw", "x.add-cow", "v1.add-cow", "nowhere", "v20.add-cow"};
   const unsigned name = input.Byte();
   if (!IsCopied()) return;
+  const bool two_names = HasTwoNames((name & 32) != 0);
   RebaseOptions options{.add_cow_path = kAddCow};
   if (name % 8 == 7)
     options.no_backing = true;
@@ -75,7 +73,7 @@ void VerbsSession::RebaseData(Input& input) {
     if (!disk_) return MustBeUnchanged("rebase");
     return MustReadTheSame("rebase", DiskByTheRules::Backing::kOptional);
   }
-  FUZZ_MUST(disk_.has_value(), "rebase accepted what must be refused");
+  FUZZ_MUST(disk_.has_value() && !two_names, "rebase accepted what must be refused");
   FUZZ_MUST(result->header.backing == options.backing, "the backing file after rebase");
   // What reads by the rules knows of no chain.
   if (options.backing && options.backing->format != "raw") return;

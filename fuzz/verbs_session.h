@@ -48,6 +48,9 @@ class VerbsSession {
   void Flatten();
 
   // verbs_anew.cc
+  // The add-cow file gets its only name, so that it can be written anew; unless `keep`.
+  // Whether it has two now.
+  bool HasTwoNames(bool keep);
   void Create(Input& input);
   void Rebase(Input& input);
   void Convert(Input& input);

@@ -116,7 +116,6 @@ Error UnknownParameter(std::string_view key) {
 
 Status SetPath(std::optional<std::string>& path, std::string_view key,
                const std::string& value) {
-  if (path) return Fail(BadOption(key, "given twice"));
   ADDCOW_TRY_ASSIGN(path, AbsolutePath(key, value));
   return {};
 }
@@ -155,17 +154,13 @@ Status SetFillOption(Options& options, std::string_view key, const std::string& 
   return Fail(UnknownParameter(key));
 }
 
-}  // namespace
-
-Status SetOption(Options& options, std::string_view key, const std::string& value) {
+Status TakeOption(Options& options, std::string_view key, const std::string& value) {
   if (key == "file") {
-    if (!options.source.add_cow_path.empty()) return Fail(BadOption(key, "given twice"));
     ADDCOW_TRY_ASSIGN(options.source.add_cow_path, AbsolutePath(key, value));
     return {};
   }
   if (key == "image") return SetPath(options.source.image_path, key, value);
   if (key == "backing" && IsNbdUri(value)) {
-    if (options.source.backing_path) return Fail(BadOption(key, "given twice"));
     options.source.backing_path = value;
     return {};
   }
@@ -223,6 +218,17 @@ Status SetOption(Options& options, std::string_view key, const std::string& valu
   }
   if (key.starts_with("fill")) return SetFillOption(options, key, value);
   return Fail(UnknownParameter(key));
+}
+
+}  // namespace
+
+Status SetOption(Options& options, std::string_view key, const std::string& value) {
+  // Of two, neither is known to be meant.
+  if (std::ranges::find(options.given, key) != options.given.end())
+    return Fail(BadOption(key, "given twice"));
+  ADDCOW_TRY(TakeOption(options, key, value));
+  options.given.emplace_back(key);
+  return {};
 }
 
 Status CompleteOptions(Options& options) {

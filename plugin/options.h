@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/image/image_files.h"
@@ -23,7 +24,8 @@ enum class Layer {
 };
 
 struct Options {
-  ImageSource source;  // add_cow_path is empty until file= was seen
+  std::vector<std::string> given;  // the parameters that were seen, by their names
+  ImageSource source;              // add_cow_path is empty until file= was seen
   Layer layer = Layer::kAll;
   bool readonly = false;                  // as nbdkit -r, which is not seen everywhere
   std::chrono::seconds sync_interval{5};  // 0: bits wait for a client's flush

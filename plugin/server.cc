@@ -98,11 +98,9 @@ Status AskFill(const FillCommand& command) {
       ADDCOW_TRY(StartBackgroundFlush());
       return server_fill->Start(command.mode);
     case FillCommand::Action::kPause:
-      fill.Pause();
-      break;
+      return fill.Pause();
     case FillCommand::Action::kResume:
-      fill.Resume();
-      break;
+      return fill.Resume();
     case FillCommand::Action::kRate:
       break;
   }

@@ -64,18 +64,12 @@ int RunConvert(const Arguments& arguments) {
   }
   Progress progress(arguments.progress && !arguments.quiet);
   options.progress = [&](uint64_t done, uint64_t total) { progress.Show(done, total); };
-  const LogSink notes_only = [&](LogLevel level, const std::string& message) {
-    if (level == LogLevel::kNote && !arguments.quiet) PrintNote(message);
-  };
   CatchInterrupts();
   options.interrupted = options.source.access.interrupted = InterruptCame;
   const auto converted = arguments.wait.WhileBusy(
-      [&] { return ConvertImage(PosixFileSystem(), options, notes_only); });
+      [&] { return ConvertImage(PosixFileSystem(), options, NotesOnly(arguments.quiet)); });
   progress.Finish();
-  if (!converted && converted.error().code() == kErrInterrupted)
-    return StoppedEarly(
-        fmt::format("{}: interrupted: the image is as before; run it again", Printable(file)));
-  if (!converted) return FailedUnlessStopped(converted.error());
+  if (!converted) return FailedAsBefore(converted.error(), file, "the image");
   if (arguments.quiet) return kExitOk;
   for (const std::string& note : converted->notes) PrintNote(note);
   const std::string before = Words(converted->before);

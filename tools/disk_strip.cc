@@ -22,6 +22,7 @@ namespace addcow {
 namespace {
 
 constexpr uint64_t kUsualColumns = 80;
+constexpr uint64_t kMostColumns = 10'000;  // nobody has so many: a mistake, and a lot of text
 
 // "  image file |" before a strip, "| 0.977 GiB >99%" after it.
 constexpr uint64_t kBeforeStrip = 14;
@@ -84,7 +85,7 @@ bool IsSet(const char* variable) {
 StripStyle StyleOfOutput() {
   StripStyle style;
   const uint64_t columns = ColumnsOfOutput();
-  style.columns = columns > 0 ? columns : kUsualColumns;
+  style.columns = columns > 0 ? std::min(columns, kMostColumns) : kUsualColumns;
   style.unicode = LocaleIsUtf8();
   style.colour = ::isatty(STDOUT_FILENO) == 1 && !IsSet("NO_COLOR");
   return style;
@@ -110,10 +111,10 @@ std::string DiskStrip(const ImageSummary& summary, const StripStyle& style) {
     text += fmt::format("{}{:>10}{:>5}\n", edge, HumanSize(total[line.kind]),
                         PercentOf(total[line.kind], disk.size()));
   }
-  // Under the strip, from where it begins to where it ends.
-  const size_t width = std::max<size_t>(disk.parts().size(), 1);
-  text += fmt::format("{:{}}0{:>{}}\n", "", kBeforeStrip, HumanSize(disk.size()),
-                      width > 1 ? width - 1 : 1);
+  // Under the strip, from where it begins to where it ends, or further where it is short.
+  const std::string end = " " + HumanSize(disk.size());
+  text += fmt::format("{:{}}0{:>{}}\n", "", kBeforeStrip, end,
+                      std::max(disk.parts().size(), end.size() + 1) - 1);
   return text;
 }
 

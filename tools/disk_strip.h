@@ -20,7 +20,8 @@ struct StripStyle {
   bool colour = false;
 };
 
-// For standard output: the width of the terminal, or COLUMNS, which goes before it; what
+// For standard output: the width of the terminal, or COLUMNS, which goes before it, 10000 at
+// most (one that is no number counts for nothing); what
 // the locale can write; colours on a terminal where NO_COLOR is not set.
 StripStyle StyleOfOutput();
 

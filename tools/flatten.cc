@@ -49,13 +49,9 @@ int RunFlatten(const Arguments& arguments) {
     to_copy = total;
     progress.Show(done, total);
   };
-  // A file that may not be written, which the engine would log, is the error that
-  // comes back: one line, not two.
-  const LogSink notes_only = [&](LogLevel level, const std::string& message) {
-    if (level == LogLevel::kNote && !arguments.quiet) PrintNote(message);
-  };
   const auto flattened = arguments.wait.WhileBusy([&] {
-    return FlattenImage(PosixFileSystem(), arguments.source, notes_only, show, InterruptCame);
+    return FlattenImage(PosixFileSystem(), arguments.source, NotesOnly(arguments.quiet), show,
+                        InterruptCame);
   });
   progress.Finish();
   const std::string& file = arguments.source.add_cow_path;

@@ -8,6 +8,7 @@
 #include <csignal>
 
 #include "common/base/interrupted.h"
+#include "common/base/printable.h"
 #include "tools/output.h"
 #include "tools/verbs.h"
 
@@ -50,6 +51,12 @@ int StoppedEarly(const std::string& message) {
 int FailedUnlessStopped(const Error& error) {
   const bool stopped = error.code() == kErrInterrupted || error.code() == EBUSY;
   return stopped && InterruptCame() ? StoppedEarly(error.Message()) : Failed(error);
+}
+
+int FailedAsBefore(const Error& error, const std::string& file, const char* what) {
+  if (error.code() != kErrInterrupted) return FailedUnlessStopped(error);
+  return StoppedEarly(
+      fmt::format("{}: interrupted: {} is as before; run it again", Printable(file), what));
 }
 
 }  // namespace addcow

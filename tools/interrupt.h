@@ -32,6 +32,9 @@ int StoppedEarly(const std::string& message);
 // somebody else. Any other error is reported as ever.
 int FailedUnlessStopped(const Error& error);
 
+// The same of a command that changed nothing if it was interrupted: `what` is as before.
+int FailedAsBefore(const Error& error, const std::string& file, const char* what);
+
 }  // namespace addcow
 
 #endif  // ADDCOW_TOOLS_INTERRUPT_H

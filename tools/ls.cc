@@ -7,6 +7,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "common/base/printable.h"
 #include "common/image/base.h"
@@ -42,6 +43,13 @@ constexpr const char* kFooter =
     "  addcow ls --bases --output=json /srv |\n"
     "      jq -r '.[] | select(.overlays == []) | .filename'";
 
+// Its file, with all names that it has: what changes under one changes under all.
+std::string NamesOf(const ListedDisk& disk) {
+  std::string text = Printable(disk.path);
+  for (const std::string& name : disk.other_names) text += " = " + Printable(name);
+  return text;
+}
+
 Json DiskJson(const Listing& listing, const ListedDisk& disk, bool bases) {
   Json json;
   AddName(json, "filename", disk.path);
@@ -56,15 +64,13 @@ Json DiskJson(const Listing& listing, const ListedDisk& disk, bool bases) {
       json["backing-filename-format"] = disk.info->header.backing->format;
     }
   }
+  if (!disk.other_names.empty()) AddNames(json, "other-filenames", disk.other_names);
   if (disk.error) AddName(json, "error", Printable(disk.error->Message()));
   if (!bases) return json;
   json["below"] = disk.below;
-  json["overlays"] = Json::array();
-  for (const size_t overlay : disk.overlays) {
-    Json name;
-    AddName(name, "filename", listing.disks[overlay].path);
-    json["overlays"].push_back(name["filename"]);
-  }
+  std::vector<std::string> overlays;
+  for (const size_t overlay : disk.overlays) overlays.push_back(listing.disks[overlay].path);
+  AddNames(json, "overlays", overlays);
   return json;
 }
 
@@ -82,10 +88,10 @@ void PrintTable(const Listing& listing) {
   for (const ListedDisk& disk : listing.disks) {
     if (!disk.below) continue;
     if (!disk.info) {
-      Print("{:<11}{:<11}{:<9}{}\n", "?", "?", "?", Printable(disk.path));
+      Print("{:<11}{:<11}{:<9}{}\n", "?", "?", "?", NamesOf(disk));
       continue;
     }
-    std::string text = Printable(disk.path);
+    std::string text = NamesOf(disk);
     if (disk.info->header.backing)
       text += fmt::format(" on {} ({})", Printable(disk.info->backing_path),
                           Printable(disk.info->header.backing->format));
@@ -97,7 +103,7 @@ void PrintTable(const Listing& listing) {
 // A disk, and what stands on it, further in. What stands on itself has no beginning, and is
 // not printed here.
 void PrintTree(const Listing& listing, const ListedDisk& disk, const std::string& indent) {
-  std::string text = Printable(disk.path);
+  std::string text = NamesOf(disk);
   if (disk.info)
     text += fmt::format(": {}, takes {}, in use: {}", HumanSize(disk.info->virtual_size),
                         HumanSize(disk.info->actual_size), UseWord(disk));

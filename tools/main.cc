@@ -52,8 +52,10 @@ std::string WhatIsUnexpected(const std::string& verb, const std::vector<std::str
     return fmt::format("'{0}' was not expected (a size is given with -s {0})", word);
   if (verb == "status" || verb == "fill" || verb == "resize")
     return fmt::format("'{}' was not expected", word);
-  return fmt::format("'{}' was not expected, {} enough", word,
-                     verb == "compare" ? "two disks are" : "one image is");
+  const char* const enough = verb == "compare" ? "two disks are"
+                             : verb == "ls"    ? "one directory is"
+                                               : "one image is";
+  return fmt::format("'{}' was not expected, {} enough", word, enough);
 }
 
 // The command line cannot be used: says why. What was not understood in it is

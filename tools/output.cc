@@ -56,6 +56,19 @@ void AddName(Json& json, const std::string& key, const std::string& name) {
   if (json[key] != name) json[key + "-base64"] = Base64(name);
 }
 
+void AddNames(Json& json, const std::string& key, const std::vector<std::string>& names) {
+  Json texts = Json::array();
+  Json bytes = Json::array();
+  bool all_text = true;
+  for (const std::string& name : names) {
+    texts.push_back(AsUtf8(name));
+    bytes.push_back(Base64(name));
+    all_text = all_text && texts.back() == name;
+  }
+  json[key] = std::move(texts);
+  if (!all_text) json[key + "-base64"] = std::move(bytes);
+}
+
 void PrintError(std::string_view message) {
   // One write, so that lines of several processes do not mix.
   const std::string line = fmt::format("addcow: {}\n", message);
@@ -69,6 +82,12 @@ void PrintNote(std::string_view message) { PrintError(fmt::format("note: {}", me
 void LogToStderr(LogLevel level, const std::string& message) {
   if (level == LogLevel::kError) PrintError(message);
   if (level == LogLevel::kNote) PrintNote(message);
+}
+
+LogSink NotesOnly(bool quiet) {
+  return [quiet](LogLevel level, const std::string& message) {
+    if (level == LogLevel::kNote && !quiet) PrintNote(message);
+  };
 }
 
 void FlushOutput() {

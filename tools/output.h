@@ -15,6 +15,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/base/log.h"
@@ -42,6 +43,9 @@ std::string AsUtf8(const std::string& text);
 // not gets replacement characters there, and is itself under `key`-base64.
 void AddName(Json& json, const std::string& key, const std::string& name);
 
+// The same of several names, in an array. Where any is not UTF-8, `key`-base64 has all of them.
+void AddNames(Json& json, const std::string& key, const std::vector<std::string>& names);
+
 // "addcow: MESSAGE" on standard error.
 void PrintError(std::string_view message);
 void PrintError(const Error& error);
@@ -51,6 +55,10 @@ void PrintNote(std::string_view message);
 
 // For the engine: errors and notes to standard error, the rest nowhere.
 void LogToStderr(LogLevel level, const std::string& message);
+
+// The same without the errors, for who gets them back as a result: one line, not two. And
+// without notes, if it is `quiet`.
+LogSink NotesOnly(bool quiet);
 
 // Brings to standard output what has been printed so far.
 void FlushOutput();

@@ -75,12 +75,10 @@ int RunRebase(const Arguments& arguments) {
   options.access.interrupted = InterruptCame;
   Progress progress(arguments.progress && !arguments.quiet && !arguments.unsafe);
   const auto show = [&](uint64_t done, uint64_t total) { progress.Show(done, total); };
-  const LogSink notes_only = [&](LogLevel level, const std::string& message) {
-    if (level == LogLevel::kNote && !arguments.quiet) PrintNote(message);
-  };
   const auto rebased = arguments.wait.WhileBusy([&] {
-    return arguments.unsafe ? RebaseUnsafely(PosixFileSystem(), options)
-                            : RebaseSafely(PosixFileSystem(), options, notes_only, show);
+    return arguments.unsafe
+               ? RebaseUnsafely(PosixFileSystem(), options)
+               : RebaseSafely(PosixFileSystem(), options, NotesOnly(arguments.quiet), show);
   });
   progress.Finish();
   if (!rebased) return FailedUnlessStopped(rebased.error());

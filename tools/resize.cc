@@ -8,7 +8,6 @@
 #include <memory>
 
 #include "common/base/parse_size.h"
-#include "common/base/printable.h"
 #include "tools/interrupt.h"
 #include "tools/output.h"
 #include "tools/progress.h"
@@ -63,18 +62,12 @@ int RunResize(const Arguments& arguments) {
   options.size = *size;
   Progress progress(arguments.progress && !arguments.quiet);
   options.progress = [&](uint64_t done, uint64_t total) { progress.Show(done, total); };
-  const LogSink notes_only = [&](LogLevel level, const std::string& message) {
-    if (level == LogLevel::kNote && !arguments.quiet) PrintNote(message);
-  };
   CatchInterrupts();
   options.interrupted = options.source.access.interrupted = InterruptCame;
   const auto resized = arguments.wait.WhileBusy(
-      [&] { return ResizeImage(PosixFileSystem(), options, notes_only); });
+      [&] { return ResizeImage(PosixFileSystem(), options, NotesOnly(arguments.quiet)); });
   progress.Finish();
-  if (!resized && resized.error().code() == kErrInterrupted)
-    return StoppedEarly(fmt::format("{}: interrupted: the disk is as before; run it again",
-                                    Printable(options.source.add_cow_path)));
-  if (!resized) return FailedUnlessStopped(resized.error());
+  if (!resized) return FailedAsBefore(resized.error(), options.source.add_cow_path, "the disk");
   if (arguments.quiet) return kExitOk;
   if (resized->copied > 0)
     Print("{} were completed from the backing file.\n", HumanSize(resized->copied));

@@ -171,10 +171,15 @@ void AddImage(Metrics& metrics, const ImageCounts& image) {
 }
 
 void AddFill(Metrics& metrics, const FillStatus& fill) {
+  // One sample for each value that it can have, of which one is 1.
+  const auto one_of = [&](const char* label, auto value, const auto& names) {
+    for (size_t i = 0; i < names.size(); i++)
+      metrics.Sample(static_cast<size_t>(value) == i ? 1 : 0, label, names[i]);
+  };
+  metrics.Begin("addcow_fill_mode", "gauge", "1 for what the fill is to do.");
+  one_of("mode", fill.mode, kFillModeNames);
   metrics.Begin("addcow_fill_state", "gauge", "1 for the state in which the fill is.");
-  for (size_t state = 0; state < kFillStateNames.size(); state++)
-    metrics.Sample(static_cast<size_t>(fill.state) == state ? 1 : 0, "state",
-                   kFillStateNames[state]);
+  one_of("state", fill.state, kFillStateNames);
   metrics.Gauge("addcow_fill_position_bytes", "Where the fill is on the disk.", fill.position);
   metrics.Gauge("addcow_fill_left_bytes", "Bytes of clusters that are to be filled.",
                 fill.left);

@@ -12,6 +12,7 @@
 #include <array>
 #include <cerrno>
 #include <nlohmann/json.hpp>
+#include <string_view>
 #include <utility>
 
 #include "common/control/control_socket.h"
@@ -21,6 +22,9 @@ namespace addcow {
 namespace {
 
 using ClientClock = std::chrono::steady_clock;
+
+// What an NBD server begins with.
+constexpr std::string_view kNbdGreeting = "NBDMAGIC";
 
 std::string TextOf(const ControlJson& object, const char* key) {
   const auto found = object.find(key);
@@ -41,9 +45,16 @@ Result<ControlClient> ControlClient::Connect(const std::string& path,
                                              Interrupted interrupted) {
   ADDCOW_TRY_ASSIGN(const sockaddr_un address, SocketAddress(path));
   if (const auto found = FindSocket(path); !found) {
-    if (found.error().code() != ENOENT) return Fail(found.error());
-    return Fail(Error::Because(
-        ENOENT, path, "there is no such control socket: is the server started with control=?"));
+    const int code = found.error().code();
+    if (code == ENOENT)
+      return Fail(Error::Because(
+          code, path.empty() ? "''" : path,
+          "there is no such control socket: is the server started with control=?"));
+    if (code == ENOTSOCK)
+      return Fail(Error::Because(code, path,
+                                 "is no socket: name the control socket, which a server makes "
+                                 "that is started with control="));
+    return Fail(found.error());
   }
   UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (fd.get() == -1) return Fail(Error::System(errno, "socket", path));
@@ -53,7 +64,8 @@ Result<ControlClient> ControlClient::Connect(const std::string& path,
   while (::connect(client.fd_.get(), generic, sizeof address) != 0) {
     if (errno == ECONNREFUSED)
       return Fail(Error::Because(ECONNREFUSED, path,
-                                 "no server listens at this control socket any more"));
+                                 "no server listens at this control socket any more (one that "
+                                 "was killed leaves it, and the next with control= takes it)"));
     // A Unix socket does not connect later: its queue is full, and nothing says when it has
     // room again.
     if ((errno != EAGAIN && errno != EINTR) || ClientClock::now() >= deadline)
@@ -110,6 +122,11 @@ Result<std::string> ControlClient::ReceiveLine() {
       return line;
     }
     seen = input_.size();
+    // It does not end the line, but waits for what a client of the disk says.
+    if (input_.starts_with(kNbdGreeting))
+      return Fail(Broken(EPROTO,
+                         "this is the socket by which clients use the disk: name the control "
+                         "socket, which a server makes that is started with control="));
     if (seen > kMostAnswer)
       return Fail(Broken(EPROTO, "what answers at this socket is no addcow server"));
     std::array<char, 64 * 1024> buffer;

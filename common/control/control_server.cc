@@ -4,7 +4,6 @@
 
 #include "common/control/control_server.h"
 
-#include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -14,8 +13,9 @@
 #include <cerrno>
 #include <exception>
 #include <string_view>
-#include <system_error>
 #include <utility>
+
+#include "common/base/start_thread.h"
 
 namespace addcow {
 
@@ -53,20 +53,12 @@ Result<std::unique_ptr<ControlServer>> ControlServer::Start(ControlSocket& socke
   if (wake.get() == -1) return Fail(Error::System(errno, "eventfd", socket.path()));
   std::unique_ptr<ControlServer> server(
       new ControlServer(socket, std::move(handlers), std::move(wake)));
-  try {
-    server->StartThreads();
-  } catch (const std::system_error& error) {
-    return Fail(Error::System(error.code().value(), "start a thread", socket.path()));
-  }
+  ADDCOW_TRY_ASSIGN(
+      server->flush_thread_,
+      StartThread(kFlushThreadName, socket.path(), [&server = *server] { server.Flush(); }));
+  ADDCOW_TRY_ASSIGN(server->thread_, StartThread(kThreadName, socket.path(),
+                                                 [&server = *server] { server.Serve(); }));
   return server;
-}
-
-void ControlServer::StartThreads() {
-  flush_thread_ = std::thread([this] { Flush(); });
-  thread_ = std::thread([this] { Serve(); });
-  // They fail only where the name is too long.
-  (void)::pthread_setname_np(flush_thread_.native_handle(), kFlushThreadName);
-  (void)::pthread_setname_np(thread_.native_handle(), kThreadName);
 }
 
 ControlServer::~ControlServer() {

@@ -3,7 +3,7 @@
 // ControlServer: answers at a control socket (control_socket.h) whoever may connect to it,
 // any number at once. What is said is ControlSession's.
 //
-// Threads: the constructor starts two, so not before the process has forked for the last
+// Threads: Start starts two, so not before the process has forked for the last
 // time. One waits for all connections (poll) and does everything but flushes; no peer can
 // make it wait, since it reads what is there, and sends what is taken. The other flushes,
 // once for all who have asked before it begins.
@@ -60,7 +60,6 @@ class ControlServer {
   };
 
   ControlServer(ControlSocket& socket, ControlHandlers handlers, UniqueFd wake);
-  void StartThreads();
 
   void Serve();
   void ServeOnce(std::vector<pollfd>& polled);

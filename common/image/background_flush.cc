@@ -5,10 +5,10 @@
 #include "common/image/background_flush.h"
 
 #include <fmt/format.h>
-#include <pthread.h>
 
 #include <exception>
-#include <system_error>
+
+#include "common/base/start_thread.h"
 
 namespace addcow {
 
@@ -58,20 +58,14 @@ void FlushRound::LogEnd(const std::exception& cause) noexcept {
 Result<std::unique_ptr<BackgroundFlush>> BackgroundFlush::Start(Image& image,
                                                                 Clock::duration interval,
                                                                 LogSink log) {
-  try {
-    return std::unique_ptr<BackgroundFlush>(
-        new BackgroundFlush(image, interval, std::move(log)));
-  } catch (const std::system_error& error) {
-    return Fail(
-        Error::System(error.code().value(), "start a thread", image.files().add_cow_path));
-  }
+  std::unique_ptr<BackgroundFlush> flush(new BackgroundFlush(image, interval, std::move(log)));
+  ADDCOW_TRY_ASSIGN(flush->thread_, StartThread(kThreadName, image.files().add_cow_path,
+                                                [&flush = *flush] { flush.Loop(); }));
+  return flush;
 }
 
 BackgroundFlush::BackgroundFlush(Image& image, Clock::duration interval, LogSink log)
-    : interval_(interval), round_(image, std::move(log)), thread_([this] { Loop(); }) {
-  // Fails only where the name is too long.
-  (void)::pthread_setname_np(thread_.native_handle(), kThreadName);
-}
+    : interval_(interval), round_(image, std::move(log)) {}
 
 BackgroundFlush::~BackgroundFlush() {
   {
@@ -79,7 +73,7 @@ BackgroundFlush::~BackgroundFlush() {
     stop_ = true;
   }
   changed_.NotifyAll();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 bool BackgroundFlush::SleepUntil(Clock::time_point time) {

@@ -18,8 +18,8 @@
 // again at the next round, and logged once until that succeeds. A failed sync
 // is final; the engine has logged it, and the thread ends.
 //
-// Threads: the constructor starts one, so not before the process has forked
-// for the last time. It holds mutex_ only to sleep, never while it flushes.
+// Threads: Start starts one, so not before the process has forked for the
+// last time. It holds mutex_ only to sleep, never while it flushes.
 
 #ifndef ADDCOW_COMMON_IMAGE_BACKGROUND_FLUSH_H
 #define ADDCOW_COMMON_IMAGE_BACKGROUND_FLUSH_H
@@ -86,7 +86,7 @@ class BackgroundFlush {
   ConditionVariable changed_;
   bool stop_ ADDCOW_GUARDED_BY(mutex_) = false;
 
-  // The last member: all others are there when it starts.
+  // Only who starts and destroys touches it.
   std::thread thread_;
 };
 

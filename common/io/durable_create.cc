@@ -7,9 +7,13 @@
 #include "common/io/durable_create.h"
 
 #include <fmt/format.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
+#include <optional>
+#include <string_view>
 
 namespace addcow {
 
@@ -18,10 +22,10 @@ namespace {
 // PATH.PID.tmp, or PATH.PID-ATTEMPT.tmp from the second attempt on, but never a
 // longer name than a long one's own: a file system that has room for the one
 // must have it for the other.
-std::string TemporaryPath(const std::string& path, int attempt) {
+std::string TemporaryPath(const std::string& path, ::pid_t process, int attempt) {
   constexpr size_t kShort = 100;  // every file system has room for so much
-  const std::string suffix = attempt == 1 ? fmt::format(".{}.tmp", ::getpid())
-                                          : fmt::format(".{}-{}.tmp", ::getpid(), attempt);
+  const std::string suffix = attempt == 1 ? fmt::format(".{}.tmp", process)
+                                          : fmt::format(".{}-{}.tmp", process, attempt);
   const size_t start = path.rfind('/') + 1;  // 0 where there is none
   const size_t size = path.size() - start;
   size_t kept = std::min(size, std::max(size, kShort) - suffix.size());
@@ -37,11 +41,32 @@ Result<std::unique_ptr<File>> CreateBeside(FileSystem& file_system, const std::s
                                            const NewRights& rights) {
   constexpr int kAttempts = 100;
   for (int attempt = 1;; attempt++) {
-    auto file = file_system.Create(TemporaryPath(path, attempt), rights);
+    auto file = file_system.Create(TemporaryPath(path, ::getpid(), attempt), rights);
     if (file) return file;
     if (file.error().code() != EEXIST || attempt == kAttempts)
       return Fail(file.error().OfFile(path));
   }
+}
+
+struct Maker {
+  ::pid_t process = 0;
+  int attempt = 0;
+};
+
+// Whose the temporary file of that name is, if it is one.
+std::optional<Maker> MakerOf(std::string_view name) {
+  constexpr std::string_view kEnd = ".tmp";
+  if (!name.ends_with(kEnd)) return std::nullopt;
+  name.remove_suffix(kEnd.size());
+  const size_t dot = name.rfind('.');
+  if (dot == std::string_view::npos) return std::nullopt;
+  const char* const end = name.data() + name.size();
+  Maker maker{.process = 0, .attempt = 1};
+  auto parsed = std::from_chars(name.data() + dot + 1, end, maker.process);
+  if (parsed.ec == std::errc() && parsed.ptr != end && *parsed.ptr == '-')
+    parsed = std::from_chars(parsed.ptr + 1, end, maker.attempt);
+  if (parsed.ec != std::errc() || parsed.ptr != end || maker.process <= 0) return std::nullopt;
+  return maker;
 }
 
 // In messages the temporary file is called what it is to become.
@@ -94,6 +119,21 @@ Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMod
   // What replaced an older file cannot be taken back; what is new can.
   if (!synced && mode == RenameMode::kKeepExisting) there = !file_system.Remove(path);
   return synced;
+}
+
+std::vector<std::string> LeftUnfinished(FileSystem& file_system, const std::string& path) {
+  std::vector<std::string> left;
+  const auto entries = file_system.ReadDirectory(DirectoryOf(path));
+  if (!entries) return left;
+  const std::string beside = path.substr(0, path.rfind('/') + 1);
+  for (const DirectoryEntry& entry : *entries) {
+    const auto maker = MakerOf(entry.name);
+    if (!maker || entry.kind != DirectoryEntry::Kind::kFile) continue;
+    if (TemporaryPath(path, maker->process, maker->attempt) != beside + entry.name) continue;
+    if (::kill(maker->process, 0) != 0 && errno == ESRCH) left.push_back(beside + entry.name);
+  }
+  std::ranges::sort(left);
+  return left;
 }
 
 Status SyncName(FileSystem& file_system, const std::string& path) {

@@ -13,6 +13,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/io/file_system.h"
@@ -27,6 +28,11 @@ namespace addcow {
 Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMode mode,
                      const std::function<Status(File&)>& fill, bool* in_place = nullptr,
                      const NewRights& rights = {});
+
+// The temporary files of `path` that nobody finishes: no process of this machine has the number
+// that they are called by. One of another host, or of another container, may have it. Sorted;
+// none where the directory cannot be read.
+std::vector<std::string> LeftUnfinished(FileSystem& file_system, const std::string& path);
 
 // Makes the name of a file durable that is there: whoever gave it, or the file another
 // one's, may have been killed before it synced the directory. Left alone where the

@@ -4,38 +4,29 @@
 
 #include "common/jobs/fetch_threads.h"
 
-#include <pthread.h>
-
-#include <system_error>
 #include <utility>
+
+#include "common/base/start_thread.h"
 
 namespace addcow {
 
 Result<std::unique_ptr<FetchThreads>> FetchThreads::Start(Image& image,
                                                           const Fetch::Options& options,
                                                           LogSink log) {
-  std::unique_ptr<FetchThreads> threads(new FetchThreads(image, options, std::move(log)));
-  try {
-    threads->StartThreads();
-  } catch (const std::system_error& error) {
-    return Fail(
-        Error::System(error.code().value(), "start a thread", image.files().add_cow_path));
+  std::unique_ptr<FetchThreads> started(new FetchThreads(image, options, std::move(log)));
+  started->threads_.resize(kThreads);
+  for (std::thread& thread : started->threads_) {
+    ADDCOW_TRY_ASSIGN(thread,
+                      StartThread(kThreadName, image.files().add_cow_path,
+                                  [&fetch = started->fetch_] { fetch.RunUntilStopped(); }));
   }
-  return threads;
-}
-
-void FetchThreads::StartThreads() {
-  threads_.reserve(kThreads);
-  while (threads_.size() < kThreads) {
-    threads_.emplace_back([this] { fetch_.RunUntilStopped(); });
-    // Fails only where the name is too long.
-    (void)::pthread_setname_np(threads_.back().native_handle(), kThreadName);
-  }
+  return started;
 }
 
 FetchThreads::~FetchThreads() {
   fetch_.Stop();
-  for (std::thread& thread : threads_) thread.join();
+  for (std::thread& thread : threads_)
+    if (thread.joinable()) thread.join();
 }
 
 }  // namespace addcow

@@ -3,7 +3,7 @@
 // The threads of copy-on-read (fetch.h), in which it reads what nobody waits for, and
 // keeps what was read.
 //
-// Threads: the constructor starts some, so not before the process has forked for the
+// Threads: Start starts some, so not before the process has forked for the
 // last time. It has no lock of its own.
 
 #ifndef ADDCOW_COMMON_JOBS_FETCH_THREADS_H
@@ -44,8 +44,6 @@ class FetchThreads {
  private:
   FetchThreads(Image& image, const Fetch::Options& options, LogSink log)
       : fetch_(image, options, std::move(log)) {}
-
-  void StartThreads();
 
   Fetch fetch_;
   std::vector<std::thread> threads_;  // only who constructs and destroys touches it

@@ -83,15 +83,24 @@ Status Fill::Start(FillMode mode, Clock::duration delay) {
   return {};
 }
 
-void Fill::Pause() {
+Status Fill::Pause() {
   MutexLock lock(mutex_);
+  if (mode_ == FillMode::kOff) return Fail(NoFill("pause"));
   paused_ = true;
+  return {};
 }
 
-void Fill::Resume() {
+Status Fill::Resume() {
   MutexLock lock(mutex_);
+  if (mode_ == FillMode::kOff) return Fail(NoFill("resume"));
   paused_ = false;
   Changed();
+  return {};
+}
+
+Error Fill::NoFill(const char* action) const {
+  return Error::Because(EINVAL, image_.files().add_cow_path,
+                        fmt::format("there is no fill to {} (none was started)", action));
 }
 
 void Fill::SetRate(uint64_t rate) {

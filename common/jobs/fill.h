@@ -69,9 +69,10 @@ class Fill {
   // failure that was the last. In the mode that it has it goes on: what was copied counts,
   // and what failed is known. kOff ends a fill. EROFS where the disk is read only.
   Status Start(FillMode mode, Clock::duration delay = {}) ADDCOW_EXCLUDES(mutex_);
-  // Pieces that are under way are still copied.
-  void Pause() ADDCOW_EXCLUDES(mutex_);
-  void Resume() ADDCOW_EXCLUDES(mutex_);
+  // Pieces that are under way are still copied. EINVAL where no fill was started, or that ended
+  // it.
+  Status Pause() ADDCOW_EXCLUDES(mutex_);
+  Status Resume() ADDCOW_EXCLUDES(mutex_);
   void SetRate(uint64_t rate) ADDCOW_EXCLUDES(mutex_);
 
   FillStatus status() ADDCOW_EXCLUDES(mutex_);
@@ -115,6 +116,7 @@ class Fill {
   void Succeeded() ADDCOW_EXCLUDES(mutex_);
   void Failed(const Error& error, bool backing) ADDCOW_EXCLUDES(mutex_);
   void Changed() ADDCOW_REQUIRES(mutex_);
+  Error NoFill(const char* action) const;
   uint64_t BytesOf(ClusterRange range) const;
   uint64_t BytesLeft(FillMode mode) const;
 

@@ -4,36 +4,25 @@
 
 #include "common/jobs/fill_threads.h"
 
-#include <pthread.h>
-
-#include <system_error>
+#include "common/base/start_thread.h"
 
 namespace addcow {
 
 Result<std::unique_ptr<FillThreads>> FillThreads::Start(Fill& fill, Image& image,
                                                         size_t threads) {
   std::unique_ptr<FillThreads> started(new FillThreads(fill));
-  try {
-    started->StartThreads(threads);
-  } catch (const std::system_error& error) {
-    return Fail(
-        Error::System(error.code().value(), "start a thread", image.files().add_cow_path));
+  started->threads_.resize(threads);
+  for (std::thread& thread : started->threads_) {
+    ADDCOW_TRY_ASSIGN(thread, StartThread(kThreadName, image.files().add_cow_path,
+                                          [&fill] { fill.RunUntilStopped(); }));
   }
   return started;
 }
 
-void FillThreads::StartThreads(size_t threads) {
-  threads_.reserve(threads);
-  while (threads_.size() < threads) {
-    threads_.emplace_back([this] { fill_.RunUntilStopped(); });
-    // Fails only where the name is too long.
-    (void)::pthread_setname_np(threads_.back().native_handle(), kThreadName);
-  }
-}
-
 FillThreads::~FillThreads() {
   fill_.Stop();
-  for (std::thread& thread : threads_) thread.join();
+  for (std::thread& thread : threads_)
+    if (thread.joinable()) thread.join();
 }
 
 }  // namespace addcow

@@ -35,8 +35,6 @@ class FillThreads {
  private:
   explicit FillThreads(Fill& fill) : fill_(fill) {}
 
-  void StartThreads(size_t threads);
-
   Fill& fill_;
   std::vector<std::thread> threads_;  // only who constructs and destroys touches it
 };

@@ -81,18 +81,6 @@ Status OpenTarget(FileSystem& file_system, const CommitOptions& options, Layer& 
   return {};
 }
 
-// Only one of them would lead to the new file. The others would keep the bits of data that the
-// image file has no longer.
-Status RefuseOtherNames(File& add_cow) {
-  ADDCOW_TRY_ASSIGN(const FileInfo info, add_cow.Info());
-  if (info.names <= 1) return {};
-  return Fail(Refused(
-      add_cow.name(),
-      fmt::format("has {} names (hard links), and the others would keep what is in the base "
-                  "and gone from the image file then: remove them first",
-                  info.names)));
-}
-
 // What begins as an add-cow file is not taken for a raw one, by nobody: a guest could make
 // its host open any file. So a raw base could not be opened any more, nor an image file of
 // which that is still there when its bit has gone.
@@ -116,8 +104,7 @@ Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
   if (files.not_writable) return Fail(*files.not_writable);
   if (!files.header.backing)
     return Fail(Refused(files.add_cow_path, "has no backing file to commit to"));
-  ADDCOW_TRY(RefuseDevice(*files.add_cow));
-  ADDCOW_TRY(RefuseOtherNames(*files.add_cow));
+  ADDCOW_TRY(RefuseIrreplaceable(*files.add_cow));
   layer.base = {.path = files.backing_path, .format = files.header.backing->format};
   // The one that was opened, and looked at: a name may lead elsewhere by now.
   if (!IsNbdUri(files.backing_path)) layer.base.is = files.chain.at(2).info;
@@ -303,7 +290,8 @@ Result<CommitResult> CommitImages(FileSystem& file_system, const CommitOptions& 
   for (const std::string& path : options.add_cow_paths) {
     ADDCOW_TRY_ASSIGN(Layer layer, OpenLayer(file_system, options, path));
     for (const Layer& other : layers) {
-      if (IsNbdUri(layer.base.path) && layer.base.path == other.base.path)
+      if (IsNbdUri(layer.base.path) && IsNbdUri(other.base.path) &&
+          NormalNbdUri(layer.base.path) == NormalNbdUri(other.base.path))
         return Fail(Refused(path, fmt::format("and {} both stand on {}",
                                               other.files.add_cow_path, layer.base.path)));
       ADDCOW_TRY(

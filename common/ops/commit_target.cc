@@ -4,8 +4,11 @@
 
 #include "common/ops/commit_target.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
+#include "common/base/units.h"
 #include "common/image/base.h"
 #include "common/image/image.h"
 #include "common/io/holes.h"
@@ -106,28 +109,39 @@ class ImageTarget final : public CommitTarget {
 // What a server has, or a qemu-nbd of ours.
 class NbdTarget final : public CommitTarget {
  public:
-  explicit NbdTarget(std::unique_ptr<NbdWriter> writer) : writer_(std::move(writer)) {}
+  // `image`: the file that a qemu-nbd of ours writes to, else null.
+  NbdTarget(std::unique_ptr<NbdWriter> writer, std::unique_ptr<File> image)
+      : writer_(std::move(writer)), image_(std::move(image)) {}
 
   uint64_t size() const override { return writer_->size(); }
   Status Write(std::span<const std::byte> data, uint64_t offset) override {
-    return writer_->Write(data, offset);
+    return OrLimit(writer_->Write(data, offset));
   }
   Status Zero(uint64_t offset, uint64_t length) override {
-    return writer_->Zero(offset, length);
+    return OrLimit(writer_->Zero(offset, length));
   }
-  Status Flush() override { return writer_->Flush(); }
-  Status Close() override { return writer_->Close(); }
+  Status Flush() override { return OrLimit(writer_->Flush()); }
+  Status Close() override { return OrLimit(writer_->Close()); }
 
  private:
+  // NBD has no word for the limit: it comes as a file system without room.
+  Status OrLimit(Status done) const {
+    if (done || image_ == nullptr || !done.error().IsNoRoom()) return done;
+    const auto limit = SizeLimitReached(*image_);
+    return limit ? Status(Fail(*limit)) : done;
+  }
+
   const std::unique_ptr<NbdWriter> writer_;
+  const std::unique_ptr<File> image_;
 };
 
 Result<std::unique_ptr<CommitTarget>> OpenServed(std::unique_ptr<NbdServer> server,
+                                                 std::unique_ptr<File> image,
                                                  const AccessOptions& access) {
   ADDCOW_TRY_ASSIGN(auto writer,
                     NbdWriter::Open(std::move(server), {.timeout = access.timeout,
                                                         .interrupted = access.interrupted}));
-  return std::make_unique<NbdTarget>(std::move(writer));
+  return std::make_unique<NbdTarget>(std::move(writer), std::move(image));
 }
 
 Status CheckSame(const CommitBase& base, const FileInfo& info) {
@@ -155,6 +169,20 @@ Result<std::unique_ptr<CommitTarget>> OpenImageTarget(FileSystem& file_system,
 
 }  // namespace
 
+std::optional<Error> SizeLimitReached(File& image) {
+  // As much as it may lack: the cluster that was to be added, and tables before it.
+  constexpr uint64_t kNear = 8 * kMiB;
+  const auto info = image.Info();
+  const auto size = image.Size();
+  if (!info || !size || info->size_limit > kMaxOffset) return std::nullopt;
+  if (*size < info->size_limit && info->size_limit - *size > kNear) return std::nullopt;
+  return Error::Because(
+      EFBIG, image.name(),
+      fmt::format("would get too long: no file of this process can have more than {} bytes "
+                  "(ulimit -f)",
+                  info->size_limit));
+}
+
 Status CommitTarget::Grow(uint64_t) {
   return Fail(Error::System(EOPNOTSUPP, "grow", "the backing file"));
 }
@@ -162,20 +190,22 @@ Status CommitTarget::Grow(uint64_t) {
 Result<std::unique_ptr<CommitTarget>> OpenCommitTarget(FileSystem& file_system,
                                                        const CommitBase& base,
                                                        const AccessOptions& access) {
-  if (IsNbdUri(base.path)) return OpenServed(ServerOfUri(base.path), access);
+  if (IsNbdUri(base.path)) return OpenServed(ServerOfUri(base.path), nullptr, access);
   ADDCOW_TRY_ASSIGN(auto file, file_system.Open(base.path, OpenMode::kReadWrite));
   ADDCOW_TRY_ASSIGN(const FileInfo info, file->Info());
   ADDCOW_TRY(CheckSame(base, info));
   if (base.format == kRawFormat) return RawTarget::Open(std::move(file), info, access);
-  file.reset();
-  if (base.format == kAddCowFormat) return OpenImageTarget(file_system, base, access);
+  if (base.format == kAddCowFormat) {
+    file.reset();
+    return OpenImageTarget(file_system, base, access);
+  }
   ADDCOW_TRY_ASSIGN(const std::string path, file_system.RealPath(base.path));
   ADDCOW_TRY_ASSIGN(auto server, ServerOfQemuImage({.path = path,
                                                     .format = base.format,
                                                     .is_block_device = info.is_block_device,
                                                     .lock = access.lock,
                                                     .writable = true}));
-  return OpenServed(std::move(server), access);
+  return OpenServed(std::move(server), std::move(file), access);
 }
 
 }  // namespace addcow

@@ -51,6 +51,11 @@ struct CommitBase {
   std::optional<FileInfo> is = {};  // the file that it must be; none of a URI
 };
 
+// For a program of QEMU's that failed, and has been writing to `image`: whether that is as long
+// as files of this process may be (ulimit -f), or nearly. QEMU inherits the limit, and has
+// other words for it. EFBIG.
+std::optional<Error> SizeLimitReached(File& image);
+
 // EBUSY where somebody else has it open. EROFS, EACCES where it cannot be written.
 Result<std::unique_ptr<CommitTarget>> OpenCommitTarget(FileSystem& file_system,
                                                        const CommitBase& base,

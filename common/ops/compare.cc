@@ -5,16 +5,17 @@
 #include "common/ops/compare.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstring>
 #include <memory>
 #include <optional>
-#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "common/base/mutex.h"
+#include "common/base/start_thread.h"
 #include "common/base/units.h"
 #include "common/base/zero_bytes.h"
 #include "common/image/backing.h"
@@ -167,26 +168,25 @@ class CompareThreads {
   explicit CompareThreads(Comparison& comparison) : comparison_(comparison) {}
   ~CompareThreads() {
     comparison_.Stop();
-    for (std::thread& thread : threads_) thread.join();
+    for (std::thread& thread : threads_)
+      if (thread.joinable()) thread.join();
   }
   CompareThreads(const CompareThreads&) = delete;
   CompareThreads& operator=(const CompareThreads&) = delete;
 
-  Status Start() {
-    threads_.reserve(kCompareThreads);
-    comparison_.Begin(kCompareThreads);
-    try {
-      while (threads_.size() < kCompareThreads)
-        threads_.emplace_back([this] { comparison_.Run(); });
-    } catch (const std::system_error& error) {
-      return Fail(Error::System(error.code().value(), "start a thread", ""));
+  // `file`: what an error is to name.
+  Status Start(const std::string& file) {
+    comparison_.Begin(threads_.size());
+    for (std::thread& thread : threads_) {
+      ADDCOW_TRY_ASSIGN(thread,
+                        StartThread("addcow-compare", file, [this] { comparison_.Run(); }));
     }
     return {};
   }
 
  private:
   Comparison& comparison_;
-  std::vector<std::thread> threads_;
+  std::array<std::thread, kCompareThreads> threads_;
 };
 
 }  // namespace
@@ -208,7 +208,7 @@ Result<CompareResult> CompareDisks(FileSystem& file_system, const CompareOptions
   Comparison comparison(std::move(a.source), std::move(b.source), options.strict);
   {
     CompareThreads threads(comparison);
-    ADDCOW_TRY(threads.Start());
+    ADDCOW_TRY(threads.Start(options.a.name));
     uint64_t done = 0;
     for (bool more = true; more;) {
       more = comparison.Wait(done);

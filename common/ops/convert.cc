@@ -119,7 +119,6 @@ Result<ConvertResult> ConvertImage(FileSystem& file_system, const ConvertOptions
   source.want_backing = false;
   ADDCOW_TRY_ASSIGN(ImageFiles opened, OpenImageFiles(file_system, source));
   if (opened.not_writable) return Fail(*opened.not_writable);
-  ADDCOW_TRY(RefuseDevice(*opened.add_cow));
 
   ConvertResult result{
       .before = opened.header, .after = opened.header, .virtual_size = opened.virtual_size};
@@ -128,6 +127,7 @@ Result<ConvertResult> ConvertImage(FileSystem& file_system, const ConvertOptions
   after.cluster_size = options.cluster_size;
   after.no_subclusters = after.no_subclusters || !options.subclusters;
   if (after == result.before && !(after.subclusters && after.no_subclusters)) return result;
+  ADDCOW_TRY(RefuseIrreplaceable(*opened.add_cow));
   DropUnknownFeatures(opened.add_cow_path, result);
   if (after.backing_identity && !IdentityFits(after)) {
     after.backing_identity.reset();

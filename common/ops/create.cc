@@ -72,6 +72,7 @@ Result<Target> FindTarget(FileSystem& file_system, const CreateOptions& options)
   Target target{std::move(output), std::nullopt};
   if (target.existing == nullptr) return target;
   ADDCOW_TRY(CheckReplaceable(*target.existing));
+  ADDCOW_TRY(RefuseIrreplaceable(*target.existing));
   // Its server would go on with a file that has no name any more.
   if (options.lock)
     ADDCOW_TRY(WithLockRemedy(

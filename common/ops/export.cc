@@ -124,6 +124,8 @@ Result<ExportResult> ExportImage(FileSystem& file_system, const ExportOptions& o
   ADDCOW_TRY_ASSIGN(const OutputFile target, FindExportTarget(file_system, options, files));
   ExportResult result;
   result.notes = files.notes;
+  const std::vector<std::string> left = NotesOfLeftFiles(file_system, target.path);
+  result.notes.insert(result.notes.end(), left.begin(), left.end());
   ADDCOW_TRY_ASSIGN(result.backing,
                     BackingForQemu(file_system, options, files, DirectoryOf(target.path)));
   result.virtual_size = RoundUp(files.virtual_size, kSectorSize);
@@ -143,7 +145,7 @@ Result<ExportResult> ExportImage(FileSystem& file_system, const ExportOptions& o
       image.backing_format = result.backing->format;
     }
     auto writer = make(image);
-    if (!writer) return Fail(std::move(writer).error());
+    if (!writer) return Fail(SizeLimitReached(file).value_or(writer.error()));
     return ExportLayer(files, options, **writer, result);
   };
   ADDCOW_TRY_ASSIGN(FileInfo image_info, files.image->Info());
@@ -152,8 +154,9 @@ Result<ExportResult> ExportImage(FileSystem& file_system, const ExportOptions& o
     image_info.permissions &= RightsWithin(file.info, file.info.group == image_info.group);
   const RenameMode mode =
       target.existing != nullptr ? RenameMode::kReplace : RenameMode::kKeepExisting;
-  ADDCOW_TRY(DurableCreate(file_system, target.path, mode, fill, nullptr,
-                           {.kind = NewRights::Kind::kWithin, .model = image_info}));
+  const Status made = DurableCreate(file_system, target.path, mode, fill, nullptr,
+                                    {.kind = NewRights::Kind::kWithin, .model = image_info});
+  if (!made) return Fail(WithNoteOfRoom(made.error(), left));
   return result;
 }
 

@@ -94,11 +94,17 @@ class LayerWriter {
   PieceCopier copier_;
 };
 
-// The backing file as the new header names it.
+// Where the add-cow file will really be: one that is replaced can be a link, which stays one.
+Result<std::string> DirectoryOfNew(FileSystem& file_system, const std::string& add_cow_path) {
+  if (const auto there = file_system.RealPath(add_cow_path)) return DirectoryOf(*there);
+  return file_system.RealPath(DirectoryOf(add_cow_path));
+}
+
+// The backing file as the new header, which will be in the directory `to`, names it.
 Result<std::optional<NamedFile>> BackingOf(FileSystem& file_system,
                                            const ImportOptions& options,
                                            const std::string& qcow2_path,
-                                           const QemuImageInfo& info) {
+                                           const QemuImageInfo& info, const std::string& to) {
   const auto refused = [&](const std::string& why) {
     return Fail(Error::Because(EINVAL, options.qcow2_path, why));
   };
@@ -126,16 +132,14 @@ Result<std::optional<NamedFile>> BackingOf(FileSystem& file_system,
     if (backing.format == "nbd") backing.format = kRawFormat;
     return std::optional(std::move(backing));
   }
-  if (name.find_first_of(":/") != std::string::npos && name[name.find_first_of(":/")] == ':') {
-    constexpr std::string_view kFilePrefix = "file:";
-    if (!name.starts_with(kFilePrefix))
-      return refused(
-          fmt::format("stands on '{}', which is no file, nor an NBD URI: an add-cow "
-                      "image cannot stand on that (serve it by NBD, and name it "
-                      "so: qemu-img rebase -u)",
-                      name));
-    backing.name = name.substr(kFilePrefix.size());
-  }
+  if (const auto protocol = QemuProtocolOf(name); protocol == "file")
+    backing.name = name.substr(protocol->size() + 1);
+  else if (protocol)
+    return refused(
+        fmt::format("stands on '{}', which is no file, nor an NBD URI: an add-cow "
+                    "image cannot stand on that (serve it by NBD, and name it "
+                    "so: qemu-img rebase -u)",
+                    name));
   const std::string directory = DirectoryOf(qcow2_path);
   const auto is = file_system.Identify(ResolveName(directory, backing.name));
   if (!is)
@@ -143,8 +147,6 @@ Result<std::optional<NamedFile>> BackingOf(FileSystem& file_system,
         is.error().code(), options.qcow2_path,
         fmt::format("stands on {}, which cannot be opened: {}",
                     ResolveName(directory, backing.name), ErrnoText(is.error().code()))));
-  ADDCOW_TRY_ASSIGN(const std::string to,
-                    file_system.RealPath(DirectoryOf(options.create.add_cow_path)));
   ADDCOW_TRY_ASSIGN(backing.name, NameFrom(file_system, backing.name, directory, to));
   // As it is here, a name of ours could be taken for a URI.
   if (IsNbdUri(backing.name)) backing.name.insert(0, "./");
@@ -227,14 +229,19 @@ Result<ImportResult> ImportQcow2(FileSystem& file_system, const ImportOptions& o
   ADDCOW_TRY_ASSIGN(QemuLayerInfo info, InfoOfQemuLayer(image, options.create.timeout));
   ADDCOW_TRY(RefuseLosses(options, info));
   CreateOptions create = options.create;
-  ADDCOW_TRY_ASSIGN(create.backing, BackingOf(file_system, options, path, info.image));
+  ADDCOW_TRY_ASSIGN(const std::string to, DirectoryOfNew(file_system, create.add_cow_path));
+  ADDCOW_TRY_ASSIGN(create.backing, BackingOf(file_system, options, path, info.image, to));
   if (info.image.virtual_size == 0)
     return Fail(Error::Because(EINVAL, options.qcow2_path, "has a disk of 0 bytes"));
   ADDCOW_TRY_ASSIGN(const OpenedQcow2 opened, OpenQcow2Layer(options, image, info));
   ADDCOW_TRY(RefuseLosses(options, info));
-  ADDCOW_TRY_ASSIGN(ImportResult result,
-                    ImportLayer(file_system, create, *opened.source, opened.runs, file_info));
-  result.lost = std::move(info.extras);
+  const std::vector<std::string> left =
+      NotesOfLeftFiles(file_system, ResolveName(to, create.image_name));
+  auto result = ImportLayer(file_system, create, *opened.source, opened.runs, file_info);
+  if (!result) return Fail(WithNoteOfRoom(result.error(), left));
+  auto& notes = result->created.notes;
+  notes.insert(notes.end(), left.begin(), left.end());
+  result->lost = std::move(info.extras);
   return result;
 }
 

@@ -19,7 +19,9 @@ namespace addcow {
 
 namespace {
 
-// By device and inode; of what is not there, and of URIs, by the name.
+// By device and inode; of an add-cow file by its directory, too, since the names in it start
+// there: under a second name elsewhere (a hard link) it is another image. Of what is not there,
+// and of URIs in one spelling, by the name.
 using DiskKey = std::pair<std::pair<uint64_t, uint64_t>, std::string>;
 
 class Lister {
@@ -43,7 +45,10 @@ class Lister {
       left.insert(left.end(), more.begin(), more.end());
     }
     std::ranges::sort(found_);
-    for (const std::string& path : found_) Add(path, std::string(kAddCowFormat), true);
+    for (const std::string& path : found_) {
+      ListedDisk& disk = listing_.disks[Add(path, std::string(kAddCowFormat), true)];
+      if (disk.path != path) disk.other_names.push_back(path);
+    }
     // Bases of bases are added meanwhile.
     for (size_t i = 0; i < listing_.disks.size(); i++) {
       ADDCOW_TRY(CheckInterrupted(interrupted_, directory));
@@ -86,20 +91,26 @@ class Lister {
   }
 
   // Where that cannot be told, one disk may be listed as two, of which one looks free.
-  DiskKey KeyOf(const std::string& path) {
-    if (IsNbdUri(path)) return {{}, path};
+  DiskKey KeyOf(const std::string& path, const std::string& format) {
+    if (IsNbdUri(path)) return {{}, NormalNbdUri(path)};
     const auto info = file_system_.Identify(path);
     if (!info) NotRead(info.error());
     if (!info) return {{}, path};
-    // A device's are its own.
-    return {{info->device, info->inode}, info->is_block_device ? "device" : ""};
+    // A device's numbers are its own.
+    std::string kind = info->is_block_device ? "device" : "";
+    if (format == kAddCowFormat) {
+      const auto real = file_system_.RealPath(path);
+      if (!real) NotRead(real.error());
+      kind += DirectoryOf(real.value_or(path));
+    }
+    return {{info->device, info->inode}, kind};
   }
 
   size_t Add(const std::string& path, const std::string& format, bool below) {
-    const auto [known, added] = known_.try_emplace(KeyOf(path), listing_.disks.size());
-    // A second name of a file that was found is a name of the same image.
+    const auto [known, added] = known_.try_emplace(KeyOf(path, format), listing_.disks.size());
     if (!added) return known->second;
     ListedDisk disk{.path = path,
+                    .other_names = {},
                     .format = format,
                     .below = below,
                     .info = {},
@@ -154,6 +165,8 @@ class Lister {
 
 Result<Listing> ListImages(FileSystem& file_system, const std::string& directory,
                            const Interrupted& interrupted) {
+  if (directory.empty())
+    return Fail(Error::Because(ENOENT, "''", "is not the name of a directory"));
   return Lister(file_system, interrupted).Run(directory);
 }
 

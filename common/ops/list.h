@@ -19,11 +19,12 @@ namespace addcow {
 
 // An add-cow image, or a base of one, which may be anything.
 struct ListedDisk {
-  std::string path;               // as it was found; of a base where a header leads, or a URI
-  std::string format;             // of a base: as the header says
-  bool below = false;             // an add-cow file that was found below the folder
-  std::optional<ImageInfo> info;  // of an add-cow image that could be looked at
-  std::optional<Error> error;     // why it could not, or is not there, or stands on itself
+  std::string path;  // as it was found; of a base where a header leads, or a URI
+  std::vector<std::string> other_names;  // of the same file in that directory (hard links)
+  std::string format;                    // of a base: as the header says
+  bool below = false;                    // an add-cow file that was found below the folder
+  std::optional<ImageInfo> info;         // of an add-cow image that could be looked at
+  std::optional<Error> error;  // why it could not, or is not there, or stands on itself
   // Indices into Listing::disks: what it stands on, and what stands on it.
   std::optional<size_t> base;
   std::vector<size_t> overlays;

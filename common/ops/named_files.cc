@@ -12,6 +12,7 @@
 
 #include "common/base/zero_bytes.h"
 #include "common/image/raw_file.h"
+#include "common/io/durable_create.h"
 #include "common/io/holes.h"
 #include "common/ops/raw_bitmap.h"
 #include "common/source/nbd_uri.h"
@@ -52,6 +53,20 @@ Error NotFound(FileSystem& file_system, const Error& error, const std::string& n
   return Error::Because(error.code(), error.file(),
                         "not found (names start from the add-cow file's directory" +
                             Remedy(file_system, name, option, directory, is_new) + ")");
+}
+
+std::vector<std::string> NotesOfLeftFiles(FileSystem& file_system, const std::string& path) {
+  std::vector<std::string> notes;
+  for (const std::string& left : LeftUnfinished(file_system, path))
+    notes.push_back(Error::Because(0, left,
+                                   "was left by a command that was killed (unless one of "
+                                   "another host or container is at it, remove it)")
+                        .Message());
+  return notes;
+}
+
+Error WithNoteOfRoom(const Error& error, const std::vector<std::string>& notes) {
+  return error.IsNoRoom() && !notes.empty() ? error.WithNote(notes.front()) : error;
 }
 
 Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b) {

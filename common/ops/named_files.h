@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/format/header.h"
@@ -42,6 +43,13 @@ Result<std::string> NameFrom(FileSystem& file_system, const std::string& name,
 // The error of a file that `option` named, with its remedy.
 Error NotFound(FileSystem& file_system, const Error& error, const std::string& name,
                const char* option, const std::string& directory, bool is_new = false);
+
+// A note for each file that a killed command has left beside `path`, which is to be made: it
+// takes room, and nothing removes it.
+std::vector<std::string> NotesOfLeftFiles(FileSystem& file_system, const std::string& path);
+
+// The error, and where there was no room the first of those notes.
+Error WithNoteOfRoom(const Error& error, const std::vector<std::string>& notes);
 
 // EINVAL where they are one file.
 Status CheckDifferent(File& a, const char* role_a, File& b, const char* role_b);

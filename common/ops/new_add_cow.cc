@@ -4,6 +4,8 @@
 
 #include "common/ops/new_add_cow.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <vector>
 
@@ -91,12 +93,19 @@ Status ReplaceAddCow(FileSystem& file_system, const ImageFiles& files, const Hea
                        {.kind = NewRights::Kind::kSame, .model = old});
 }
 
-Status RefuseDevice(File& add_cow) {
+Status RefuseIrreplaceable(File& add_cow) {
   ADDCOW_TRY_ASSIGN(const FileInfo info, add_cow.Info());
-  if (!info.is_block_device) return {};
-  return Fail(Error::Because(EINVAL, add_cow.name(),
-                             "is a block device, and cannot be written anew in one step (copy "
-                             "it to a file)"));
+  if (info.is_block_device)
+    return Fail(Error::Because(EINVAL, add_cow.name(),
+                               "is a block device, and cannot be written anew in one step "
+                               "(copy it to a file)"));
+  if (info.names <= 1) return {};
+  return Fail(Error::Because(
+      EINVAL, add_cow.name(),
+      fmt::format("has {} names (hard links), and is written anew under one of them: the "
+                  "others would keep what is wrong by then, and spoil the image file (remove "
+                  "them first)",
+                  info.names)));
 }
 
 }  // namespace addcow

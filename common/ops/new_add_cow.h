@@ -56,8 +56,10 @@ WriteBits SameBits(const ImageFiles& files);
 Status ReplaceAddCow(FileSystem& file_system, const ImageFiles& files, const Header& header,
                      const WriteBits& bits);
 
-// An add-cow file that is a device cannot be replaced by another one.
-Status RefuseDevice(File& add_cow);
+// EINVAL where ReplaceAddCow would not do: a device; or a file with several names (hard links),
+// of which only one would lead to the new file. The others would keep the old one's bits, of an
+// image file that goes on without them.
+Status RefuseIrreplaceable(File& add_cow);
 
 }  // namespace addcow
 

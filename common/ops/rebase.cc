@@ -190,7 +190,7 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
   if (!opened) return Fail(std::move(opened).error());
   const ImageFiles files = std::move(*opened);
   if (files.not_writable) return Fail(*files.not_writable);
-  ADDCOW_TRY(RefuseDevice(*files.add_cow));
+  ADDCOW_TRY(RefuseIrreplaceable(*files.add_cow));
   ADDCOW_TRY(CheckExpected(options, files));
 
   RebaseResult result;

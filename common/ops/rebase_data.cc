@@ -131,7 +131,7 @@ Result<RebaseResult> RebaseSafely(FileSystem& file_system, const RebaseOptions& 
                                               std::move(log)));
     const ImageFiles& files = image->files();
     if (files.not_writable) return Fail(*files.not_writable);
-    ADDCOW_TRY(RefuseDevice(*files.add_cow));
+    ADDCOW_TRY(RefuseIrreplaceable(*files.add_cow));
     if (options.backing) {
       ADDCOW_TRY_ASSIGN(
           base, OpenNamedBacking(file_system, *options.backing, DirectoryOf(files.add_cow_path),

@@ -5,12 +5,12 @@
 #include "common/source/nbd_pool.h"
 
 #include <fmt/format.h>
-#include <pthread.h>
 
 #include <algorithm>
-#include <system_error>
 #include <thread>
 #include <utility>
+
+#include "common/base/start_thread.h"
 
 namespace addcow {
 
@@ -37,14 +37,10 @@ class NbdPool::Line final : public NbdConnection::Peer {
   NbdConnection& connection() { return connection_; }
 
   Status Start() {
-    try {
-      thread_ = std::thread([this] {
-        while (!pool_.stop_) connection_.Run(Clock::now() + std::chrono::hours(1));
-      });
-    } catch (const std::system_error& error) {
-      return Fail(Error::System(error.code().value(), "start a thread", pool_.server_->name()));
-    }
-    (void)::pthread_setname_np(thread_.native_handle(), "addcow-nbd");
+    ADDCOW_TRY_ASSIGN(thread_, StartThread("addcow-nbd", pool_.server_->name(), [this] {
+                        while (!pool_.stop_)
+                          connection_.Run(Clock::now() + std::chrono::hours(1));
+                      }));
     return {};
   }
 

@@ -22,6 +22,11 @@ bool IsNbdUri(std::string_view name);
 // EINVAL where it depends on a working directory: servers have none.
 Status CheckNbdUri(const std::string& uri);
 
+// The same for every spelling of one URI, as libnbd understands it, to compare by: escaped or
+// not, with the default port or without, with its parameters in any order. Hosts are not looked
+// up, so two names of one stay two.
+std::string NormalNbdUri(const std::string& uri);
+
 // The server that the URI names. libnbd reads it: RFC 3986, TLS parameters.
 std::unique_ptr<NbdServer> ServerOfUri(std::string uri);
 

@@ -20,6 +20,9 @@ namespace addcow {
 
 namespace {
 
+// U+FFFD: what qemu-img prints in JSON for bytes that are no UTF-8.
+constexpr std::string_view kReplacement = "\xef\xbf\xbd";
+
 // As many as images of our own can stand on each other.
 constexpr size_t kMostImages = 500;
 
@@ -42,16 +45,9 @@ constexpr std::array<std::string_view, 12> kProtocols = {
     "nbd",  "nbd+tcp", "nbd+unix", "http", "https", "ftp",
     "ftps", "ssh",     "iscsi",    "rbd",  "nfs",   "gluster"};
 
-// As QEMU tells it; empty: a file.
-std::string_view ProtocolOf(std::string_view name) {
-  const size_t end = name.find_first_of(":/");
-  return end != std::string_view::npos && name[end] == ':' ? name.substr(0, end) : "";
-}
-
 Status CheckName(const QemuFile& file) {
-  const std::string_view protocol = ProtocolOf(file.name);
-  if (protocol.empty() || std::ranges::find(kProtocols, protocol) != kProtocols.end())
-    return {};
+  const auto protocol = QemuProtocolOf(file.name);
+  if (!protocol || std::ranges::find(kProtocols, *protocol) != kProtocols.end()) return {};
   return Fail(Error::Because(
       EINVAL, file.named_by,
       fmt::format("names '{}', in which a format may be guessed: it must name a file (or an "
@@ -61,30 +57,51 @@ Status CheckName(const QemuFile& file) {
 
 }  // namespace
 
+std::optional<std::string_view> QemuProtocolOf(std::string_view name) {
+  const size_t end = name.find_first_of(":/");
+  if (end == std::string_view::npos || name[end] != ':') return std::nullopt;
+  return name.substr(0, end);
+}
+
 Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& path,
                                     const std::string& directory) {
   const Json parsed = Json::parse(json, nullptr, false);
   if (!parsed.is_object())
     return Fail(Error::Because(EIO, path, "what qemu-img says of it cannot be understood"));
+  // Another file can have the name that is printed: it would be looked at, and QEMU open this
+  // one.
+  const auto check = [&](const std::string& name) -> Status {
+    if (name.find(kReplacement) == std::string::npos) return {};
+    return Fail(Error::Because(
+        EINVAL, path,
+        fmt::format("names '{}', whose real name is not UTF-8, so that qemu-img cannot tell it "
+                    "(give that file another name, and say it: qemu-img rebase -u -F FORMAT -b "
+                    "FILE {})",
+                    name, ShellWord(path))));
+  };
   QemuImageInfo info;
   info.backing_as_named = Text(parsed, "backing-filename");
   info.backing = Text(parsed, "full-backing-filename");
   if (info.backing.empty()) info.backing = info.backing_as_named;
+  ADDCOW_TRY(check(info.backing_as_named));
+  ADDCOW_TRY(check(info.backing));
   info.backing_format = Text(parsed, "backing-filename-format");
   info.virtual_size = Number(parsed, "virtual-size");
   info.actual_size = Number(parsed, "actual-size");
   const Json specific = parsed.value("format-specific", Json::object());
   const Json data = specific.is_object() ? specific.value("data", Json::object()) : Json();
   if (!data.is_object()) return info;
-  const auto add = [&](const std::string& name) {
-    if (name.empty() || name == path) return;
+  const auto add = [&](const std::string& name) -> Status {
+    if (name.empty() || name == path) return {};
+    ADDCOW_TRY(check(name));
     // Of a data file qemu-img prints what the image says.
-    info.extents.push_back(ProtocolOf(name).empty() ? ResolveName(directory, name) : name);
+    info.extents.push_back(QemuProtocolOf(name) ? name : ResolveName(directory, name));
+    return {};
   };
-  add(Text(data, "data-file"));
+  ADDCOW_TRY(add(Text(data, "data-file")));
   const auto extents = data.find("extents");
   if (extents != data.end() && extents->is_array())
-    for (const Json& extent : *extents) add(Text(extent, "filename"));
+    for (const Json& extent : *extents) ADDCOW_TRY(add(Text(extent, "filename")));
   return info;
 }
 

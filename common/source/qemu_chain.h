@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,6 +27,10 @@ struct QemuFile {
   uint64_t actual_size = 0;   // the same, of storage
 };
 
+// Of a name, as QEMU tells it: what stands before a colon that comes before any slash. Nothing:
+// it is a file's.
+std::optional<std::string_view> QemuProtocolOf(std::string_view name);
+
 // The image at `path`, and those that it needs, in the order in which they are found. Each
 // but the first is shown to `accept` before, and not opened where that refuses it. EINVAL
 // where one is named without its format, which QEMU would guess, or in a way that may hide
@@ -34,7 +39,8 @@ Result<std::vector<QemuFile>> FilesOfQemuImage(
     const std::string& path, const std::string& format, std::chrono::seconds timeout,
     const std::function<Status(const QemuFile&)>& accept);
 
-// What qemu-img prints of one image, in JSON. `directory`: where QEMU runs,
+// What qemu-img prints of one image, in JSON. EINVAL where it names a file by what is no UTF-8,
+// of which JSON does not say what it is. `directory`: where QEMU runs,
 // from which relative names of data files start.
 struct QemuImageInfo {
   std::string backing;         // as it can be opened; empty: it stands on nothing

@@ -143,10 +143,8 @@ Status MakeQcow2(const NewQcow2& image, std::chrono::seconds timeout) {
                                     "-o",
                                     fmt::format("cluster_size={}", image.cluster_size)};
   if (!image.backing.empty()) {
-    // A name with a colon before any slash would be a protocol's.
-    const size_t mark = image.backing.find_first_of(":/");
-    const bool is_uri = IsNbdUri(image.backing);
-    const bool shield = !is_uri && mark != std::string::npos && image.backing[mark] == ':';
+    // A file's name is not to be taken for a protocol's.
+    const bool shield = !IsNbdUri(image.backing) && QemuProtocolOf(image.backing).has_value();
     words.insert(words.end(), {"-u", "-b", (shield ? "./" : "") + image.backing, "-F",
                                image.backing_format});
   }

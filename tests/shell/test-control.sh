@@ -49,7 +49,7 @@ start_daemon sock addcow x.add-cow control=ctl
 kill_daemon "$server_pid"
 [ -S ctl ] || fail "nothing is left to be replaced"
 expect_fails 1 addcow status ctl
-grep -qxF 'addcow: ctl: no server listens at this control socket any more' stderr || fail "$(cat stderr)"
+grep -qF 'addcow: ctl: no server listens at this control socket any more (one that' stderr || fail "$(cat stderr)"
 start_server sock addcow x.add-cow control=ctl
 addcow create -q -i other.raw -s 1M y.add-cow
 expect_fails 1 nbdkit -U other -f addcow y.add-cow control=ctl
@@ -165,6 +165,26 @@ expect_equal '' "$(find . -name 'node.prom.*')" "what --to leaves"
 expect_fails 1 addcow status ctl --to=none/file
 addcow status ctl | awk 'length > 80 { exit 1 }' || fail "more than 80 columns: $(addcow status ctl)"
 
+# Of a fill that was not started there is nothing to pause. Its mode and state, once it was.
+for action in pause resume; do
+    expect_fails 1 addcow fill ctl "$action"
+    grep -q "^addcow: ctl: the server says: .*x.add-cow: there is no fill to $action" stderr || fail "$(cat stderr)"
+done
+python 'assert Peer().ask(execute="fill", arguments={"action": "pause"})["error"]["class"] == "Failed"'
+# in_state MODE STATE: and in no other.
+in_state() {
+    addcow status ctl --output=prometheus >metrics
+    expect_equal "mode=$1 state=$2" "$(sed -n 's/^addcow_fill_\(mode\|state\){.*,\(mode\|state\)="\(.*\)"} 1$/\2=\3/p' metrics | sort | xargs)" "the fill"
+}
+in_state off off
+addcow fill ctl touched --wait >/dev/null
+in_state touched 'done'
+addcow fill ctl pause || fail "a fill cannot be paused"
+
+# By the other socket nobody is asked, nor waited for.
+expect_fails 1 addcow status sock
+grep -q 'sock: this is the socket by which clients use the disk' stderr || fail "$(cat stderr)"
+
 # Asked again and again, until the server ends.
 "$ADDCOW_RUN" addcow status ctl --watch --output=json >watched 2>stderr &
 watch=$!
@@ -181,7 +201,7 @@ jq -es 'all(.version != null)' watched >/dev/null || fail "--watch --output=json
 expect_fails 1 addcow status ctl
 grep -q 'control=' stderr || fail "$(cat stderr)"
 expect_fails 1 addcow status file
-grep -q 'file: is no socket' stderr || fail "$(cat stderr)"
+grep -q 'file: is no socket: name the control socket, which' stderr || fail "$(cat stderr)"
 expect_fails 1 addcow status "$long$long"
 expect_fails 64 addcow status ctl --watch=0
 expect_fails 64 addcow fill ctl pause --wait

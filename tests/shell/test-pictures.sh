@@ -199,6 +199,18 @@ sed -n '/^ picture: /,/^$/p' "$srcdir/tools/addcow.pod" | sed '/^$/d' | diff -u 
 LC_ALL=C.UTF-8 picture web-1.add-cow >blocks
 grep -q $'\xe2\x96\x88' blocks || fail "no blocks in UTF-8: $(cat blocks)"
 
+# Of one byte, and whatever COLUMNS says.
+addcow create -q -i one.raw -s 1 one.add-cow
+for columns in '' 0 1 5 20 47 48 80 -1 x 1e9 ' 80' 1000000000 18446744073709551615 99999999999999999999; do
+    COLUMNS="$columns" picture one.add-cow >text
+    expect_equal 6 "$(wc -l <text)" "lines of the picture of a byte, COLUMNS='$columns'"
+    grep -qE '^  (image file|hole      ) \|#\| +1 B 100%$' text || fail "COLUMNS='$columns': $(cat text)"
+    grep -qx ' *0 1 B' text || fail "COLUMNS='$columns': $(cat text)"
+    COLUMNS="$columns" picture web-1.add-cow >text
+    expect_equal 6 "$(wc -l <text)" "lines of the picture, COLUMNS='$columns'"
+    [ "$(wc -c <text)" -le 70000 ] || fail "COLUMNS='$columns': $(wc -c <text) bytes"
+done
+
 # On a terminal: its width, and colours unless NO_COLOR is set.
 cat >terminal.py <<'END_OF_TERMINAL'
 import fcntl, os, pty, struct, sys, termios

@@ -96,6 +96,16 @@ refused "fill-exit=: there is no fill to wait for" fill-exit=on
 refused "parameter 'fill-colour': unknown" fill=all fill-colour=red
 refused "parameter 'colour': unknown" colour=red
 refused 'image=: the file name is empty' image=
+# Which of two would be meant nobody knows.
+once=(file=x.add-cow image=disk.raw backing=base.img layer=all readonly=off lock=on confine=.
+    identity=check reflink=on subclusters=on sync-interval=1 timeout=9 allow=uri copy-on-read=off
+    fetch-size=64k control=ctl fill=off fill-rate=1M fill-delay=1 fill-exit=off)
+for parameter in "${once[@]}"; do
+    expect_fails 1 nbdkit -U - addcow "$parameter" "$parameter" --run true
+    grep -qx "nbdkit: error: ${parameter%%=*}=: given twice" stderr || fail "$parameter: $(cat stderr)"
+done
+expect_equal "$(nbdkit addcow --dump-plugin | sed -n 's/^addcow_parameters=//p' | tr ' ' '\n' | sort | xargs)" \
+    "$(printf '%s\n' "${once[@]%%=*}" | sort | xargs)" "the parameters that were given twice"
 expect_fails 1 nbdkit -U - addcow --run true
 grep -q 'file=: missing' stderr
 rm x.add-cow

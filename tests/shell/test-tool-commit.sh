@@ -62,6 +62,10 @@ disk="$(read_of remote.add-cow)"
 addcow commit -q --rate=10M remote.add-cow
 expect_equal "$disk $disk" "$(read_of remote.add-cow) $(sha base.img)" "disk and served base"
 empty remote.add-cow
+# Two that stand on one export, by two spellings of its URI.
+addcow create -q -b "nbd+unix:///?socket=$(realpath sock | sed 's,/,%2F,g')" -F raw -i far2.raw remote2.add-cow
+expect_fails 1 addcow commit remote.add-cow remote2.add-cow
+grep -q 'remote2.add-cow: and .*remote.add-cow both stand on nbd+unix:' stderr || fail "$(cat stderr)"
 stop_server "$server_pid"
 if command -v qemu-img >/dev/null && command -v qemu-nbd >/dev/null && ! built_with_sanitizer; then
     qemu-img convert -f raw -O qcow2 base.img 'a,base.qcow2'
@@ -73,6 +77,19 @@ if command -v qemu-img >/dev/null && command -v qemu-nbd >/dev/null && ! built_w
     expect_equal "$disk" "$(sha q.img)" "the qcow2"
     qemu-img check -q 'a,base.qcow2'
     empty q.add-cow
+    # Under a limit of file sizes, which NBD has no word for.
+    qemu-img create -q -f qcow2 short.qcow2 4M
+    addcow create -q -b short.qcow2 -F qcow2 -i limited.raw limited.add-cow
+    write_to limited.add-cow '-c "write -P 5 0 3M"'
+    disk="$(read_of limited.add-cow)"
+    # The qemu-nbd of that server may be about to end.
+    wait_until '' qemu-io -f qcow2 -c quit short.qcow2 2>stderr || fail "in use: $(cat stderr)"
+    (ulimit -f 2048 && expect_fails 1 addcow commit limited.add-cow)
+    grep -q 'short.qcow2: would get too long: no file of this process can have more than 2097152 bytes (ulimit -f)' stderr ||
+        fail "$(cat stderr)"
+    expect_equal "$disk" "$(read_of limited.add-cow)" "the disk after a commit that found no room"
+    addcow commit -q limited.add-cow
+    expect_equal "$disk" "$(read_of limited.add-cow)" "the disk after a commit with room"
     addcow create -q -b 'a,base.qcow2' -F qcow2 -s 2M -i larger.raw larger.add-cow
     expect_fails 1 addcow commit larger.add-cow
     grep -q 'make it larger first (qemu-img resize)' stderr || fail "$(cat stderr)"

@@ -93,6 +93,16 @@ refuses 64 'must be a power of two, 512 to 2M' --cluster-size=3k alone.add-cow n
 refuses 1 'already exists (--force replaces a qcow2)' alone.add-cow odd.qcow2
 refuses 1 'is not a qcow2, so it is not overwritten' --force alone.add-cow base.img
 refuses 1 'is a part of the image' --force alone.add-cow alone.raw
+ln -s nowhere.qcow2 dangling.qcow2
+refuses 1 'dangling.qcow2: is a symbolic link that leads to no file' --force alone.add-cow dangling.qcow2
+# Over a link: that stays, and what it leads to stands on the same base.
+mkdir linked
+qemu-img create -q -f qcow2 linked/real.qcow2 1M
+ln -s linked/real.qcow2 linked.qcow2
+addcow export -q --force names.add-cow linked.qcow2
+expect_equal "linked/real.qcow2 ../b:a,s e.qcow2" "$(readlink linked.qcow2) $(qemu-img info --output=json linked/real.qcow2 |
+    jq -r '."backing-filename"')" "the link and the base"
+addcow compare -q names.add-cow -F qcow2 linked.qcow2 || fail "over a link another disk was made"
 refuses 1 'is a part of the image' --force names.add-cow './b:a,s e.qcow2'
 refuses 1 'No such file' alone.add-cow nowhere/n.qcow2
 ln -s gone.qcow2 link.qcow2
@@ -112,6 +122,30 @@ refuses 1 'in use' --force odd.add-cow odd.qcow2
 echo quit >&"${writer[1]}"
 wait
 
+# A limit of file sizes, which QEMU inherits and NBD has no word for.
+random_file full.raw 4M
+addcow create -q -i full.raw full.add-cow 2>/dev/null
+for limit in 64 512 2000 4096; do
+    files="$(everything)"
+    (ulimit -f "$limit" && expect_fails 1 addcow export full.add-cow full.qcow2)
+    expect_equal 1 "$(wc -l <stderr)" "lines of message with ulimit -f $limit: $(cat stderr)"
+    grep -q "full.qcow2: .*no file of this process can have more than $((limit * 1024)) bytes (ulimit -f)" stderr ||
+        fail "ulimit -f $limit: $(cat stderr)"
+    expect_equal "$files" "$(everything)" "files after an export with ulimit -f $limit"
+done
+
+# A base whose name is not UTF-8: QEMU stands on the same file.
+odd=$'b\xffd.img'
+if cp base.img "$odd" 2>stderr; then
+    addcow create -q -b "$odd" -F raw -i odd-name.raw odd-name.add-cow
+    write_to odd-name.add-cow '-c "write -P 9 300k 4k"'
+    addcow export -q odd-name.add-cow odd-name.qcow2
+    qemu-img convert -f qcow2 -O raw odd-name.qcow2 odd-name.img
+    addcow compare -q odd-name.add-cow odd-name.img || fail "odd-name.qcow2 is not the same"
+else
+    echo "no base whose name is not UTF-8: $(cat stderr)"
+fi
+
 # By kill -9 at any moment: the old qcow2 is there, or the new one.
 addcow create -q -b base.img -F raw -s 8M -i k.raw k.add-cow
 addcow export -q k.add-cow k.qcow2
@@ -130,7 +164,10 @@ look_at_export() {
 }
 kill_rounds "${EXPORT_KILLS:-25}" look_at_export export -q --force k.add-cow k.qcow2
 rm -f k.qcow2.*.tmp
-addcow export -q --force k.add-cow k.qcow2
+echo part >k.qcow2.2147483646.tmp
+addcow export --force k.add-cow k.qcow2 >out 2>stderr
+grep -q 'note: .*/k.qcow2.2147483646.tmp: was left by a command that was killed' stderr || fail "$(cat stderr)"
+rm k.qcow2.2147483646.tmp
 addcow compare -q k.add-cow -F qcow2 k.qcow2 || fail "k.qcow2 is not the same in the end"
 expect_equal "" "$(find . -name '*.tmp')" "what is left behind"
 

@@ -105,6 +105,22 @@ refuses 1 'has no backing file, so' -F raw -i n.raw alone.qcow2 n.add-cow
 addcow import -q --force --discard -i two2.raw two.qcow2 two.add-cow
 same two.add-cow two.qcow2
 
+# Over a link: that stays, and what it leads to is on the base of the qcow2.
+mkdir -p deep/er
+addcow create -q -b ../../base.img -F raw -i old.raw deep/er/real.add-cow
+ln -s deep/er/real.add-cow linked.add-cow
+refuses 1 'already exists (--force replaces' -i new.raw qcow2/o.qcow2 linked.add-cow
+# A file that another relative name would lead to.
+mkdir -p deep/qcow2 && random_file deep/base.img 1000000
+addcow import -q --force -i new.raw qcow2/o.qcow2 linked.add-cow
+expect_equal deep/er/real.add-cow "$(readlink linked.add-cow)" "the link"
+expect_equal ../../base.img "$(info deep/er/real.add-cow backing-filename)" "the base from where the file is"
+if [ ! -e deep/er/new.raw ] || [ -e new.raw ]; then fail "the image file is not beside the add-cow file"; fi
+same linked.add-cow qcow2/o.qcow2
+ln -s nowhere.add-cow dangling.add-cow
+refuses 1 'is a symbolic link that leads to no file' --force -i d.raw o.qcow2 dangling.add-cow
+expect_equal "" "$(find . -name '*.tmp')" "what is left behind"
+
 # No format is guessed: not even where the qcow2's own tools would.
 qemu-img create -q -f qcow2 -b base.img -F raw noformat.qcow2
 python3 - noformat.qcow2 <<'END'
@@ -129,6 +145,21 @@ qemu-img rebase -u -f qcow2 -b gone.img -F raw lost.qcow2
 refuses 1 'stands on .*/gone.img, which cannot be opened: No such file' -i m.raw lost.qcow2 m.add-cow
 qemu-img rebase -u -f qcow2 -b 'json:{"driver":"raw","file":{"driver":"file","filename":"base.img"}}' -F raw lost.qcow2
 refuses 1 'which is no file, nor an NBD URI' -i m.raw lost.qcow2 m.add-cow
+
+# A name that qemu-img cannot tell; another file has the one that it prints.
+odd=$'b\xffd.img'
+if cp base.img "$odd" 2>stderr; then
+    qemu-img create -q -f qcow2 -b "$odd" -F raw odd-base.qcow2
+    refuses 1 'whose real name is not UTF-8' -i ob.raw odd-base.qcow2 ob.add-cow
+    random_file $'b\xef\xbf\xbdd.img' 1000000
+    refuses 1 'whose real name is not UTF-8' --force -i ob.raw odd-base.qcow2 ob.add-cow
+    qemu-img create -q -f qcow2 -b odd-base.qcow2 -F qcow2 top.qcow2
+    expect_fails 1 addcow create -b top.qcow2 -F qcow2 -i ob.raw ob.add-cow
+    grep -q 'odd-base.qcow2: names .*whose real name is not UTF-8' stderr || fail "$(cat stderr)"
+    [ ! -e ob.raw ] || fail "ob.raw was made"
+else
+    echo "no base whose name is not UTF-8: $(cat stderr)"
+fi
 
 # What would be lost is said first.
 cp o.qcow2 extras.qcow2
@@ -184,8 +215,17 @@ look_at_import() {
     rm -f k.add-cow k.raw
 }
 kill_rounds "${IMPORT_KILLS:-25}" look_at_import import -q -i k.raw big.qcow2 k.add-cow
+# What they have left is said, and so is what only one of them can have left: no process has
+# such a number.
 rm -f k.raw.*.tmp k.add-cow.*.tmp
-addcow import -q -i k.raw big.qcow2 k.add-cow
+echo part >k.raw.2147483646.tmp
+echo mine >k.raw.tmp
+echo mine >"k.raw.$$.tmp"
+addcow import -i k.raw big.qcow2 k.add-cow >out 2>stderr
+expect_equal 1 "$(grep -c 'was left by a command that was killed' stderr)" "notes: $(cat stderr)"
+grep -q 'note: .*/k.raw.2147483646.tmp: was left by a command that was killed' stderr || fail "$(cat stderr)"
+expect_equal part "$(cat k.raw.2147483646.tmp)" "what nobody has removed"
+rm -f k.raw.2147483646.tmp k.raw.tmp "k.raw.$$.tmp"
 same k.add-cow big.qcow2
 expect_equal "" "$(find . -name '*.tmp')" "what is left behind"
 

@@ -58,9 +58,42 @@ addcow create -q -b base.img -F raw -i u.raw elsewhere/u.add-cow 2>/dev/null ||
     addcow create -q -b ../base.img -F raw -i u.raw elsewhere/u.add-cow
 start_server sock -r file base.img
 addcow rebase -q -u -b "$(uri sock)" -F raw elsewhere/u.add-cow
+# Another spelling of the same.
+cp elsewhere/u.add-cow elsewhere/v.add-cow
+addcow rebase -q -u -b "nbd+unix:///?socket=$(realpath sock | sed 's,/,%2F,g')" -F raw elsewhere/v.add-cow
 stop_server "$server_pid"
 addcow ls --bases --output=json elsewhere |
-    jq -e '.[] | select(.filename | startswith("nbd+unix:")) | .overlays == ["elsewhere/u.add-cow"]' >/dev/null
+    jq -e '.[] | select(.filename | startswith("nbd+unix:")) |
+        .overlays == ["elsewhere/u.add-cow", "elsewhere/v.add-cow"]' >/dev/null ||
+    fail "two spellings of a URI: $(addcow ls --bases elsewhere)"
+
+# A second name of a file is not hidden; in another directory, from which other names start, it
+# is another image, which lacks its files.
+ln vm/lower.add-cow vm/second.add-cow
+addcow ls vm >out
+grep -q ' vm/lower.add-cow = vm/second.add-cow on ' out || fail "$(cat out)"
+addcow ls --bases vm | has ' vm/lower.add-cow = vm/second.add-cow: 1 MiB' ||
+    fail "not in the tree: $(addcow ls --bases vm)"
+addcow ls --output=json vm | jq -e '.[] | select(.filename == "vm/lower.add-cow") |
+    ."other-filenames" == ["vm/second.add-cow"]' >/dev/null || fail "not in JSON"
+mv vm/second.add-cow vm/deep/second.add-cow
+expect_fails 1 addcow ls vm
+grep -q '^1 MiB .* vm/lower.add-cow on ' stdout || fail "$(cat stdout)"
+grep -q '^? .* vm/deep/second.add-cow$' stdout || fail "$(cat stdout)"
+rm vm/deep/second.add-cow
+addcow ls --output=json vm | jq -e 'all(has("other-filenames") | not)' >/dev/null
+
+# A name that is not UTF-8 can be told from others.
+odd=$'elsewhere/w\xff.add-cow'
+if cp elsewhere/e.add-cow "$odd" 2>stderr; then
+    addcow ls --bases --output=json elsewhere |
+        jq -j '.[] | select(.filename | endswith("alone.add-cow")) | ."overlays-base64"[1]' | base64 -d >name
+    printf '%s' "$odd" | cmp - name || fail "overlays-base64 has not the name"
+    rm "$odd"
+else
+    echo "no name that is not UTF-8: $(cat stderr)"
+fi
+addcow ls --bases --output=json elsewhere | jq -e 'all(has("overlays-base64") | not)' >/dev/null
 
 # In use.
 start_server sock addcow vm/alone.add-cow
@@ -92,7 +125,9 @@ jq -e '.[] | select(.filename == "vm/broken.add-cow").error | length > 0' stdout
     fail "no error in JSON: $(cat stdout)"
 rm vm/broken.add-cow
 complains 'No such file' nothing
-expect_fails 64 addcow ls vm elsewhere
+complains "addcow: '': is not the name of a directory" ''
+expect_fails 64 addcow ls . .
+grep -qF "'.' was not expected, one directory is enough" stderr || fail "$(cat stderr)"
 if [ "$(id -u)" -ne 0 ]; then
     mkdir vm/closed && chmod 0 vm/closed
     complains 'vm/closed: Permission denied' vm

@@ -58,6 +58,22 @@ refuses 1 'empty.img: the backing file is empty' -u -b empty.img -F raw
 refuses 1 'different files' -u -b disk.raw -F raw
 refuses 1 'short.raw: has 1048576 bytes, but the image file so far' -u -i short.raw
 refuses 1 'none.raw: not found' -u -i none.raw
+# The other name would keep the old file, and spoil the image file.
+ln x.add-cow second.add-cow
+cp base.img same.img
+for how in '' -u; do
+    # shellcheck disable=SC2086 # none or one
+    refuses 1 'x.add-cow: has 2 names (hard links)' $how -b same.img -F raw
+done
+refuses 1 'x.add-cow: has 2 names (hard links)' -b ''
+expect_fails 1 addcow upgrade x.add-cow
+grep -q 'x.add-cow: has 2 names (hard links)' stderr || fail "$(cat stderr)"
+[ x.add-cow -ef second.add-cow ] || fail "it has one name only"
+# In place: both are the same disk after it.
+addcow resize -q x.add-cow +64k
+[ x.add-cow -ef second.add-cow ] || fail "resize made another file"
+addcow resize -q --shrink x.add-cow 2M
+rm second.add-cow same.img
 # Another disk's, which the next write would destroy.
 addcow create -q -b base.img -F raw -i vm02.raw -s 2M vm02.add-cow
 nbdkit -U - addcow vm02.add-cow --run 'qemu-io -f raw -c "write -P 6 1536k 64k" "$uri"' >/dev/null

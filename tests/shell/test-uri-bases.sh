@@ -44,6 +44,13 @@ addcow create -q -b "$uri" -F raw -i u.raw vm/u.add-cow
 served vm/u.add-cow | cmp - src.raw
 refused "socket= is not an absolute path" \
     addcow create -q -b 'nbd+unix:///?socket=base.sock' -F raw -i v.raw vm/v.add-cow
+# libnbd takes the name of a parameter escaped, too, and of two sockets the last.
+escaped="nbd+unix:///?socket=/nowhere&%73ocket=$PWD/base.sock"
+addcow create -q -b "$escaped" -F raw -i esc.raw vm/esc.add-cow
+served vm/esc.add-cow | cmp - src.raw
+refused "socket= is not an absolute path" \
+    addcow create -q -b 'nbd+unix:///?%73ocket=base.sock' -F raw -i v.raw vm/v.add-cow
+rm vm/esc.add-cow vm/esc.raw
 refused "must be 'raw'" addcow create -q -b "$uri" -F qcow2 -i v.raw vm/v.add-cow
 refused "nobody.sock" addcow create -q -b "nbd+unix:///?socket=$PWD/nobody.sock" -F raw -i v.raw vm/v.add-cow
 [ ! -e vm/v.raw ] && [ ! -e vm/v.add-cow ] || fail "something was made"

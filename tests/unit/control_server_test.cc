@@ -287,5 +287,19 @@ TEST(ControlClient, SaysWhatIsWrongWithTheSocket) {
   EXPECT_TRUE(FailsWith(client.GetStatus(), ETIMEDOUT));
 }
 
+// Which says something and then waits for its client.
+TEST(ControlClient, KnowsAnNbdServer) {
+  const TempDir directory;
+  const auto address = SocketAddress(directory / "sock");
+  const UniqueFd server(::socket(AF_UNIX, SOCK_STREAM, 0));
+  ASSERT_EQ(::bind(server.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address),
+            0);
+  ASSERT_EQ(::listen(server.get(), 1), 0);
+  ASSERT_OK_AND_ASSIGN(auto client, ControlClient::Connect(directory / "sock"));
+  const UniqueFd peer(::accept(server.get(), nullptr, nullptr));
+  ASSERT_EQ(::send(peer.get(), "NBDMAGICIHAVEOPT\0\3", 18, MSG_NOSIGNAL), 18);
+  EXPECT_TRUE(FailsSaying(client.GetStatus(), "by which clients use the disk"));
+}
+
 }  // namespace
 }  // namespace addcow

@@ -63,6 +63,20 @@ TEST(DiskStrip, ShowsAKindInALine) {
             "              0             20 MiB\n");
 }
 
+TEST(DiskStrip, OfAFewBytesHasBothEndsUnderIt) {
+  for (const uint64_t columns : {uint64_t{1}, uint64_t{20}, uint64_t{80}}) {
+    const StripStyle style{.columns = columns};
+    EXPECT_EQ(DiskStrip(SummaryOfHalves(1, style), style),
+              "picture: 1 B a column\n"
+              "  image file | |       0 B   0%\n"
+              "  partial    | |       0 B   0%\n"
+              "  backing    | |       0 B   0%\n"
+              "  hole       |#|       1 B 100%\n"
+              "              0 1 B\n");
+    EXPECT_EQ(StripLines(SummaryOfHalves(7, style), style).back(), "              0   7 B");
+  }
+}
+
 TEST(DiskStrip, OnlyAllIsFullAndOnlyNoneIsEmpty) {
   StripStyle style{.columns = 48};
   for (const bool unicode : {false, true}) {
@@ -139,10 +153,11 @@ TEST(StripStyleOfOutput, TakesColumnsAndTheLocaleFromTheEnvironment) {
   EXPECT_TRUE(StyleOfOutput().unicode);
   set("LC_ALL", "nowhere.UTF-8");
   EXPECT_FALSE(StyleOfOutput().unicode);
-  for (const char* odd : {"", "0", "-3", "12x", "99999999999999999999999"}) {
+  for (const char* odd : {"", "0", "-3", "12x", "99999999999999999999999",
+                          "18446744073709551615", "1000000000", "80 ", " 80", "+80", "1e3"}) {
     set("COLUMNS", odd);
     EXPECT_GT(StyleOfOutput().columns, 0u) << odd;
-    EXPECT_LT(StyleOfOutput().columns, 100000u) << odd;
+    EXPECT_LE(StyleOfOutput().columns, 10000u) << odd;
   }
   set("NO_COLOR", "1");
   EXPECT_FALSE(StyleOfOutput().colour);

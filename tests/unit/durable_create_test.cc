@@ -169,6 +169,22 @@ TEST_F(DurableCreateTest, InterruptedCallsAreInvisible) {
   }
 }
 
+TEST_F(DurableCreateTest, FindsWhatNobodyFinishes) {
+  constexpr int kNobody = 0x7ffffffe;  // no process has such a number
+  const std::string left = fmt::format("/vm/new.{}.tmp", kNobody);
+  const std::string again = fmt::format("/vm/new.{}-2.tmp", kNobody);
+  for (const std::string& name :
+       {left, again, temporary_, fmt::format("/vm/new.{}.tmp", ::getppid()),
+        fmt::format("/vm/other.{}.tmp", kNobody), fmt::format("/vm/new.{}", kNobody),
+        fmt::format("/vm/new.{}-1.tmp", kNobody), std::string("/vm/new.x.tmp"),
+        std::string("/vm/new..tmp"), std::string("/vm/new.-5.tmp"), std::string("/vm/new.tmp")})
+    fake_.Put(name);
+  fake_.PutSymbolicLink(fmt::format("/vm/new.{}-3.tmp", kNobody), "/vm/new");
+  EXPECT_EQ(LeftUnfinished(fake_, "/vm/new"), (std::vector<std::string>{again, left}));
+  EXPECT_TRUE(LeftUnfinished(fake_, "/vm/ne").empty());
+  EXPECT_TRUE(LeftUnfinished(fake_, "/nothing/new").empty());
+}
+
 // A file system with neither RENAME_NOREPLACE nor hard links.
 TEST_F(DurableCreateTest, LastRungTakesTheNameWithAnEmptyFile) {
   fake_.ForbidKeepExisting();

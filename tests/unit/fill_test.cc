@@ -207,13 +207,25 @@ TEST_F(FillTest, PausesAndGoesOn) {
   MakeFill({}, {.piece = kC});
   ASSERT_OK(fill_->Start(FillMode::kAll));
   ASSERT_TRUE(fill_->Step().worked);
-  fill_->Pause();
+  ASSERT_OK(fill_->Pause());
   EXPECT_EQ(State(), FillState::kPaused);
   EXPECT_EQ(RunFill(), 0);
-  fill_->Resume();
+  ASSERT_OK(fill_->Resume());
   EXPECT_EQ(State(), FillState::kRunning);
   RunFill();
   ExpectImageFileIsTheDisk();
+}
+
+TEST_F(FillTest, WhatWasNotStartedIsNeitherPausedNorResumed) {
+  MakeFill({}, {.piece = kC});
+  EXPECT_TRUE(FailsSaying(fill_->Pause(), "there is no fill to pause"));
+  EXPECT_TRUE(FailsSaying(fill_->Resume(), "there is no fill to resume"));
+  ASSERT_OK(fill_->Start(FillMode::kAll));
+  ASSERT_OK(fill_->Pause());
+  ASSERT_OK(fill_->Start(FillMode::kOff));
+  EXPECT_TRUE(FailsWith(fill_->Resume(), EINVAL));
+  ASSERT_OK(fill_->Start(FillMode::kAll));
+  EXPECT_EQ(State(), FillState::kRunning);
 }
 
 TEST_F(FillTest, OffEndsIt) {

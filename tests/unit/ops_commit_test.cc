@@ -314,6 +314,12 @@ TEST_F(CommitTest, OneThatEndsAfterItsFirstWriteHasNoRecordOfTheBase) {
   }
 }
 
+TEST_F(CommitTest, RefusesAFileWithTwoNames) {
+  Make({.size = 2 * kC, .backing_size = 2 * kC, .allocated = {0}});
+  fake_.PutName("/vm/second.add-cow", fake_.Find(kAddCowPath));
+  ExpectRefused(Of({kAddCowPath}), "has 2 names (hard links)");
+}
+
 TEST_F(CommitTest, RefusesTheSameTwice) {
   Make({.size = 2 * kC, .backing_size = 2 * kC, .allocated = {0}});
   ExpectRefused(Of({kAddCowPath, kAddCowPath}), "is named twice");

@@ -192,6 +192,20 @@ TEST_F(ConvertRefusals, ADeviceIsRefused) {
   }
 }
 
+// The other name would keep the old file, and with it the bits of before.
+TEST_F(ConvertRefusals, AFileWithTwoNamesIsRefused) {
+  MakePartial();
+  fake_.PutName("/vm/second.add-cow", fake_.Find(kAddCowPath));
+  before_ = fake_.Clone();
+  for (const bool subclusters : {true, false})
+    ExpectRefused(Convert(fake_, To(k4kForm, subclusters)), "has 2 names (hard links)");
+  ASSERT_OK(Convert(fake_, To(kVersion1Form)));  // nothing to do
+  EXPECT_EQ(fake_.DifferenceFrom(*before_), "");
+  ASSERT_OK(fake_.Remove("/vm/second.add-cow"));
+  ASSERT_OK(Convert(fake_, To(k4kForm)));
+  ExpectDisk();
+}
+
 TEST_F(ConvertRefusals, AnImageInUseIsRefused) {
   MakePartial();
   for (const OpenMode mode : {OpenMode::kReadOnly, OpenMode::kReadWrite}) {

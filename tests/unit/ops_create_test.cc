@@ -151,6 +151,17 @@ TEST_F(CreateTest, ForceCountsBitsAlsoWhereTheRestIsBroken) {
   ExpectRefused(options, "has data in 2 clusters");
 }
 
+// The old file would stay under the other name, with the same image file.
+TEST_F(CreateTest, ForceRefusesAFileWithTwoNames) {
+  ASSERT_OK(CreateImage(fake_, Options()));
+  fake_.PutName("/vm/second.add-cow", fake_.Find(kAddCowPath));
+  CreateOptions options = Options();
+  options.force = true;
+  ExpectRefused(options, "has 2 names (hard links)");
+  ASSERT_OK(fake_.Remove("/vm/second.add-cow"));
+  EXPECT_OK(CreateImage(fake_, options));
+}
+
 // What a crash on the last rung of durable_create leaves.
 TEST_F(CreateTest, ForceReplacesAnEmptyFile) {
   fake_.Put(kAddCowPath);

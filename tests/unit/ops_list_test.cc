@@ -6,11 +6,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
 #include "tests/support/fault_file.h"
 #include "tests/support/forwarding_file.h"
 #include "tests/support/test_image.h"
+#include "tests/support/with_subclusters.h"
 
 namespace addcow {
 namespace {
@@ -43,6 +46,48 @@ TEST_F(ListTest, FindsImagesAndWhatTheyStandOn) {
             "/vm/base.img (base) <- /vm/base.add-cow\n");
   EXPECT_TRUE(listing.unread.empty());
   EXPECT_EQ(fake_.open_files(), 0);
+}
+
+TEST_F(ListTest, KnowsAllNamesOfAFile) {
+  fake_.PutName("/vm/a.add-cow", fake_.Find(kAddCowPath));
+  fake_.PutName("/vm/z.add-cow", fake_.Find(kAddCowPath));
+  ASSERT_OK_AND_ASSIGN(const Listing listing, ListImages(fake_, kDirectory));
+  EXPECT_EQ(Text(listing),
+            "/vm/a.add-cow\n"
+            "/vm/base.add-cow <- /vm/a.add-cow\n"
+            "/vm/base.img (base) <- /vm/base.add-cow\n");
+  EXPECT_EQ(listing.disks[0].other_names,
+            (std::vector<std::string>{"/vm/x.add-cow", "/vm/z.add-cow"}));
+  EXPECT_TRUE(listing.disks[1].other_names.empty());
+  // Names in it start from another directory there.
+  fake_.MakeDirectory("/vm/elsewhere");
+  fake_.PutName("/vm/elsewhere/x.add-cow", fake_.Find(kAddCowPath));
+  ASSERT_OK_AND_ASSIGN(const Listing with_another, ListImages(fake_, kDirectory));
+  EXPECT_EQ(with_another.disks[0].other_names, listing.disks[0].other_names);
+  const auto other =
+      std::ranges::find(with_another.disks, "/vm/elsewhere/x.add-cow", &ListedDisk::path);
+  ASSERT_NE(other, with_another.disks.end()) << Text(with_another);
+  EXPECT_TRUE(other->error.has_value());
+}
+
+TEST_F(ListTest, KnowsAUriInEverySpelling) {
+  for (const char* uri : {"nbd://localhost/x", "nbd://LOCALHOST:10809/%78"}) {
+    Header header = TestHeader(fake_);
+    header.backing = NamedFile{uri, "raw"};
+    header.backing_identity.reset();
+    WriteTestHeader(fake_, header);
+    const FakeInode& add_cow = *fake_.Find(kAddCowPath);
+    if (fake_.Find("/vm/other.add-cow") == nullptr)
+      fake_.Put("/vm/other.add-cow", add_cow.Bytes(0, add_cow.size()));
+  }
+  ASSERT_OK_AND_ASSIGN(const Listing listing, ListImages(fake_, kDirectory));
+  const auto base = std::ranges::find(listing.disks, "nbd://localhost/x", &ListedDisk::path);
+  ASSERT_NE(base, listing.disks.end()) << Text(listing);
+  EXPECT_EQ(base->overlays.size(), 2u) << Text(listing);
+}
+
+TEST_F(ListTest, FailsWithoutAName) {
+  EXPECT_TRUE(FailsSaying(ListImages(fake_, ""), "is not the name of a directory"));
 }
 
 TEST_F(ListTest, SaysWhatIsBrokenAndGoesOn) {

@@ -83,6 +83,16 @@ TEST_F(RebaseDataTest, OntoTheSameBytesCopiesNothing) {
   EXPECT_EQ(Report().partial_clusters, 0u);
 }
 
+// Before anything is copied.
+TEST_F(RebaseDataTest, RefusesAFileWithTwoNames) {
+  Make({.size = 6 * kC, .backing_size = 6 * kC});
+  PutNewBase(6 * kC, {{kC, 100}});
+  fake_.PutName("/vm/second.add-cow", fake_.Find(kAddCowPath));
+  const auto before = fake_.Clone();
+  EXPECT_TRUE(FailsSaying(Rebase(OntoNew()), "has 2 names (hard links)"));
+  EXPECT_EQ(fake_.DifferenceFrom(*before), "");
+}
+
 TEST_F(RebaseDataTest, OntoAShorterAndALongerOne) {
   for (const uint64_t size : {2 * kC + 700, 9 * kC}) {
     Make({.size = 6 * kC - 100,

@@ -150,6 +150,14 @@ TEST_F(RebaseTest, TheSameNameAcceptsTheBaseAsItIs) {
   EXPECT_OK(OpenTestImage(fake_));
 }
 
+TEST_F(RebaseTest, RefusesAFileWithTwoNames) {
+  fake_.PutName("/vm/second.add-cow", fake_.Find(kAddCowPath));
+  ExpectRefused(Rebase("base.img"), "has 2 names (hard links)");
+  ASSERT_OK(fake_.Remove("/vm/second.add-cow"));
+  ASSERT_OK(Rebase("base.img"));
+  ExpectDisk();
+}
+
 TEST_F(RebaseTest, RefusesWhatCannotBeABackingFile) {
   fake_.Put("/vm/empty");
   fake_.Put("/vm/other.add-cow", before_);
