@@ -45,6 +45,7 @@ shell_tests = \
 	tests/shell/test-hostile-sizes.sh \
 	tests/shell/test-install.sh \
 	tests/shell/test-interrupted.sh \
+	tests/shell/test-killed-groups.sh \
 	tests/shell/test-layer-top.sh \
 	tests/shell/test-layers.sh \
 	tests/shell/test-locks.sh \
