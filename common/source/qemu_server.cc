@@ -24,6 +24,7 @@
 #include "common/source/nbd_pool.h"
 #include "common/source/program.h"
 #include "common/source/qemu_layer.h"
+#include "common/source/qemu_words.h"
 
 namespace addcow {
 
@@ -102,6 +103,9 @@ class QemuServer final : public NbdServer {
   }
 
   std::string Explanation() const override { return errors_.Text(); }
+  std::optional<Error> Refusal() const override {
+    return InUseByQemuWords(errors_.Text(), image_.path);
+  }
 
  private:
   int EndSignal() const { return image_.writable ? SIGTERM : SIGKILL; }
