@@ -74,8 +74,8 @@ std::string OptionValue(const std::string& text) {
 
 class QemuServer final : public NbdServer {
  public:
-  QemuServer(QemuImage image, std::string layer_name)
-      : image_(std::move(image)), layer_name_(std::move(layer_name)) {}
+  QemuServer(QemuImage image, std::string layer_name, std::vector<std::unique_ptr<File>> held)
+      : image_(std::move(image)), layer_name_(std::move(layer_name)), held_(std::move(held)) {}
 
   std::string name() const override { return image_.path; }
 
@@ -183,6 +183,7 @@ class QemuServer final : public NbdServer {
 
   const QemuImage image_;
   const std::string layer_name_;  // of one that is served alone
+  const std::vector<std::unique_ptr<File>> held_;
   ErrorOutput errors_;
   // The first connection's.
   ::pid_t parent_ = -1;
@@ -201,18 +202,23 @@ bool IsQemuFormat(std::string_view format) {
   return std::ranges::find(kFormats, format) != kFormats.end();
 }
 
-Result<std::unique_ptr<NbdServer>> ServerOfQemuImage(QemuImage image) {
-  if (!HasProgram("qemu-nbd"))
-    return Fail(Error::Because(
-        ENOENT, image.path,
-        fmt::format("format '{}' is read by qemu-nbd, which is not installed (its package: "
-                    "qemu-utils on Debian and Ubuntu, qemu-img on Fedora)",
-                    image.format)));
+Status CheckQemuNbd(const QemuImage& image) {
+  if (HasProgram("qemu-nbd")) return {};
+  return Fail(Error::Because(
+      ENOENT, image.path,
+      fmt::format("format '{}' is read by qemu-nbd, which is not installed (its package: "
+                  "qemu-utils on Debian and Ubuntu, qemu-img on Fedora)",
+                  image.format)));
+}
+
+Result<std::unique_ptr<NbdServer>> ServerOfQemuImage(QemuImage image,
+                                                     std::vector<std::unique_ptr<File>> held) {
+  ADDCOW_TRY(CheckQemuNbd(image));
   std::string layer_name;
   if (image.alone) {
     ADDCOW_TRY_ASSIGN(layer_name, NameOfQemuLayer(image));
   }
-  return std::make_unique<QemuServer>(std::move(image), std::move(layer_name));
+  return std::make_unique<QemuServer>(std::move(image), std::move(layer_name), std::move(held));
 }
 
 }  // namespace addcow
