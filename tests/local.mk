@@ -27,6 +27,7 @@ shell_tests = \
 	tests/shell/test-check-file-systems.sh \
 	tests/shell/test-clean-stop.sh \
 	tests/shell/test-client-view.sh \
+	tests/shell/test-commit-dry-run.sh \
 	tests/shell/test-completion.sh \
 	tests/shell/test-confine.sh \
 	tests/shell/test-control.sh \
