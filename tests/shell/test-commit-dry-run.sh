@@ -80,7 +80,7 @@ stranger=65534
 user="$(id -u)"
 if [ "$user" -eq 0 ]; then
     command -v setpriv >/dev/null || skip "setpriv is not installed, and root may write everywhere"
-    runs_as=(setpriv --reuid=$stranger --regid=$stranger --clear-groups)
+    runs_as=(setpriv --reuid="$stranger" --regid="$stranger" --clear-groups)
     "${runs_as[@]}" "$ADDCOW_RUN" addcow --version >/dev/null || skip "the build tree is closed to others"
     chown -R $stranger:$stranger vm
 fi
@@ -98,11 +98,11 @@ if [ "${#images[@]}" -gt 2 ]; then
     chmod 644 vm/base.qcow2
     # Somebody reads the qcow2.
     mkfifo in
-    qemu-io -r -f qcow2 vm/base.qcow2 <in >read &
+    qemu-io -r -f qcow2 vm/base.qcow2 <in >reads &
     reader=$!
     exec 9>in
     echo 'read 0 512' >&9
-    wait_for read "$reader"
+    wait_for reads "$reader"
     both 'base.qcow2: is in use by another program' vm/q.add-cow
     exec 9>&-
     wait "$reader"

@@ -158,6 +158,7 @@ TEST_F(CommitTest, WhatMayNotBeWrittenIsRefusedBeforeAnythingIsAlsoByADryRun) {
 TEST_F(CommitTest, ADryRunRefusesWhatSomebodyReads) {
   for (const char* const directory : {kDirectory, "/other"}) {
     SCOPED_TRACE(directory);
+    for (const std::string& name : fake_.List()) ASSERT_OK(fake_.Remove(name));
     Make({.size = 2 * kC, .backing_size = 2 * kC, .allocated = {0}});
     MakeAlso("/other", {.size = 2 * kC, .allocated = {1}});
     fake_.PutName("/other/base.img", fake_.Find(kBackingPath));
