@@ -53,6 +53,7 @@ engine_sources = \
 	common/source/qemu_chain.cc common/source/qemu_chain.h \
 	common/source/qemu_layer.cc common/source/qemu_layer.h \
 	common/source/qemu_server.cc common/source/qemu_server.h \
+	common/source/qemu_words.cc common/source/qemu_words.h \
 	common/source/sample_hash.cc common/source/sample_hash.h \
 	common/source/source.h \
 	common/image/allocation.cc common/image/allocation.h \

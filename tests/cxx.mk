@@ -94,6 +94,7 @@ unit_sources = \
 	tests/unit/image_write_back_test.cc \
 	tests/unit/image_zero_test.cc \
 	tests/unit/layout_test.cc \
+	tests/unit/may_change_test.cc \
 	tests/unit/known_runs_test.cc \
 	tests/unit/ops_check_subclusters_test.cc \
 	tests/unit/ops_check_test.cc \

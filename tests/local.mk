@@ -27,6 +27,7 @@ shell_tests = \
 	tests/shell/test-check-file-systems.sh \
 	tests/shell/test-clean-stop.sh \
 	tests/shell/test-client-view.sh \
+	tests/shell/test-commit-dry-run.sh \
 	tests/shell/test-completion.sh \
 	tests/shell/test-confine.sh \
 	tests/shell/test-control.sh \
@@ -45,6 +46,7 @@ shell_tests = \
 	tests/shell/test-hostile-sizes.sh \
 	tests/shell/test-install.sh \
 	tests/shell/test-interrupted.sh \
+	tests/shell/test-killed-groups.sh \
 	tests/shell/test-layer-top.sh \
 	tests/shell/test-layers.sh \
 	tests/shell/test-locks.sh \

@@ -11,6 +11,8 @@
 #include <chrono>
 #include <string>
 
+#include "common/base/error.h"
+
 namespace CLI {
 class App;
 }
@@ -24,13 +26,16 @@ class Wait {
 
   // Calls `command`, which returns a Result, again and again while it fails with
   // EBUSY (which it does before it changes anything), until the time is over or
-  // a signal came. Its last result.
+  // a signal came. Its last result, which says so of --wait where that was not given.
   template <typename Command>
   auto WhileBusy(Command command) const {
     const Clock::time_point start = Clock::now();
     for (;;) {
       auto result = command();
-      if (result || result.error().code() != EBUSY || !Pause(start)) return result;
+      if (result || result.error().code() != EBUSY) return result;
+      if (asked_.empty())
+        return decltype(result)(Fail(result.error().WithNote("--wait waits until it is free")));
+      if (!Pause(start)) return result;
     }
   }
 

@@ -157,11 +157,30 @@ Result<Base> OpenUriBase(const BaseRequest& request) {
 
 constexpr std::string_view kVmdkFormat = "vmdk";
 
-// The files that QEMU opens besides the image at `path`; none of them is one that it must
-// not be, nor opened before that is known.
-Result<std::vector<ChainFile>> QemuFiles(FileSystem& file_system, const BaseRequest& request,
-                                         const std::string& path) {
+// Those that QEMU opens besides the image that it is told to.
+struct QemuFiles {
   std::vector<ChainFile> files;
+  std::vector<std::unique_ptr<File>> locked;
+};
+
+// The file that an image of QEMU's names, locked for reading. QEMU itself lets others write
+// to what is below an image that is only served, and to raw files with contents of it.
+Status LockQemuFile(FileSystem& file_system, const AccessOptions& access, const QemuFile& file,
+                    QemuFiles& found) {
+  if (!access.lock) return {};
+  ADDCOW_TRY_ASSIGN(auto opened, access.confine
+                                     ? OpenConfined(file_system, access, file.named_by,
+                                                    file.name, OpenMode::kReadOnly)
+                                     : file_system.Open(file.name, OpenMode::kReadOnly));
+  ADDCOW_TRY(WithLockRemedy(opened->Lock(LockKind::kRead), access.option_prefix));
+  found.locked.push_back(std::move(opened));
+  return {};
+}
+
+// None of them is one that it must not be, nor opened before that is known.
+Result<QemuFiles> OpenQemuFiles(FileSystem& file_system, const BaseRequest& request,
+                                const std::string& path) {
+  QemuFiles found;
   ADDCOW_TRY(FilesOfQemuImage(
       path, request.format, request.access.timeout, [&](const QemuFile& file) -> Status {
         if (request.access.confine) {
@@ -173,29 +192,34 @@ Result<std::vector<ChainFile>> QemuFiles(FileSystem& file_system, const BaseRequ
             ADDCOW_TRY(CheckOwnExtents(*vmdk, request.access));
           }
         }
-        // What cannot be looked at is for QEMU to find; it may be no file.
+        // It may be no file. What cannot be looked at is for QEMU to find.
+        if (!file.name.starts_with('/')) return {};
         const auto info = file_system.Identify(file.name);
         if (!info) return {};
         ADDCOW_TRY(CheckNotAbove(*info, file.name, request.above));
-        files.push_back({.info = *info, .path = file.name});
-        return {};
+        found.files.push_back({.info = *info,
+                               .path = file.name,
+                               .with_contents = file.format.empty() && file.named_by == path});
+        return LockQemuFile(file_system, request.access, file, found);
       }));
-  return files;
+  return found;
 }
 
 Result<Base> OpenQemuBase(FileSystem& file_system, const BaseRequest& request,
                           const FileInfo& info) {
   ADDCOW_TRY_ASSIGN(const std::string path,
                     RealPathOf(file_system, *request.file, request.path));
-  ADDCOW_TRY_ASSIGN(auto server, ServerOfQemuImage({.path = path,
-                                                    .format = request.format,
-                                                    .is_block_device = info.is_block_device,
-                                                    .lock = request.access.lock}));
+  const QemuImage image{.path = path,
+                        .format = request.format,
+                        .is_block_device = info.is_block_device,
+                        .lock = request.access.lock};
+  ADDCOW_TRY(CheckQemuNbd(image));
   if (request.access.confine && request.format == kVmdkFormat)
     ADDCOW_TRY(CheckOwnExtents(*request.file, request.access));
-  ADDCOW_TRY_ASSIGN(auto files, QemuFiles(file_system, request, path));
+  ADDCOW_TRY_ASSIGN(QemuFiles found, OpenQemuFiles(file_system, request, path));
+  ADDCOW_TRY_ASSIGN(auto server, ServerOfQemuImage(image, std::move(found.locked)));
   ADDCOW_TRY_ASSIGN(Base base, OpenServedBase(std::move(server), request.access));
-  base.files = std::move(files);
+  base.files = std::move(found.files);
   if (!info.is_block_device) base.modified = info.modified;
   return base;
 }

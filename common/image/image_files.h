@@ -56,6 +56,8 @@ struct ChainFile {
   FileInfo info;
   std::string path;
   bool add_cow = false;
+  // With contents of an image of QEMU's that is stood on: written to where that is.
+  bool with_contents = false;
 };
 
 // Images that stand on one which is opened for them.

@@ -188,12 +188,16 @@ Status File::Lock(LockKind kind) {
   auto done = RetryInterrupted([&] { return DoLock(kind); });
   if (done) return {};
   if (done.error() != EAGAIN) return Fail(Failure(done.error(), kLockOperation));
-  return Fail(Error::Because(EBUSY, name_,
-                             kind == LockKind::kWrite
-                                 ? "is in use by another program, so it cannot be written to "
-                                   "(stop that program first)"
-                                 : "is in use by another program that may write to it (stop "
-                                   "that program first)"));
+  return Fail(InUse(name_, kind));
+}
+
+Error File::InUse(const std::string& name, LockKind kind) {
+  return Error::Because(EBUSY, name,
+                        kind == LockKind::kWrite
+                            ? "is in use by another program, so it cannot be written to (stop "
+                              "that program first)"
+                            : "is in use by another program that may write to it (stop that "
+                              "program first)");
 }
 
 Result<FileUse> File::UseByOthers() {

@@ -126,6 +126,8 @@ class File : public FileCalls {
   // locked at all, the error's operation is kLockOperation.
   static constexpr const char* kLockOperation = "lock";
   Status Lock(LockKind kind);
+  // What it fails with then; also for a lock that is another program's to take.
+  static Error InUse(const std::string& name, LockKind kind);
 
   // What other users of the file hold locks for; takes none. An error: nobody
   // can tell. A user that does not lock is not seen.

@@ -24,6 +24,8 @@ namespace addcow {
 
 enum class OpenMode { kReadOnly, kReadWrite };
 enum class RenameMode { kReplace, kKeepExisting };
+// kReplace: by a new file beside it, which gets its owner and permissions, and then its name.
+enum class FileChange { kWrite, kReplace };
 
 // What is in a directory. A symbolic link is kOther, wherever it leads.
 struct DirectoryEntry {
@@ -81,6 +83,11 @@ class FileSystem {
   // Which file the path leads to, links followed, without opening it: by its
   // device and inode; no more of the information need be right.
   virtual Result<FileInfo> Identify(const std::string& path) = 0;
+
+  // Whether this process may change the file at `path` so, as far as that can be told
+  // without opening anything for writing: EACCES, EPERM, EROFS. What needs room, or what a
+  // file system refuses for reasons of its own, is not known before.
+  virtual Status CheckMayChange(const std::string& path, FileChange change) = 0;
 
   // The absolute path without symbolic links. The file must be there.
   virtual Result<std::string> RealPath(const std::string& path) = 0;

@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/openat2.h>
 #include <stdio.h>
@@ -130,6 +131,16 @@ class PosixFileSystemImpl final : public FileSystem {
     return InfoFrom(st);
   }
 
+  Status CheckMayChange(const std::string& path, FileChange change) override {
+    struct stat st;
+    if (::stat(path.c_str(), &st) != 0) return Fail(Error::System(errno, "stat", path));
+    if (change == FileChange::kReplace) return CheckMayReplace(path, st);
+    ADDCOW_TRY(CheckAccess(path, W_OK));
+    if (!S_ISBLK(st.st_mode)) return {};
+    ADDCOW_TRY_ASSIGN(const UniqueFd fd, OpenFd(path, O_RDONLY | O_NONBLOCK, 0));
+    return CheckWritable(fd, path, st);
+  }
+
   Result<std::string> RealPath(const std::string& path) override {
     std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr),
                                                      &std::free);
@@ -237,6 +248,47 @@ class PosixFileSystemImpl final : public FileSystem {
     if (::fstat(fd->get(), &st) != 0) return Fail(Error::System(errno, "fstat", path));
     if (st.st_dev != seen.st_dev || st.st_ino != seen.st_ino) return no_proc();
     return fd;
+  }
+
+  // In the words of an open. Also where the real user is another one than the effective.
+  static Status CheckAccess(const std::string& path, int mode) {
+    if (::faccessat(AT_FDCWD, path.c_str(), mode, AT_EACCESS) == 0) return {};
+    return Fail(Error::System(errno, "open", path));
+  }
+
+  // What CreateSame and a rename over the file need: capabilities(7), inode(7).
+  static Status CheckMayReplace(const std::string& path, const struct stat& st) {
+    const std::string directory = DirectoryOf(path);
+    struct stat parent;
+    if (::stat(directory.c_str(), &parent) != 0)
+      return Fail(Error::System(errno, "stat", directory));
+    const auto cannot = [&](int code) {
+      return Fail(Error::Because(
+          code, path, "cannot be replaced by a new file in its directory: " + ErrnoText(code)));
+    };
+    if (Status may = CheckAccess(directory, W_OK | X_OK); !may)
+      return cannot(may.error().code());
+    const ::uid_t user = ::geteuid();
+    if ((parent.st_mode & S_ISVTX) != 0 && st.st_uid != user && parent.st_uid != user &&
+        !HasCapability(CAP_FOWNER))
+      return cannot(EPERM);
+    const ::gid_t group = (parent.st_mode & S_ISGID) != 0 ? parent.st_gid : ::getegid();
+    const bool own_group =
+        st.st_gid == group || st.st_gid == ::getegid() || ::group_member(st.st_gid) != 0;
+    if ((st.st_uid != user || !own_group) && !HasCapability(CAP_CHOWN))
+      return Fail(Error::Because(EPERM, path,
+                                 "belongs to another user or group, which a new file in its "
+                                 "place could not be given: " +
+                                     ErrnoText(EPERM)));
+    return {};
+  }
+
+  static bool HasCapability(unsigned number) {
+    struct __user_cap_header_struct header = {};
+    header.version = _LINUX_CAPABILITY_VERSION_3;
+    struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
+    return ::syscall(SYS_capget, &header, data) == 0 &&
+           (data[CAP_TO_INDEX(number)].effective & CAP_TO_MASK(number)) != 0;
   }
 
   // A read-only device is opened for writing all the same; only writes would fail.

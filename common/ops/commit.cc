@@ -58,9 +58,10 @@ Error Refused(const std::string& file, const std::string& why) {
 
 // The base, once more for writing: that it is what it was has been seen.
 Status OpenTarget(FileSystem& file_system, const CommitOptions& options, Layer& layer) {
-  auto opened = OpenCommitTarget(file_system, layer.base, options.access);
-  if (!opened) return Fail(std::move(opened).error());
-  layer.target = std::move(*opened);
+  ADDCOW_TRY_ASSIGN(layer.target,
+                    options.dry_run
+                        ? LookAtCommitTarget(file_system, layer.base, options.access)
+                        : OpenCommitTarget(file_system, layer.base, options.access));
   const uint64_t size = layer.target->size();
   layer.result.backing_size = size;
   if (size >= layer.files.virtual_size) return {};
@@ -96,31 +97,49 @@ Status RefuseOtherFormat(const ImageFiles& files) {
 Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
                         const std::string& path) {
   Layer layer;
-  ADDCOW_TRY_ASSIGN(layer.files, OpenImageFiles(file_system, {.add_cow_path = path,
-                                                              .mode = OpenMode::kReadWrite,
-                                                              .backing_always = true,
-                                                              .access = options.access}));
+  ADDCOW_TRY_ASSIGN(layer.files,
+                    OpenImageFiles(file_system, {.add_cow_path = path,
+                                                 .mode = options.dry_run ? OpenMode::kReadOnly
+                                                                         : OpenMode::kReadWrite,
+                                                 .backing_always = true,
+                                                 .access = options.access}));
   ImageFiles& files = layer.files;
   if (files.not_writable) return Fail(*files.not_writable);
+  if (options.dry_run) ADDCOW_TRY(LookAtWriting(file_system, files, options.access));
   if (!files.header.backing)
     return Fail(Refused(files.add_cow_path, "has no backing file to commit to"));
   ADDCOW_TRY(RefuseIrreplaceable(*files.add_cow));
+  // Known now, and not only when the base has all.
+  ADDCOW_TRY(file_system.CheckMayChange(files.add_cow_path, FileChange::kReplace));
   layer.base = {.path = files.backing_path, .format = files.header.backing->format};
   // The one that was opened, and looked at: a name may lead elsewhere by now.
-  if (!IsNbdUri(files.backing_path)) layer.base.is = files.chain.at(2).info;
+  if (!IsNbdUri(files.backing_path)) {
+    layer.base.is = files.chain.at(2).info;
+    layer.base.others.assign(files.chain.begin() + 3, files.chain.end());
+  }
+  layer.base.size = files.backing->size();
   layer.result.add_cow_path = files.add_cow_path;
   layer.result.backing_path = files.backing_path;
   layer.result.notes = files.notes;
+  return layer;
+}
+
+// Once all layers are open, and nothing that one writes to is another's: it would be in use,
+// by us.
+Status OpenLayerForWriting(FileSystem& file_system, const CommitOptions& options,
+                           Layer& layer) {
+  ImageFiles& files = layer.files;
   // It is locked for reading till here.
   files.backing.reset();
   files.base_image = nullptr;
   ADDCOW_TRY(OpenTarget(file_system, options, layer));
-  ADDCOW_TRY_ASSIGN(layer.runs, FindLayerRuns(files, *files.image_sync));
+  ADDCOW_TRY_ASSIGN(layer.runs,
+                    FindLayerRuns(files, options.dry_run ? *files.image : *files.image_sync));
   if (!layer.runs.allocated.empty() && layer.runs.allocated.front().offset == 0)
     ADDCOW_TRY(RefuseOtherFormat(files));
   layer.result.data = layer.runs.data;
   layer.result.zeroes = layer.runs.zeroes;
-  return layer;
+  return {};
 }
 
 // A new add-cow file, which is locked in place of the one before it.
@@ -299,6 +318,7 @@ Result<CommitResult> CommitImages(FileSystem& file_system, const CommitOptions& 
     }
     layers.push_back(std::move(layer));
   }
+  for (Layer& layer : layers) ADDCOW_TRY(OpenLayerForWriting(file_system, options, layer));
   if (!options.dry_run) {
     Status done = WriteAll(file_system, options, layers);
     if (done) done = EmptyAll(file_system, options, layers);

@@ -24,7 +24,7 @@ namespace addcow {
 struct CommitOptions {
   std::vector<std::string> add_cow_paths;  // one at least
   uint64_t rate = 0;                       // bytes a second that are written; 0: no limit
-  bool dry_run = false;                    // look only
+  bool dry_run = false;                    // look only: no file is opened for writing
   bool drop = false;                       // do not empty them: they are to be deleted
   AccessOptions access = {};
   // Called now and then with the bytes of data that are written, and of all there are.

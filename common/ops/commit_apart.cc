@@ -35,7 +35,7 @@ Part PartOf(const std::vector<ChainFile>& chain, size_t index) {
   if (index < 2) return Part::kOwn;  // the add-cow file, and the image file
   // Of a base that is an image, the same two.
   const size_t written = chain.size() > 2 && chain[2].add_cow ? 4 : 3;
-  return index < written ? Part::kWritten : Part::kLower;
+  return index < written || chain[index].with_contents ? Part::kWritten : Part::kLower;
 }
 
 Error NotApart(const std::string& path, const std::string& why) {

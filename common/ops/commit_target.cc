@@ -23,6 +23,11 @@ namespace {
 
 constexpr uint64_t kWriteback = 8 * kMiB;  // begun for so much at once
 
+Status LockForWriting(File& file, const AccessOptions& access) {
+  if (!access.lock) return {};
+  return WithLockRemedy(file.Lock(LockKind::kWrite), access.option_prefix);
+}
+
 // A raw file or a block device. It is synced through a description that nothing else is done
 // with (File).
 class RawTarget final : public CommitTarget {
@@ -30,8 +35,7 @@ class RawTarget final : public CommitTarget {
   static Result<std::unique_ptr<CommitTarget>> Open(std::unique_ptr<File> file,
                                                     const FileInfo& info,
                                                     const AccessOptions& access) {
-    if (access.lock)
-      ADDCOW_TRY(WithLockRemedy(file->Lock(LockKind::kWrite), access.option_prefix));
+    ADDCOW_TRY(LockForWriting(*file, access));
     ADDCOW_TRY_ASSIGN(auto sync, file->Reopen());
     ADDCOW_TRY_ASSIGN(const uint64_t size, file->Size());
     std::unique_ptr<RawTarget> target(
@@ -106,12 +110,15 @@ class ImageTarget final : public CommitTarget {
   const std::unique_ptr<Image> image_;
 };
 
+// Files that are open, and locked so.
+using HeldFiles = std::vector<std::unique_ptr<File>>;
+
 // What a server has, or a qemu-nbd of ours.
 class NbdTarget final : public CommitTarget {
  public:
-  // `image`: the file that a qemu-nbd of ours writes to, else null.
-  NbdTarget(std::unique_ptr<NbdWriter> writer, std::unique_ptr<File> image)
-      : writer_(std::move(writer)), image_(std::move(image)) {}
+  // `image`: the file that a qemu-nbd of ours writes to, else null. `held`: what is locked.
+  NbdTarget(std::unique_ptr<NbdWriter> writer, std::unique_ptr<File> image, HeldFiles held)
+      : held_(std::move(held)), writer_(std::move(writer)), image_(std::move(image)) {}
 
   uint64_t size() const override { return writer_->size(); }
   Status Write(std::span<const std::byte> data, uint64_t offset) override {
@@ -131,17 +138,41 @@ class NbdTarget final : public CommitTarget {
     return limit ? Status(Fail(*limit)) : done;
   }
 
+  const HeldFiles held_;
   const std::unique_ptr<NbdWriter> writer_;
   const std::unique_ptr<File> image_;
 };
 
+// What is only looked at.
+class SeenTarget final : public CommitTarget {
+ public:
+  SeenTarget(uint64_t size, bool can_grow, HeldFiles held)
+      : size_(size), can_grow_(can_grow), held_(std::move(held)) {}
+
+  uint64_t size() const override { return size_; }
+  bool can_grow() const override { return can_grow_; }
+  Status Write(std::span<const std::byte>, uint64_t) override { return Refused("write"); }
+  Status Zero(uint64_t, uint64_t) override { return Refused("zero"); }
+  Status Flush() override { return {}; }
+
+ private:
+  static Status Refused(const char* what) {
+    return Fail(Error::System(EBADF, what, "the backing file"));
+  }
+
+  const uint64_t size_;
+  const bool can_grow_;
+  const HeldFiles held_;
+};
+
 Result<std::unique_ptr<CommitTarget>> OpenServed(std::unique_ptr<NbdServer> server,
-                                                 std::unique_ptr<File> image,
-                                                 const AccessOptions& access) {
+                                                 const AccessOptions& access,
+                                                 std::unique_ptr<File> image = nullptr,
+                                                 HeldFiles held = {}) {
   ADDCOW_TRY_ASSIGN(auto writer,
                     NbdWriter::Open(std::move(server), {.timeout = access.timeout,
                                                         .interrupted = access.interrupted}));
-  return std::make_unique<NbdTarget>(std::move(writer), std::move(image));
+  return std::make_unique<NbdTarget>(std::move(writer), std::move(image), std::move(held));
 }
 
 Status CheckSame(const CommitBase& base, const FileInfo& info) {
@@ -152,19 +183,37 @@ Status CheckSame(const CommitBase& base, const FileInfo& info) {
 }
 
 Result<std::unique_ptr<CommitTarget>> OpenImageTarget(FileSystem& file_system,
-                                                      const CommitBase& base,
+                                                      const CommitBase& base, OpenMode mode,
                                                       const AccessOptions& access) {
-  ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system,
-                                            {.add_cow_path = base.path,
-                                             .mode = OpenMode::kReadWrite,
-                                             .access = access,
-                                             .is_base = true},
-                                            access.log));
-  if (image->files().not_writable) return Fail(*image->files().not_writable);
-  ADDCOW_TRY_ASSIGN(const FileInfo info, image->files().add_cow->Info());
+  ADDCOW_TRY_ASSIGN(
+      auto image,
+      Image::Open(file_system,
+                  {.add_cow_path = base.path, .mode = mode, .access = access, .is_base = true},
+                  access.log));
+  const ImageFiles& files = image->files();
+  if (files.not_writable) return Fail(*files.not_writable);
+  ADDCOW_TRY_ASSIGN(const FileInfo info, files.add_cow->Info());
   ADDCOW_TRY(CheckSame(base, info));
-  ADDCOW_TRY(image->Start());
+  if (mode == OpenMode::kReadOnly)
+    ADDCOW_TRY(LookAtWriting(file_system, files, access));
+  else
+    ADDCOW_TRY(image->Start());
   return std::make_unique<ImageTarget>(std::move(image));
+}
+
+// What an image of QEMU's stands on is not its own, and QEMU lets others write to it.
+Result<HeldFiles> LockBelow(FileSystem& file_system, const CommitBase& base,
+                            const AccessOptions& access) {
+  HeldFiles held;
+  for (const ChainFile& other : base.others) {
+    if (other.with_contents || !access.lock) continue;
+    ADDCOW_TRY_ASSIGN(auto file, file_system.Open(other.path, OpenMode::kReadOnly));
+    ADDCOW_TRY_ASSIGN(const FileInfo info, file->Info());
+    ADDCOW_TRY(CheckSame({.path = other.path, .format = {}, .is = other.info}, info));
+    ADDCOW_TRY(WithLockRemedy(file->Lock(LockKind::kRead), access.option_prefix));
+    held.push_back(std::move(file));
+  }
+  return held;
 }
 
 }  // namespace
@@ -187,25 +236,61 @@ Status CommitTarget::Grow(uint64_t) {
   return Fail(Error::System(EOPNOTSUPP, "grow", "the backing file"));
 }
 
+Status LookAtWriting(FileSystem& file_system, const ImageFiles& files,
+                     const AccessOptions& access) {
+  ADDCOW_TRY(file_system.CheckMayChange(files.add_cow_path, FileChange::kWrite));
+  ADDCOW_TRY(file_system.CheckMayChange(files.image_path, FileChange::kWrite));
+  ADDCOW_TRY(LockForWriting(*files.add_cow, access));
+  return LockForWriting(*files.image, access);
+}
+
 Result<std::unique_ptr<CommitTarget>> OpenCommitTarget(FileSystem& file_system,
                                                        const CommitBase& base,
                                                        const AccessOptions& access) {
-  if (IsNbdUri(base.path)) return OpenServed(ServerOfUri(base.path), nullptr, access);
+  if (IsNbdUri(base.path)) return OpenServed(ServerOfUri(base.path), access);
   ADDCOW_TRY_ASSIGN(auto file, file_system.Open(base.path, OpenMode::kReadWrite));
   ADDCOW_TRY_ASSIGN(const FileInfo info, file->Info());
   ADDCOW_TRY(CheckSame(base, info));
   if (base.format == kRawFormat) return RawTarget::Open(std::move(file), info, access);
   if (base.format == kAddCowFormat) {
     file.reset();
-    return OpenImageTarget(file_system, base, access);
+    return OpenImageTarget(file_system, base, OpenMode::kReadWrite, access);
   }
   ADDCOW_TRY_ASSIGN(const std::string path, file_system.RealPath(base.path));
+  ADDCOW_TRY_ASSIGN(HeldFiles below, LockBelow(file_system, base, access));
   ADDCOW_TRY_ASSIGN(auto server, ServerOfQemuImage({.path = path,
                                                     .format = base.format,
                                                     .is_block_device = info.is_block_device,
                                                     .lock = access.lock,
                                                     .writable = true}));
-  return OpenServed(std::move(server), std::move(file), access);
+  return OpenServed(std::move(server), access, std::move(file), std::move(below));
+}
+
+Result<std::unique_ptr<CommitTarget>> LookAtCommitTarget(FileSystem& file_system,
+                                                         const CommitBase& base,
+                                                         const AccessOptions& access) {
+  // A server is only asked whether it would let us write.
+  if (IsNbdUri(base.path)) return OpenServed(ServerOfUri(base.path), access);
+  ADDCOW_TRY(file_system.CheckMayChange(base.path, FileChange::kWrite));
+  if (base.format == kAddCowFormat)
+    return OpenImageTarget(file_system, base, OpenMode::kReadOnly, access);
+  ADDCOW_TRY_ASSIGN(auto file, file_system.Open(base.path, OpenMode::kReadOnly));
+  ADDCOW_TRY_ASSIGN(const FileInfo info, file->Info());
+  ADDCOW_TRY(CheckSame(base, info));
+  ADDCOW_TRY(LockForWriting(*file, access));
+  const bool is_raw = base.format == kRawFormat;
+  uint64_t size = base.size;
+  HeldFiles held;
+  if (is_raw) {
+    ADDCOW_TRY_ASSIGN(size, file->Size());
+  } else {
+    for (const ChainFile& other : base.others)
+      if (other.with_contents)
+        ADDCOW_TRY(file_system.CheckMayChange(other.path, FileChange::kWrite));
+    ADDCOW_TRY_ASSIGN(held, LockBelow(file_system, base, access));
+  }
+  held.push_back(std::move(file));
+  return std::make_unique<SeenTarget>(size, is_raw && !info.is_block_device, std::move(held));
 }
 
 }  // namespace addcow

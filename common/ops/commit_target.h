@@ -15,6 +15,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/image/image_files.h"
@@ -46,9 +47,11 @@ class CommitTarget {
 };
 
 struct CommitBase {
-  std::string path;                 // absolute, or a URI
-  std::string format;               // one that IsBaseFormat knows
-  std::optional<FileInfo> is = {};  // the file that it must be; none of a URI
+  std::string path;                    // absolute, or a URI
+  std::string format;                  // one that IsBaseFormat knows
+  std::optional<FileInfo> is = {};     // the file that it must be; none of a URI
+  std::vector<ChainFile> others = {};  // that an image of QEMU's names
+  uint64_t size = 0;                   // bytes of its disk; of an image of QEMU's
 };
 
 // For a program of QEMU's that failed, and has been writing to `image`: whether that is as long
@@ -60,6 +63,18 @@ std::optional<Error> SizeLimitReached(File& image);
 Result<std::unique_ptr<CommitTarget>> OpenCommitTarget(FileSystem& file_system,
                                                        const CommitBase& base,
                                                        const AccessOptions& access);
+
+// The same as far as that can be told without opening a file for writing: locked as it would
+// be, and for its size only. Of what QEMU refuses only when it opens an image for writing
+// nothing is known.
+Result<std::unique_ptr<CommitTarget>> LookAtCommitTarget(FileSystem& file_system,
+                                                         const CommitBase& base,
+                                                         const AccessOptions& access);
+
+// Whether the two files of an image that is open for reading could be written to; it is locked
+// for that. The same errors as where they are opened so.
+Status LookAtWriting(FileSystem& file_system, const ImageFiles& files,
+                     const AccessOptions& access);
 
 }  // namespace addcow
 

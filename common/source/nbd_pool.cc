@@ -85,6 +85,7 @@ Result<std::unique_ptr<NbdPool>> NbdPool::Open(std::unique_ptr<NbdServer> server
     // There may be a typing error in its name: it is not tried again.
     ADDCOW_TRY(pool->CheckInterrupted());
     if (!pool->lost_) continue;
+    if (auto refusal = pool->server_->Refusal()) return Fail(std::move(*refusal));
     const std::string said = pool->server_->Explanation();
     return Fail(said.empty() ? *pool->lost_ : pool->lost_->WithNote(said));
   }

@@ -8,7 +8,10 @@
 #define ADDCOW_COMMON_SOURCE_NBD_SERVER_H
 
 #include <cstddef>
+#include <optional>
 #include <string>
+
+#include "common/base/error.h"
 
 struct nbd_handle;
 
@@ -35,6 +38,8 @@ class NbdServer {
 
   // What the server itself has to say of why it fails; may be empty.
   virtual std::string Explanation() const { return ""; }
+  // The same where it is understood: all that is to be said of why nothing was connected.
+  virtual std::optional<Error> Refusal() const { return std::nullopt; }
 };
 
 }  // namespace addcow

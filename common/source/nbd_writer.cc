@@ -65,6 +65,8 @@ Result<std::unique_ptr<NbdWriter>> NbdWriter::Open(std::unique_ptr<NbdServer> se
 
 Error NbdWriter::LibnbdError(const char* operation, uint64_t offset) const {
   const int code = nbd_get_errno();
+  if (operation == nullptr)
+    if (auto refusal = server_->Refusal()) return std::move(*refusal);
   std::string reason = LibnbdReason();
   const std::string more = server_->Explanation();
   if (!more.empty()) reason += ": " + more;

@@ -14,6 +14,7 @@
 #include "common/io/file_system.h"
 #include "common/source/nbd_uri.h"
 #include "common/source/program.h"
+#include "common/source/qemu_words.h"
 
 namespace addcow {
 
@@ -46,10 +47,8 @@ Result<std::string> AskQemuImg(const QemuImage& image, std::vector<std::string> 
   auto printed = OutputOf(words, DirectoryOf(image.path), timeout);
   if (printed) return printed;
   const Error& error = printed.error();
-  if (error.Message().find("Is another process using the image") != std::string::npos)
-    return Fail(Error::Because(EBUSY, image.path,
-                               "is in use by another program that may write to it (stop it "
-                               "first)"));
+  if (auto in_use = InUseByQemuWords(error.Message(), image.path))
+    return Fail(std::move(*in_use));
   return Fail(Error::Because(error.code(), image.path, error.Message()));
 }
 

@@ -24,6 +24,7 @@
 #include "common/source/nbd_pool.h"
 #include "common/source/program.h"
 #include "common/source/qemu_layer.h"
+#include "common/source/qemu_words.h"
 
 namespace addcow {
 
@@ -44,16 +45,25 @@ constexpr std::array<std::string_view, 11> kFormats = {
 // be gone with us, before anybody could wait at it. A shell need not know descriptors above
 // 9, so it opens what it has once more; where there is no /proc it does without.
 //
-// What a terminal sends to all of its processes is not for qemu-nbd: it ends with us, and
-// we may not end at once.
+// While it starts qemu-nbd forgets what it was told to end by a signal that it catches, so it
+// is told again. The number is nobody else's: it is that of the session, in which the child is.
 constexpr const char* kScript = R"(cd "$3"
 exec </dev/null >/dev/null
 [ -w "$0" ] && exec 2>>"$0"
-( { (trap "" HUP; read -r word <&4; [ "$word" = leave ] || { kill -"$4" $$; kill -CONT $$; }) 3<&- &
+end() {
+  for again in 1 2 3 4 5; do
+    kill -"$1" $$ && kill -CONT $$ && [ "$1" != 9 ] && sleep 1 || break
+  done
+}
+( { (trap "" HUP; read -r word <&4; [ "$word" = leave ] || end "$4") 3<&- &
   } 4<"/proc/self/fd/$1" ) 2>/dev/null || [ "$PPID" = "$2" ] || exit 1
 shift 4
-command -v setsid >/dev/null && exec setsid "$@"
 exec "$@")";
+
+// What a terminal or a killer of jobs sends to a whole process group is not for qemu-nbd, nor
+// for who waits at the pipe: they end with us, and we may not end at once. So they have a
+// session of their own from the beginning; what is killed before that has started nothing.
+constexpr const char* kNewSession = "setsid";
 
 // A value of QEMU's options ends at a comma; two of them are one.
 std::string OptionValue(const std::string& text) {
@@ -64,8 +74,8 @@ std::string OptionValue(const std::string& text) {
 
 class QemuServer final : public NbdServer {
  public:
-  QemuServer(QemuImage image, std::string layer_name)
-      : image_(std::move(image)), layer_name_(std::move(layer_name)) {}
+  QemuServer(QemuImage image, std::string layer_name, std::vector<std::unique_ptr<File>> held)
+      : image_(std::move(image)), layer_name_(std::move(layer_name)), held_(std::move(held)) {}
 
   std::string name() const override { return image_.path; }
 
@@ -93,6 +103,9 @@ class QemuServer final : public NbdServer {
   }
 
   std::string Explanation() const override { return errors_.Text(); }
+  std::optional<Error> Refusal() const override {
+    return InUseByQemuWords(errors_.Text(), image_.path);
+  }
 
  private:
   int EndSignal() const { return image_.writable ? SIGTERM : SIGKILL; }
@@ -125,11 +138,21 @@ class QemuServer final : public NbdServer {
     const std::string parent = fmt::format("{}", parent_);
     const std::string signal = fmt::format("{}", EndSignal());
     const std::string shared = fmt::format("--shared={}", NbdPool::kMostConnections);
-    std::vector<const char*> words = {
-        "/bin/sh",       "-c",           kScript,           errors.c_str(),
-        watched.c_str(), parent.c_str(), directory.c_str(), signal.c_str(),
-        "qemu-nbd",      shared.c_str(), options.c_str(),
-    };
+    std::vector<const char*> words;
+    if (HasProgram(kNewSession)) words.push_back(kNewSession);
+    words.insert(words.end(), {
+                                  "/bin/sh",
+                                  "-c",
+                                  kScript,
+                                  errors.c_str(),
+                                  watched.c_str(),
+                                  parent.c_str(),
+                                  directory.c_str(),
+                                  signal.c_str(),
+                                  "qemu-nbd",
+                                  shared.c_str(),
+                                  options.c_str(),
+                              });
     if (!image_.alone) words.push_back("--image-opts");
     if (!image_.writable) words.push_back("--read-only");
     words.push_back(nullptr);
@@ -160,6 +183,7 @@ class QemuServer final : public NbdServer {
 
   const QemuImage image_;
   const std::string layer_name_;  // of one that is served alone
+  const std::vector<std::unique_ptr<File>> held_;
   ErrorOutput errors_;
   // The first connection's.
   ::pid_t parent_ = -1;
@@ -178,18 +202,23 @@ bool IsQemuFormat(std::string_view format) {
   return std::ranges::find(kFormats, format) != kFormats.end();
 }
 
-Result<std::unique_ptr<NbdServer>> ServerOfQemuImage(QemuImage image) {
-  if (!HasProgram("qemu-nbd"))
-    return Fail(Error::Because(
-        ENOENT, image.path,
-        fmt::format("format '{}' is read by qemu-nbd, which is not installed (its package: "
-                    "qemu-utils on Debian and Ubuntu, qemu-img on Fedora)",
-                    image.format)));
+Status CheckQemuNbd(const QemuImage& image) {
+  if (HasProgram("qemu-nbd")) return {};
+  return Fail(Error::Because(
+      ENOENT, image.path,
+      fmt::format("format '{}' is read by qemu-nbd, which is not installed (its package: "
+                  "qemu-utils on Debian and Ubuntu, qemu-img on Fedora)",
+                  image.format)));
+}
+
+Result<std::unique_ptr<NbdServer>> ServerOfQemuImage(QemuImage image,
+                                                     std::vector<std::unique_ptr<File>> held) {
+  ADDCOW_TRY(CheckQemuNbd(image));
   std::string layer_name;
   if (image.alone) {
     ADDCOW_TRY_ASSIGN(layer_name, NameOfQemuLayer(image));
   }
-  return std::make_unique<QemuServer>(std::move(image), std::move(layer_name));
+  return std::make_unique<QemuServer>(std::move(image), std::move(layer_name), std::move(held));
 }
 
 }  // namespace addcow

@@ -11,8 +11,10 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/base/error.h"
+#include "common/io/file.h"
 #include "common/source/nbd_server.h"
 
 namespace addcow {
@@ -34,7 +36,11 @@ struct QemuImage {
 };
 
 // ENOENT where there is no qemu-nbd.
-Result<std::unique_ptr<NbdServer>> ServerOfQemuImage(QemuImage image);
+Status CheckQemuNbd(const QemuImage& image);
+
+// The same. `held`: files that are kept open, and locked, as long as it lives.
+Result<std::unique_ptr<NbdServer>> ServerOfQemuImage(
+    QemuImage image, std::vector<std::unique_ptr<File>> held = {});
 
 }  // namespace addcow
 

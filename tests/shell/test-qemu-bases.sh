@@ -118,7 +118,8 @@ at_exit "kill $writer 2>/dev/null"
 exec 9>in
 echo 'read 0 512' >&9
 wait_for out "$writer"
-refused "Is another process using the image" nbdkit -U - addcow chain.add-cow --run true
+refused "top.qcow2: is in use by another program that may write to it" \
+    nbdkit -U - addcow chain.add-cow --run true
 nbdkit -r -U - addcow lock=off chain.add-cow --run 'nbdinfo --size "$uri"' >/dev/null
 exec 9>&-
 wait "$writer"

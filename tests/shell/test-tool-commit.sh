@@ -127,6 +127,45 @@ if command -v qemu-img >/dev/null && command -v qemu-nbd >/dev/null && ! built_w
     qemu-img create -q -f qcow2 -b base.img -F raw over.qcow2
     addcow create -q -b over.qcow2 -F qcow2 -i far.raw far.add-cow
     refuses 1 'both use .*base.img' far.add-cow x.add-cow
+    # As long as it is served, or committed to, nobody writes below it, and anybody reads.
+    start_server sock addcow far.add-cow
+    refuses 1 'base.img: is in use by another program, so it cannot be written to' x.add-cow
+    refuses 1 'base.img: is in use by another program' --dry-run x.add-cow
+    addcow create -q --reuse-image -i base.img -s 1M own.add-cow --lock=off
+    for verb in 'resize own.add-cow 2M' 'rebase -b x.raw -F raw own.add-cow' 'flatten own.add-cow'; do
+        # shellcheck disable=SC2086 # words
+        expect_fails 1 addcow $verb
+        grep -q 'base.img: is in use by another program' stderr || fail "$verb: $(cat stderr)"
+    done
+    qemu-io -r -f qcow2 -c 'read -q 0 64k' over.qcow2
+    if qemu-io -f raw -c 'write -q 0 512' base.img >out 2>&1; then fail "QEMU wrote to base.img"; fi
+    stop_server "$server_pid"
+    write_to far.add-cow '-c "write -P 3 0 900k"'
+    "$ADDCOW_RUN" addcow commit -q --rate=128k far.add-cow &
+    committing=$!
+    for _ in $(seq 100); do
+        qemu-img info over.qcow2 >/dev/null 2>&1 || break
+        sleep 0.02
+    done
+    refuses 1 'base.img: is in use by another program' x.add-cow
+    wait "$committing" || fail "the commit into over.qcow2"
+    empty far.add-cow
+    # What has contents of the base itself is written to with it.
+    qemu-img create -q -f qcow2 -o data_file=data.img,data_file_raw=on split.qcow2 1M
+    qemu-img create -q -f vmdk -o subformat=monolithicFlat flat.vmdk 1M
+    for base in split.qcow2 flat.vmdk; do
+        contents=data.img
+        [ "$base" = split.qcow2 ] || contents=flat-flat.vmdk
+        make "on-$base" "$base" "${base#*.}"
+        disk="$(read_of "on-$base.add-cow")"
+        start_server sock addcow "on-$base.add-cow"
+        if qemu-io -f raw -c 'write -q 0 512' "$contents" >out 2>&1; then fail "QEMU wrote to $contents"; fi
+        stop_server "$server_pid"
+        addcow commit --dry-run "on-$base.add-cow" >/dev/null
+        addcow commit -q "on-$base.add-cow"
+        expect_equal "$disk" "$(read_of "on-$base.add-cow")" "the disk on $base"
+        empty "on-$base.add-cow"
+    done
 fi
 start_server sock -r addcow other.add-cow
 refuses 1 'in use' x.add-cow

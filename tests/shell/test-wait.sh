@@ -61,3 +61,42 @@ ends_with 143 "$waiter" "who waits and is stopped" err
 waiting map --wait x.add-cow
 kill -TERM "$waiter"
 ends_with 143 "$waiter" "who waits and is stopped" err
+
+# A base that QEMU has open is in use as any other file, and is waited for: by who reads it
+# and by who writes to it.
+missing="$(for program in qemu-img qemu-io qemu-nbd; do command -v "$program" >/dev/null || echo "$program"; done)"
+if [ -n "$missing" ] || built_with_sanitizer; then
+    skip "the rest holds, but qemu-nbd cannot be run here"
+fi
+qemu-img convert -f raw -O qcow2 base.img base.qcow2
+addcow create -q -b base.qcow2 -F qcow2 -i q.raw q.add-cow
+qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
+addcow create -q -b top.qcow2 -F qcow2 -i top.raw top.add-cow
+mkfifo in
+for case in 'write flatten top.add-cow' 'write commit q.add-cow' 'read commit q.add-cow' \
+    'write export q.add-cow new.qcow2'; do
+    read -r how command image more <<<"$case"
+    options=()
+    reason='so it cannot be written to'
+    if [ "$how" = read ]; then options=(-r); fi
+    if [ "$how" = write ]; then reason='that may write to it'; fi
+    rm -f opened
+    qemu-io "${options[@]}" -f qcow2 base.qcow2 <in >opened &
+    qemu=$!
+    exec 9>in
+    echo 'read 0 512' >&9
+    wait_for opened "$qemu"
+    # shellcheck disable=SC2086 # a word, or none
+    expect_fails 1 addcow "$command" "$image" $more
+    grep -q "/base.qcow2: is in use by another program,\? $reason .*; --wait waits until it is free" stderr ||
+        fail "$command beside QEMU, which may $how: $(cat stderr)"
+    expect_equal 1 "$(wc -l <stderr)" "lines: $(cat stderr)"
+    # shellcheck disable=SC2086
+    "$ADDCOW_RUN" addcow "$command" --wait=300 "$image" $more >out 2>err 9>&- &
+    waiter=$!
+    sleep 1
+    kill -0 "$waiter" || fail "$command --wait did not wait: $(cat err)"
+    exec 9>&-
+    wait "$qemu"
+    ends_with 0 "$waiter" "$command --wait" err
+done

@@ -199,6 +199,10 @@ Result<std::vector<DirectoryEntry>> CrashDisk::ReadDirectory(const std::string& 
 
 Result<FileInfo> CrashDisk::Identify(const std::string& path) { return live_->Identify(path); }
 
+Status CrashDisk::CheckMayChange(const std::string& path, FileChange change) {
+  return live_->CheckMayChange(path, change);
+}
+
 Result<std::string> CrashDisk::RealPath(const std::string& path) {
   return live_->RealPath(path);
 }

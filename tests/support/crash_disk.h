@@ -65,6 +65,7 @@ class CrashDisk final : public FileSystem {
   Result<std::vector<DirectoryEntry>> ReadDirectory(const std::string& directory) override;
   Result<bool> Exists(const std::string& path) override;
   Result<FileInfo> Identify(const std::string& path) override;
+  Status CheckMayChange(const std::string& path, FileChange change) override;
   Result<std::string> RealPath(const std::string& path) override;
 
   // Called before each change, and inside of each sync, between what it will

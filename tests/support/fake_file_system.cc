@@ -75,6 +75,8 @@ Result<std::unique_ptr<File>> FakeFileSystem::Create(const std::string& path,
   ADDCOW_TRY(CheckParent(absolute, "open", path));
   if (directories_.contains(absolute) || files_.contains(absolute))
     return Fail(Error::System(EEXIST, "open", path));
+  if (const auto code = not_writable_.find(DirectoryOf(absolute)); code != not_writable_.end())
+    return Fail(Error::System(code->second, "open", path));
   auto inode = std::make_shared<FakeInode>();
   const FileInfo& model = rights.model;
   switch (rights.kind) {
@@ -163,6 +165,16 @@ Result<FileInfo> FakeFileSystem::Identify(const std::string& path) {
   auto info = found->second->Info();
   if (!info) return Fail(Error::System(info.error(), "stat", path));
   return *info;
+}
+
+Status FakeFileSystem::CheckMayChange(const std::string& path, FileChange change) {
+  MutexLock lock(mutex_);
+  std::string absolute = Absolute(path);
+  if (!files_.contains(absolute)) return Fail(Error::System(ENOENT, "stat", path));
+  if (change == FileChange::kReplace) absolute = DirectoryOf(absolute);
+  if (const auto code = not_writable_.find(absolute); code != not_writable_.end())
+    return Fail(Error::System(code->second, "open", path));
+  return {};
 }
 
 Result<std::string> FakeFileSystem::RealPath(const std::string& path) {

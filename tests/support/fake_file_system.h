@@ -45,6 +45,7 @@ class FakeFileSystem final : public FileSystem {
   Result<std::vector<DirectoryEntry>> ReadDirectory(const std::string& directory) override;
   Result<bool> Exists(const std::string& path) override;
   Result<FileInfo> Identify(const std::string& path) override;
+  Status CheckMayChange(const std::string& path, FileChange change) override;
   Result<std::string> RealPath(const std::string& path) override;
 
   // For tests. Put and MakeDirectory make the directories above as well.
@@ -54,7 +55,8 @@ class FakeFileSystem final : public FileSystem {
   void MakeDirectory(const std::string& path);
   void PutName(const std::string& path, std::shared_ptr<FakeInode> inode);  // a hard link
   void PutSymbolicLink(const std::string& path, const std::string& target);
-  // From now on opening `path` for writing fails with `code`, for example EACCES.
+  // From now on opening `path` for writing fails with `code`, for example EACCES; where it is
+  // a directory, making names in it.
   void ForbidWriting(const std::string& path, int code);
   // From now on a rename that is not to replace fails with EOPNOTSUPP, as on exFAT.
   void ForbidKeepExisting();

@@ -194,6 +194,11 @@ Result<FileInfo> ForwardingFileSystem::Identify(const std::string& path) {
   return Pass({OpKind::kIdentify, path}, [&] { return inner_.Identify(path); });
 }
 
+Status ForwardingFileSystem::CheckMayChange(const std::string& path, FileChange change) {
+  return Pass({OpKind::kCheckMayChange, path},
+              [&] { return inner_.CheckMayChange(path, change); });
+}
+
 Result<std::string> ForwardingFileSystem::RealPath(const std::string& path) {
   return Pass({OpKind::kRealPath, path}, [&] { return inner_.RealPath(path); });
 }

@@ -64,6 +64,8 @@ const char* Name(OpKind kind) {
       return "exists";
     case OpKind::kIdentify:
       return "identify";
+    case OpKind::kCheckMayChange:
+      return "check may change";
     case OpKind::kRealPath:
       return "real path";
   }

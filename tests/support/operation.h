@@ -45,6 +45,7 @@ enum class OpKind {
   kReadDirectory,
   kExists,
   kIdentify,
+  kCheckMayChange,
   kRealPath,
 };
 

@@ -138,6 +138,39 @@ TEST_F(CommitTest, ADryRunChangesNothing) {
   EXPECT_EQ(fake_.DifferenceFrom(*before), "");
 }
 
+TEST_F(CommitTest, WhatMayNotBeWrittenIsRefusedBeforeAnythingIsAlsoByADryRun) {
+  for (const bool on_image : {false, true}) {
+    Make({.size = 5 * kC, .backing_size = 5 * kC, .allocated = {1}, .on_image = on_image});
+    for (const char* const path :
+         {kAddCowPath, kImagePath, kDirectory, on_image ? "/vm/base.add-cow" : kBackingPath})
+      for (const bool dry_run : {false, true}) {
+        SCOPED_TRACE(testing::Message() << path << (dry_run ? ", dry run" : ""));
+        const auto files = fake_.Clone();
+        files->ForbidWriting(path, EACCES);
+        CommitOptions options = Of({kAddCowPath});
+        options.dry_run = dry_run;
+        EXPECT_TRUE(FailsSaying(CommitImages(*files, options), "Permission denied"));
+        EXPECT_EQ(files->DifferenceFrom(fake_), "");
+        EXPECT_EQ(files->open_files(), 0);
+      }
+  }
+}
+
+TEST_F(CommitTest, ADryRunRefusesWhatSomebodyReads) {
+  for (const char* const directory : {kDirectory, "/other"}) {
+    SCOPED_TRACE(directory);
+    for (const std::string& name : fake_.List()) ASSERT_OK(fake_.Remove(name));
+    Make({.size = 2 * kC, .backing_size = 2 * kC, .allocated = {0}});
+    MakeAlso("/other", {.size = 2 * kC, .allocated = {1}});
+    fake_.PutName("/other/base.img", fake_.Find(kBackingPath));
+    ASSERT_OK_AND_ASSIGN(const auto reader,
+                         OpenTestImage(fake_, directory, OpenMode::kReadOnly));
+    CommitOptions options = Of({kAddCowPath});
+    options.dry_run = true;
+    EXPECT_TRUE(FailsSaying(CommitImages(fake_, options), "in use"));
+  }
+}
+
 TEST_F(CommitTest, WhatIsDroppedKeepsItsBits) {
   Make({.size = 4 * kC, .backing_size = 4 * kC, .allocated = {1}});
   CommitOptions options = Of({kAddCowPath});
