@@ -82,7 +82,7 @@ int RunCommit(const Arguments& arguments) {
   CommitOptions options = arguments.options;
   if (!arguments.rate.empty()) {
     const auto rate = ParseSize(arguments.rate);
-    if (!rate) return UsageError("commit", fmt::format("-r: {}", rate.error().Message()));
+    if (!rate) return UsageError("commit", fmt::format("--rate: {}", rate.error().Message()));
     options.rate = *rate;
   }
   CatchInterrupts();

@@ -23,9 +23,19 @@ namespace {
 
 constexpr uint64_t kWriteback = 8 * kMiB;  // begun for so much at once
 
+// What QEMU has open below an overlay bears, by its locks, that others write to it; what the
+// overlay shows would be another disk then.
+Status RefuseReaders(File& file, const AccessOptions& access) {
+  if (!access.lock) return {};
+  const auto use = file.UseByOthers();
+  if (!use || *use == FileUse::kNone) return {};
+  return WithLockRemedy(Fail(File::InUse(file.name(), LockKind::kWrite)), access.option_prefix);
+}
+
 Status LockForWriting(File& file, const AccessOptions& access) {
   if (!access.lock) return {};
-  return WithLockRemedy(file.Lock(LockKind::kWrite), access.option_prefix);
+  ADDCOW_TRY(WithLockRemedy(file.Lock(LockKind::kWrite), access.option_prefix));
+  return RefuseReaders(file, access);
 }
 
 // A raw file or a block device. It is synced through a description that nothing else is done
@@ -256,6 +266,7 @@ Result<std::unique_ptr<CommitTarget>> OpenCommitTarget(FileSystem& file_system,
     file.reset();
     return OpenImageTarget(file_system, base, OpenMode::kReadWrite, access);
   }
+  ADDCOW_TRY(RefuseReaders(*file, access));
   ADDCOW_TRY_ASSIGN(const std::string path, file_system.RealPath(base.path));
   ADDCOW_TRY_ASSIGN(HeldFiles below, LockBelow(file_system, base, access));
   ADDCOW_TRY_ASSIGN(auto server, ServerOfQemuImage({.path = path,

@@ -71,7 +71,8 @@ if command -v qemu-img >/dev/null && command -v qemu-nbd >/dev/null && ! built_w
     qemu-img convert -f raw -O qcow2 base.img 'a,base.qcow2'
     make q 'a,base.qcow2' qcow2
     disk="$(read_of q.add-cow)"
-    addcow commit -q q.add-cow
+    # The qemu-nbd that has served it may be about to end.
+    addcow commit -q --wait=60 q.add-cow
     expect_equal "$disk" "$(read_of q.add-cow)" "the disk on a qcow2"
     qemu-img convert -f qcow2 -O raw 'a,base.qcow2' q.img
     expect_equal "$disk" "$(sha q.img)" "the qcow2"
@@ -88,7 +89,7 @@ if command -v qemu-img >/dev/null && command -v qemu-nbd >/dev/null && ! built_w
     grep -q 'short.qcow2: would get too long: no file of this process can have more than 2097152 bytes (ulimit -f)' stderr ||
         fail "$(cat stderr)"
     expect_equal "$disk" "$(read_of limited.add-cow)" "the disk after a commit that found no room"
-    addcow commit -q limited.add-cow
+    addcow commit -q --wait=60 limited.add-cow
     expect_equal "$disk" "$(read_of limited.add-cow)" "the disk after a commit with room"
     addcow create -q -b 'a,base.qcow2' -F qcow2 -s 2M -i larger.raw larger.add-cow
     expect_fails 1 addcow commit larger.add-cow
@@ -118,7 +119,7 @@ refuses 1 'has no backing file to commit to' alone.add-cow
 refuses 1 'both use .*base.img' x.add-cow other.add-cow
 refuses 1 'is named twice' x.add-cow ./x.add-cow
 refuses 64 'required' --dry-run
-refuses 64 '-r: ' -r much x.add-cow
+refuses 64 '--rate: ' -r much x.add-cow
 ln x.add-cow second.add-cow
 refuses 1 'has 2 names' second.add-cow
 rm second.add-cow
@@ -150,6 +151,15 @@ if command -v qemu-img >/dev/null && command -v qemu-nbd >/dev/null && ! built_w
     refuses 1 'base.img: is in use by another program' x.add-cow
     wait "$committing" || fail "the commit into over.qcow2"
     empty far.add-cow
+    # QEMU bears that others write to what it reads below an overlay; its user would not.
+    qemu-nbd -r -t -k "$PWD/q.sock" -f qcow2 over.qcow2 &
+    reader=$!
+    at_exit "kill $reader 2>/dev/null"
+    wait_until "$reader" test -S q.sock
+    refuses 1 'base.img: is in use by another program' x.add-cow
+    refuses 1 'base.img: is in use by another program' --dry-run x.add-cow
+    kill "$reader"
+    ends_with 0 "$reader" "qemu-nbd"
     # What has contents of the base itself is written to with it.
     qemu-img create -q -f qcow2 -o data_file=data.img,data_file_raw=on split.qcow2 1M
     qemu-img create -q -f vmdk -o subformat=monolithicFlat flat.vmdk 1M
@@ -161,8 +171,8 @@ if command -v qemu-img >/dev/null && command -v qemu-nbd >/dev/null && ! built_w
         start_server sock addcow "on-$base.add-cow"
         if qemu-io -f raw -c 'write -q 0 512' "$contents" >out 2>&1; then fail "QEMU wrote to $contents"; fi
         stop_server "$server_pid"
-        addcow commit --dry-run "on-$base.add-cow" >/dev/null
-        addcow commit -q "on-$base.add-cow"
+        addcow commit --dry-run --wait=60 "on-$base.add-cow" >/dev/null
+        addcow commit -q --wait=60 "on-$base.add-cow"
         expect_equal "$disk" "$(read_of "on-$base.add-cow")" "the disk on $base"
         empty "on-$base.add-cow"
     done
