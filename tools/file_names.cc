@@ -27,7 +27,8 @@ std::optional<NamedFile> FileNames::Backing() const {
 void AddFileNames(CLI::App& app, FileNames& names, const char* backing, const char* image) {
   AddStringOption(app, "-b,--backing", "BACKING", names.backing, backing);
   AddStringOption(app, "-F,--backing-format", "FORMAT", names.backing_format,
-                  "Its format, which is never guessed: raw, or add-cow\nfor another image");
+                  "Its format, which is never guessed: raw, add-cow for\nanother image, or one "
+                  "of QEMU's, as qcow2");
   AddStringOption(app, "-i,--image", "IMAGE", names.image, image);
 }
 

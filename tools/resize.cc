@@ -51,6 +51,8 @@ Result<SizeChange> ParseChange(const std::string& text) {
   if (text.starts_with('+')) change.kind = SizeChange::Kind::kGrowBy;
   if (text.starts_with('-')) change.kind = SizeChange::Kind::kShrinkBy;
   const bool sign = change.kind != SizeChange::Kind::kTo;
+  // A change of nothing is none; a disk of nothing cannot be.
+  if (sign && text.substr(1) == "0") return change;
   ADDCOW_TRY_ASSIGN(change.bytes, ParseSize(text.substr(sign ? 1 : 0)));
   return change;
 }

@@ -128,6 +128,9 @@ Result<ExportResult> ExportImage(FileSystem& file_system, const ExportOptions& o
   result.notes.insert(result.notes.end(), left.begin(), left.end());
   ADDCOW_TRY_ASSIGN(result.backing,
                     BackingForQemu(file_system, options, files, DirectoryOf(target.path)));
+  if (files.header.backing && !result.backing)
+    result.notes.push_back(fmt::format("{}: has no backing file: all of the disk is in {}",
+                                       options.qcow2_path, files.image_path));
   result.virtual_size = RoundUp(files.virtual_size, kSectorSize);
   if (result.virtual_size != files.virtual_size)
     result.notes.push_back(

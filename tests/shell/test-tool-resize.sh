@@ -40,7 +40,9 @@ truncate -s $((2 * MiB - 512 * 1024)) want
 truncate -s 7M want
 contents | cmp - want
 addcow check -q x.add-cow
-has 'has 7340032 bytes already' <<<"$(addcow resize x.add-cow 7M)" || fail "the size that it has"
+for size in 7M +0 -0; do
+    has 'has 7340032 bytes already' <<<"$(addcow resize x.add-cow "$size")" || fail "the size that it has: $size"
+done
 # What is new has no storage; a terabyte is there at once.
 cp --sparse=always disk.raw large.raw
 cp --sparse=always x.add-cow large.add-cow
