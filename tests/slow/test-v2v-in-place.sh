@@ -32,7 +32,7 @@ mv guest.xml srv/vm03/vm03.xml
 
 # Killed in its middle, it is dropped.
 sed 's/virt-v2v-in-place/timeout -s KILL 20 &/' block.convert >block.convert-killed
-expect_fails 137 block convert-killed >killed.log 2>&1 || { cat killed.log >&2; fail "the conversion that is killed"; }
+(expect_fails 137 block convert-killed) >killed.log 2>&1 || { cat killed.log >&2; fail "the conversion that is killed"; }
 [ -e srv/vm03/x.add-cow ] || fail "$(cat killed.log)"
 block convert-drop
 expect_equal "$source_sum" "$(sha256sum <srv/imports/vm03.img)" "the source's hash"
