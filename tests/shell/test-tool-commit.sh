@@ -142,7 +142,7 @@ if command -v qemu-img >/dev/null && command -v qemu-nbd >/dev/null && ! built_w
     if qemu-io -f raw -c 'write -q 0 512' base.img >out 2>&1; then fail "QEMU wrote to base.img"; fi
     stop_server "$server_pid"
     write_to far.add-cow '-c "write -P 3 0 900k"'
-    "$ADDCOW_RUN" addcow commit -q --rate=128k far.add-cow &
+    "$ADDCOW_RUN" addcow commit -q --wait=60 --rate=128k far.add-cow &
     committing=$!
     for _ in $(seq 100); do
         qemu-img info over.qcow2 >/dev/null 2>&1 || break

@@ -187,10 +187,9 @@ fi
 
 # One that is being written to; --wait waits for its end.
 coproc writer { qemu-io -f qcow2 o.qcow2; }
-for _ in $(seq 50); do
-    qemu-img info o.qcow2 >/dev/null 2>&1 || break
-    sleep 0.1
-done
+# It answers when it has the file open; qemu-img, to ask, would be in its way.
+echo length >&"${writer[1]}"
+read -r <&"${writer[0]}"
 refuses 1 'is in use by another program that may write to it' -i u.raw o.qcow2 u.add-cow
 addcow import -q --wait=60 -i u.raw o.qcow2 u.add-cow &
 waiting=$!
