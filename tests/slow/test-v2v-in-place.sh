@@ -27,7 +27,7 @@ guestfish --format=raw -a srv/imports/vm03.img -i write /etc/hostname "addcow-mi
 source_sum="$(sha256sum <srv/imports/vm03.img)"
 port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
 sed -i "s/10809/$port/" block.convert
-guest_xml "name='127.0.0.1' port='$port'"
+guest_xml "name='localhost' port='$port'"
 mv guest.xml srv/vm03/vm03.xml
 
 # Killed in its middle, it is dropped.
