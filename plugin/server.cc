@@ -92,19 +92,13 @@ Status AskFill(const FillCommand& command) {
     return Fail(Error::Because(EROFS, server.options.source.add_cow_path,
                                "the disk is read only, so nothing is filled"));
   Fill& fill = server_fill->fill();
+  if (command.action == FillCommand::Action::kPause) return fill.Pause();
+  // Where there is no fill to resume, nothing is changed.
+  if (command.action == FillCommand::Action::kResume) ADDCOW_TRY(fill.Resume());
   if (command.rate) fill.SetRate(*command.rate);
-  switch (command.action) {
-    case FillCommand::Action::kStart:
-      ADDCOW_TRY(StartBackgroundFlush());
-      return server_fill->Start(command.mode);
-    case FillCommand::Action::kPause:
-      return fill.Pause();
-    case FillCommand::Action::kResume:
-      return fill.Resume();
-    case FillCommand::Action::kRate:
-      break;
-  }
-  return {};
+  if (command.action != FillCommand::Action::kStart) return {};
+  ADDCOW_TRY(StartBackgroundFlush());
+  return server_fill->Start(command.mode);
 }
 
 // What the control socket asks of this server; called between AfterFork and Cleanup.

@@ -48,13 +48,11 @@ using Action = FillCommand::Action;
 
 Status SendCommands(ControlClient& client, const Arguments& arguments) {
   if (arguments.action == "pause") return client.Fill({.action = Action::kPause});
-  if (arguments.action != "resume")
-    return client.Fill({.action = Action::kStart,
-                        .mode = FillModeOf(arguments.action).value_or(FillMode::kAll),
-                        .rate = arguments.rate});
-  if (arguments.rate)
-    ADDCOW_TRY(client.Fill({.action = Action::kRate, .rate = arguments.rate}));
-  return client.Fill({.action = Action::kResume});
+  if (arguments.action == "resume")
+    return client.Fill({.action = Action::kResume, .rate = arguments.rate});
+  return client.Fill({.action = Action::kStart,
+                      .mode = FillModeOf(arguments.action).value_or(FillMode::kAll),
+                      .rate = arguments.rate});
 }
 
 // `all`: it is waited for that.

@@ -110,7 +110,7 @@ void ControlSession::ExecuteFill(const ControlJson& arguments) {
     command.action = FillCommand::Action::kRate;
   else if (!starts)
     return refuse("'action' must be 'start', 'pause', 'resume' or 'rate'");
-  const bool takes_rate = starts || command.action == FillCommand::Action::kRate;
+  const bool takes_rate = command.action != FillCommand::Action::kPause;
   for (const auto& [key, value] : arguments.items())
     if (key != "action" && !(key == "mode" && starts) && !(key == "rate" && takes_rate))
       return refuse(fmt::format("'{}' has no '{}'", action, key));

@@ -28,7 +28,8 @@ struct FillCommand {
   enum class Action { kStart, kPause, kResume, kRate };
   Action action = Action::kStart;
   FillMode mode = FillMode::kOff;  // to start: kTouched or kAll
-  // Bytes a second, 0: no limit. To start, none leaves it as it is; kRate has one.
+  // Bytes a second, 0: no limit. To start and to resume, none leaves it as it is; kRate has
+  // one.
   std::optional<uint64_t> rate = {};
 };
 

@@ -122,11 +122,11 @@ Result<Base> OpenRawBase(BaseRequest request, const FileInfo& info) {
   if (request.access.lock)
     ADDCOW_TRY(WithLockRemedy(file.Lock(LockKind::kRead), request.access.option_prefix));
   ADDCOW_TRY_ASSIGN(const uint64_t size, file.Size());
-  ADDCOW_TRY(CheckBacking(file, size));
+  ADDCOW_TRY(CheckReadRaw(file, size, request.role));
   Base base;
   base.sample_edge = kMostSampleEdge;
   if (!info.is_block_device) base.modified = info.modified;
-  if (Note note = NoteOtherFormat(file, "backing file")) base.notes.push_back(*note);
+  if (Note note = NoteOtherFormat(file, request.role)) base.notes.push_back(*note);
   base.source = std::make_unique<FileSource>(std::move(request.file), size);
   return base;
 }

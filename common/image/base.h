@@ -34,6 +34,7 @@ struct BaseRequest {
   std::string format;          // one that IsBaseFormat knows
   AccessOptions access = {};
   Above above = {};
+  std::string role = "backing file";  // for messages
 };
 
 struct Base {

@@ -49,12 +49,14 @@ std::string NoteAbout(const std::string& file, const std::string& text) {
 
 }  // namespace
 
-Status CheckBacking(File& backing, uint64_t size) {
+Status CheckReadRaw(File& file, uint64_t size, const std::string& role) {
   if (size == 0)
-    return Fail(Error::Because(EINVAL, backing.name(),
-                               "the backing file is empty, so all of it would read as zeroes "
-                               "(is its device attached, or its file system mounted?)"));
-  Status refused = RefuseAddCowFile(backing, "backing file");
+    return Fail(
+        Error::Because(EINVAL, file.name(),
+                       fmt::format("the {} is empty, so all of it would read as zeroes "
+                                   "(is its device attached, or its file system mounted?)",
+                                   role)));
+  Status refused = RefuseAddCowFile(file, role);
   if (refused) return refused;
   return Fail(refused.error().WithNote("as one of format add-cow it can (-F add-cow)"));
 }
@@ -72,8 +74,8 @@ Note NoteOtherFormat(File& file, const std::string& role) {
   for (const Signature& signature : kSignatures)
     if (begins.starts_with(signature.bytes))
       return NoteAbout(file.name(),
-                       fmt::format("the {} begins as a {} file does, but is read as raw, as it "
-                                   "was said to be",
+                       fmt::format("the {} begins as a {} file does, but is read as raw: no "
+                                   "other format was said",
                                    role, signature.format));
   return std::nullopt;
 }

@@ -19,12 +19,12 @@ namespace addcow {
 // A line for the log: nothing failed, but somebody should know.
 using Note = std::optional<std::string>;
 
-// Refuses a backing file without a byte, and one that is an add-cow file. EINVAL.
-Status CheckBacking(File& backing, uint64_t size);
+// Refuses a raw file that is read, and not one of an image, without a byte, and one that is
+// an add-cow file. EINVAL. `role`: "backing file", for example.
+Status CheckReadRaw(File& file, uint64_t size, const std::string& role);
 
-// Refuses an add-cow file where a raw one is wanted. EINVAL. `role`: "backing
-// file", for example. A file whose beginning cannot be read is let pass: those
-// who read it will see.
+// Refuses an add-cow file where a raw one is wanted. EINVAL. A file whose beginning
+// cannot be read is let pass: those who read it will see.
 Status RefuseAddCowFile(File& file, const std::string& role);
 
 // Where `file` begins as a file of another format does.

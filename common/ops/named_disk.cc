@@ -24,7 +24,8 @@ Result<Base> OpenNamedDisk(FileSystem& file_system, const NamedDisk& disk,
     return Fail(Error::Because(
         kErrUnsupported, disk.name,
         fmt::format("format '{}' is not read here, it must be {}", format, BaseFormats())));
-  BaseRequest request{.file = nullptr, .path = disk.name, .format = format, .access = access};
+  BaseRequest request{
+      .file = nullptr, .path = disk.name, .format = format, .access = access, .role = "disk"};
   if (!IsNbdUri(disk.name)) {
     ADDCOW_TRY_ASSIGN(request.file, file_system.Open(disk.name, OpenMode::kReadOnly));
   }

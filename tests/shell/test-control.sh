@@ -252,7 +252,7 @@ expect_fails 1 addcow fill ctl touched --wait
 grep -qxF 'addcow: the fill has failed: the disk is full' stderr || fail "$(cat stderr)"
 filling running off
 expect_fails 1 addcow fill ctl resume --wait --rate=0
-expect_equal '["rate","resume"]' "$(jq -c '[.[:2][].arguments.action]' asked)" "the commands"
+expect_equal '{"action":"resume","rate":0}' "$(jq -c '.[0].arguments' asked)" "the command"
 filling running end
 addcow fill ctl all --wait >out || fail "fill --wait of a server that ends when it has filled"
 filling running die

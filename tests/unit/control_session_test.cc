@@ -99,24 +99,28 @@ TEST_F(ControlSessionTest, FillCommandsArePassedOn) {
   for (const char* arguments :
        {"\"action\": \"start\", \"mode\": \"all\"",
         "\"action\": \"start\", \"mode\": \"touched\", \"rate\": 1000", "\"action\": \"pause\"",
-        "\"action\": \"resume\"", "\"action\": \"rate\", \"rate\": 0"})
+        "\"action\": \"resume\"", "\"action\": \"rate\", \"rate\": 0",
+        "\"action\": \"resume\", \"rate\": 7"})
     EXPECT_EQ(fill(arguments), "{\"return\":{}}\n") << arguments;
   const auto fills = double_.fills();
-  ASSERT_EQ(fills.size(), 5u);
+  ASSERT_EQ(fills.size(), 6u);
   EXPECT_EQ(fills[0].mode, FillMode::kAll);
   EXPECT_EQ(fills[0].rate, std::nullopt);
   EXPECT_EQ(fills[1].mode, FillMode::kTouched);
   EXPECT_EQ(fills[1].rate, 1000u);
   EXPECT_EQ(fills[2].action, FillCommand::Action::kPause);
   EXPECT_EQ(fills[3].action, FillCommand::Action::kResume);
+  EXPECT_EQ(fills[3].rate, std::nullopt);
   EXPECT_EQ(fills[4].rate, 0u);
+  EXPECT_EQ(fills[5].action, FillCommand::Action::kResume);
+  EXPECT_EQ(fills[5].rate, 7u);
   for (const char* arguments :
        {"", "\"action\": 5", "\"action\": \"start\"",
         "\"action\": \"start\", \"mode\": \"off\"", "\"action\": \"rate\"",
         "\"action\": \"rate\", \"rate\": -1", "\"action\": \"rate\", \"rate\": \"1M\"",
         "\"action\": \"pause\", \"rate\": 5", "\"action\": \"resume\", \"mode\": \"all\""})
     EXPECT_NE(fill(arguments).find("BadArguments"), std::string::npos) << arguments;
-  EXPECT_EQ(double_.fills().size(), 5u);
+  EXPECT_EQ(double_.fills().size(), 6u);
 }
 
 TEST_F(ControlSessionTest, WhatFailsSaysWhy) {
