@@ -168,15 +168,15 @@ ends_with() {
     expect_equal "$1" "$status" "exit status of $3"
 }
 
-# kill_rounds COUNT CHECK ARGUMENT...: runs `addcow ARGUMENT...` COUNT times, each with SIGKILL
-# at another moment of its first 180 ms. After each the function CHECK is called, with "killed",
-# or "done" where it came to its good end before. One at least must be killed.
+# kill_rounds COUNT MS CHECK ARGUMENT...: runs `addcow ARGUMENT...` COUNT times, each with SIGKILL
+# at another moment of its first MS milliseconds. After each the function CHECK is called, with
+# "killed", or "done" where it came to its good end before. One at least must be killed.
 kill_rounds() {
-    local count="$1" check="$2" round status kills=0
-    shift 2
+    local count="$1" within="$2" check="$3" round status kills=0
+    shift 3
     for round in $(seq "$count"); do
         status=0
-        timeout -s KILL "0.$(printf '%03d' $((round * 7 % 180 + 2)))" \
+        timeout -s KILL "0.$(printf '%03d' $(((round * 7 - 6) % within + 1)))" \
             "$ADDCOW_RUN" addcow "$@" 2>stderr || status=$?
         case "$status" in
         137)

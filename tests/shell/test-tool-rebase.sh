@@ -104,13 +104,14 @@ look_at_names() {
     esac
     addcow rebase -u -q -b base.img -F raw x.add-cow
 }
-kill_rounds 25 look_at_names rebase -u -q -b copy.img -F raw x.add-cow
+kill_rounds 25 25 look_at_names rebase -u -q -b copy.img -F raw x.add-cow
 expect_equal "$disk" "$(served)" "the disk after kills"
 
 # The same of its data, most of which has to be copied; what was killed goes on where it was.
 random_file base.img 24M
 random_file new.img 24M
-addcow create -q --force --discard -b base.img -F raw -i disk.raw x.add-cow
+rm x.add-cow disk.raw
+addcow create -q -b base.img -F raw -i disk.raw x.add-cow
 nbdkit -U - addcow x.add-cow --run 'qemu-io -f raw -c "write -P 5 1000k 9M" "$uri"' >/dev/null
 disk="$(served)"
 cp x.add-cow before.add-cow
@@ -123,7 +124,7 @@ look_at_data() {
         cp --sparse=always before.raw disk.raw
     }
 }
-kill_rounds "${REBASE_KILLS:-25}" look_at_data rebase -q -b new.img -F raw x.add-cow
+kill_rounds "${REBASE_KILLS:-25}" 60 look_at_data rebase -q -b new.img -F raw x.add-cow
 addcow rebase -q -b new.img -F raw x.add-cow
 rm base.img
 expect_equal "$disk" "$(served)" "the disk on the new base after kills"
