@@ -176,7 +176,7 @@ kill_rounds() {
     shift 3
     for round in $(seq "$count"); do
         status=0
-        timeout -s KILL "0.$(printf '%03d' $(((round * 7 - 6) % within + 1)))" \
+        timeout --foreground -s KILL "0.$(printf '%03d' $(((round * 7 - 6) % within + 1)))" \
             "$ADDCOW_RUN" addcow "$@" 2>stderr || status=$?
         case "$status" in
         137)
