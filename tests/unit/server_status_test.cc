@@ -17,7 +17,7 @@ namespace {
 
 // Each value is another one.
 ServerStatus Example() {
-  ServerStatus status{.version = "0.1.0",
+  ServerStatus status{.version = "0.2.0",
                       .add_cow = "/vm/x.add-cow",
                       .uptime = 61.5,
                       .size = uint64_t{1} << 40,
