@@ -58,7 +58,6 @@ engine_sources = \
 	common/source/source.h \
 	common/image/allocation.cc common/image/allocation.h \
 	common/image/allocation_bitmap.cc common/image/allocation_bitmap.h \
-	common/image/background_flush.cc common/image/background_flush.h \
 	common/image/backing.cc common/image/backing.h \
 	common/image/base.cc common/image/base.h \
 	common/image/bitmap_storage.cc common/image/bitmap_storage.h \
@@ -76,6 +75,7 @@ engine_sources = \
 	common/image/image_store.cc common/image/image_store.h \
 	common/image/raw_file.cc common/image/raw_file.h \
 	common/image/size_checks.cc common/image/size_checks.h \
+	common/jobs/background_flush.cc common/jobs/background_flush.h \
 	common/jobs/fetch.cc common/jobs/fetch.h \
 	common/jobs/fetch_threads.cc common/jobs/fetch_threads.h \
 	common/jobs/fetch_window.cc common/jobs/fetch_window.h \

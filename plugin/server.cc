@@ -15,7 +15,7 @@
 
 #include "common/base/mutex.h"
 #include "common/base/ticks.h"
-#include "common/image/background_flush.h"
+#include "common/jobs/background_flush.h"
 #include "common/source/nbd_uri.h"
 #include "plugin/boundary.h"
 #include "plugin/control.h"

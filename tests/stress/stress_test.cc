@@ -25,7 +25,7 @@
 #include <thread>
 
 #include "common/base/zero_bytes.h"
-#include "common/image/background_flush.h"
+#include "common/jobs/background_flush.h"
 #include "common/jobs/fetch_threads.h"
 #include "common/jobs/fill.h"
 #include "tests/support/expect.h"

@@ -11,7 +11,7 @@
 #include <fstream>
 #include <new>
 
-#include "common/image/background_flush.h"
+#include "common/jobs/background_flush.h"
 #include "tests/support/image_fixture.h"
 #include "tests/support/racer.h"
 

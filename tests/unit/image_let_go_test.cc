@@ -3,7 +3,7 @@
 // Image::LetBackingGo: when it may, and that whoever had looked at the bits before, and
 // comes too late, finds all in the image file.
 
-#include "common/image/background_flush.h"
+#include "common/jobs/background_flush.h"
 #include "tests/support/image_fixture.h"
 #include "tests/support/racer.h"
 

@@ -21,8 +21,8 @@
 // Threads: Start starts one, so not before the process has forked for the
 // last time. It holds mutex_ only to sleep, never while it flushes.
 
-#ifndef ADDCOW_COMMON_IMAGE_BACKGROUND_FLUSH_H
-#define ADDCOW_COMMON_IMAGE_BACKGROUND_FLUSH_H
+#ifndef ADDCOW_COMMON_JOBS_BACKGROUND_FLUSH_H
+#define ADDCOW_COMMON_JOBS_BACKGROUND_FLUSH_H
 
 #include <chrono>
 #include <exception>
@@ -92,4 +92,4 @@ class BackgroundFlush {
 
 }  // namespace addcow
 
-#endif  // ADDCOW_COMMON_IMAGE_BACKGROUND_FLUSH_H
+#endif  // ADDCOW_COMMON_JOBS_BACKGROUND_FLUSH_H

@@ -2,7 +2,7 @@
 //
 // See background_flush.h.
 
-#include "common/image/background_flush.h"
+#include "common/jobs/background_flush.h"
 
 #include <fmt/format.h>
 
