@@ -168,27 +168,34 @@ ends_with() {
     expect_equal "$1" "$status" "exit status of $3"
 }
 
-# kill_rounds COUNT MS CHECK ARGUMENT...: runs `addcow ARGUMENT...` COUNT times, each with SIGKILL
-# at another moment of its first MS milliseconds. After each the function CHECK is called, with
-# "killed", or "done" where it came to its good end before. One at least must be killed.
+# kill_rounds COUNT CHECK ARGUMENT...: runs `addcow ARGUMENT...` COUNT times, each with SIGKILL at
+# another moment. After each the function CHECK is called, with "killed", or "done" where it came to
+# its good end before. The moments spread over a time that grows with each that is killed and shrinks
+# with each that is not, so that on any machine about half of them are. One at least must be killed.
 kill_rounds() {
-    local count="$1" within="$2" check="$3" round status kills=0
-    shift 3
+    local count="$1" check="$2" within=60 round moment status kills=0
+    shift 2
     for round in $(seq "$count"); do
         status=0
-        timeout --foreground -s KILL "0.$(printf '%03d' $(((round * 7 - 6) % within + 1)))" \
+        moment=$((round * 37 % 100 * within / 100 + 1))
+        timeout --foreground -s KILL "$((moment / 1000)).$(printf '%03d' $((moment % 1000)))" \
             "$ADDCOW_RUN" addcow "$@" 2>stderr || status=$?
         case "$status" in
         137)
             kills=$((kills + 1))
+            within=$((within + within / 10))
             "$check" killed
             ;;
         # 124: it came to its end just when its time was over.
-        0 | 124) "$check" "done" ;;
+        0 | 124)
+            within=$((within - within / 10))
+            "$check" "done"
+            ;;
         *) fail "exit status $status in round $round: $(cat stderr)" ;;
         esac
+        [ "$within" -ge 10 ] || within=10
     done
-    echo "$kills kills"
+    echo "$kills kills, at last within $within ms"
     [ "$kills" -gt 0 ] || fail "no round was killed"
 }
 

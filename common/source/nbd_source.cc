@@ -100,7 +100,8 @@ Status NbdSource::ReadData(const std::vector<Data>& data, Arrivals& arrivals) {
         part.skip = static_cast<size_t>(at - first);
         command.buffer = part.blocks.data();
       } else {
-        command.succeeded = [&arrivals, of = of] { arrivals.Came(of); };
+        const size_t whose = of;
+        command.succeeded = [&arrivals, whose] { arrivals.Came(whose); };
       }
       batch.Add(std::move(command));
       at = stop;

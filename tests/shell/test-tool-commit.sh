@@ -203,7 +203,7 @@ look_at_commit() {
         for i in 1 2 3; do write_to "m$i.add-cow" '-c "write -P 7 1M 2M"'; done
     fi
 }
-kill_rounds "${COMMIT_KILLS:-25}" 45 look_at_commit commit -q m1.add-cow m2.add-cow m3.add-cow
+kill_rounds "${COMMIT_KILLS:-25}" look_at_commit commit -q m1.add-cow m2.add-cow m3.add-cow
 expect_equal "3 images committed." "$(addcow commit m1.add-cow m2.add-cow m3.add-cow)" "at last"
 expect_equal "$disks" "$(sums)" "the disks in the end"
 for i in 1 2 3; do

@@ -161,7 +161,7 @@ look_at_export() {
     fi
     expect_equal "$image" "$(cat k.add-cow k.raw base.img | sha256sum)" "the image after a kill"
 }
-kill_rounds "${EXPORT_KILLS:-25}" 90 look_at_export export -q --force k.add-cow k.qcow2
+kill_rounds "${EXPORT_KILLS:-25}" look_at_export export -q --force k.add-cow k.qcow2
 rm -f k.qcow2.*.tmp
 echo part >k.qcow2.2147483646.tmp
 addcow export --force k.add-cow k.qcow2 >out 2>stderr

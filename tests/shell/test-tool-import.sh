@@ -213,7 +213,7 @@ look_at_import() {
     fi
     rm -f k.add-cow k.raw
 }
-kill_rounds "${IMPORT_KILLS:-25}" 90 look_at_import import -q -i k.raw big.qcow2 k.add-cow
+kill_rounds "${IMPORT_KILLS:-25}" look_at_import import -q -i k.raw big.qcow2 k.add-cow
 # What they have left is said, and so is what only one of them can have left: no process has
 # such a number.
 rm -f k.raw.*.tmp k.add-cow.*.tmp

@@ -104,7 +104,7 @@ look_at_names() {
     esac
     addcow rebase -u -q -b base.img -F raw x.add-cow
 }
-kill_rounds 25 25 look_at_names rebase -u -q -b copy.img -F raw x.add-cow
+kill_rounds 25 look_at_names rebase -u -q -b copy.img -F raw x.add-cow
 expect_equal "$disk" "$(served)" "the disk after kills"
 
 # The same of its data, most of which has to be copied; what was killed goes on where it was.
@@ -124,7 +124,7 @@ look_at_data() {
         cp --sparse=always before.raw disk.raw
     }
 }
-kill_rounds "${REBASE_KILLS:-25}" 60 look_at_data rebase -q -b new.img -F raw x.add-cow
+kill_rounds "${REBASE_KILLS:-25}" look_at_data rebase -q -b new.img -F raw x.add-cow
 addcow rebase -q -b new.img -F raw x.add-cow
 rm base.img
 expect_equal "$disk" "$(served)" "the disk on the new base after kills"
