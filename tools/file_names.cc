@@ -26,7 +26,7 @@ std::optional<NamedFile> FileNames::Backing() const {
 
 void AddFileNames(CLI::App& app, FileNames& names, const char* backing, const char* image) {
   AddStringOption(app, "-b,--backing", "BACKING", names.backing, backing);
-  AddStringOption(app, "-F,--backing-format", "FORMAT", names.backing_format,
+  AddStringOption(app, "-F,-B,--backing-format", "FORMAT", names.backing_format,
                   "Its format, which is never guessed: raw, add-cow for\nanother image, or one "
                   "of QEMU's, as qcow2");
   AddStringOption(app, "-i,--image", "IMAGE", names.image, image);

@@ -50,7 +50,7 @@ std::string NamesOf(const ListedDisk& disk) {
   return text;
 }
 
-Json DiskJson(const Listing& listing, const ListedDisk& disk, bool bases) {
+Json DiskJson(const Listing& listing, const ListedDisk& disk, bool bases, bool all_read) {
   Json json;
   AddName(json, "filename", disk.path);
   json["format"] = disk.format;
@@ -70,14 +70,18 @@ Json DiskJson(const Listing& listing, const ListedDisk& disk, bool bases) {
   json["below"] = disk.below;
   std::vector<std::string> overlays;
   for (const size_t overlay : disk.overlays) overlays.push_back(listing.disks[overlay].path);
-  AddNames(json, "overlays", overlays);
+  // What could not be looked at may stand on it.
+  if (overlays.empty() && !all_read)
+    json["overlays"] = nullptr;
+  else
+    AddNames(json, "overlays", overlays);
   return json;
 }
 
-void PrintListJson(const Listing& listing, bool bases) {
+void PrintListJson(const Listing& listing, bool bases, bool all_read) {
   Json json = Json::array();
   for (const ListedDisk& disk : listing.disks)
-    if (bases || disk.below) json.push_back(DiskJson(listing, disk, bases));
+    if (bases || disk.below) json.push_back(DiskJson(listing, disk, bases, all_read));
   PrintJson(json);
 }
 
@@ -136,11 +140,12 @@ int RunLs(const Arguments& arguments) {
         return disk.format == kAddCowFormat && disk.error;
       });
   if (arguments.json)
-    PrintListJson(*listing, arguments.bases);
+    PrintListJson(*listing, arguments.bases, all_read);
   else if (arguments.bases)
     PrintBases(*listing, arguments.directory, all_read);
   else
     PrintTable(*listing);
+  for (const std::string& note : listing->notes) PrintNote(note);
   bool failed = !listing->unread.empty();
   for (const Error& error : listing->unread) PrintError(error);
   for (const ListedDisk& disk : listing->disks) {

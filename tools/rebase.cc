@@ -101,7 +101,8 @@ Verb AddRebase(CLI::App& tool) {
       AddVerb(tool, "rebase", kUsage, "Give an image another backing file or image file");
   auto arguments = std::make_shared<Arguments>();
   AddFileArgument(*app, arguments->file);
-  app->add_flag("-u,--unsafe", arguments->unsafe, "Change the names only, and look at no data");
+  app->add_flag("-u,--unsafe,--backing-unsafe", arguments->unsafe,
+                "Change the names only, and look at no data");
   app->add_flag("-p,--progress", arguments->progress,
                 "Show the progress: a bar on a terminal, else a\nline for each 10 percent");
   AddFileNames(*app, arguments->names, "The new name of the backing file; '': none",

@@ -251,7 +251,7 @@ Result<Base> OpenBase(FileSystem& file_system, BaseRequest request) {
     const ImageSource source{.add_cow_path = path,
                              .mode = OpenMode::kReadOnly,
                              .access = request.access,
-                             .is_base = true};
+                             .remedy_is_rebase = true};
     ADDCOW_TRY_ASSIGN(
         ImageFiles files,
         OpenImageFiles(file_system, source, std::move(request.file), std::move(request.above)));

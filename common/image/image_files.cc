@@ -31,9 +31,10 @@ Error NamedFileError(const Error& error, const ImageSource& source, const ImageF
                      bool given, const char* role, const char* option,
                      const std::string& rebase) {
   if (given || (error.code() != ENOENT && error.code() != ENOTDIR)) return error;
-  const std::string remedy = source.is_base ? fmt::format("addcow rebase -u {} {}", rebase,
-                                                          ShellWord(files.add_cow_path))
-                                            : Option(source, option) + "FILE";
+  const std::string remedy =
+      source.remedy_is_rebase
+          ? fmt::format("addcow rebase -u {} {}", rebase, ShellWord(files.add_cow_path))
+          : Option(source, option) + "FILE";
   return Error::Because(
       error.code(), error.file(),
       fmt::format("not found, but it is the {} of {} (if it was moved, say {})", role,
@@ -244,7 +245,7 @@ Result<Base> OpenBelow(FileSystem& file_system, const ImageSource& source, Above
     auto link = std::make_unique<Link>();
     link->source.mode = OpenMode::kReadOnly;
     link->source.access = source.access;
-    link->source.is_base = true;
+    link->source.remedy_is_rebase = true;
     ADDCOW_TRY_ASSIGN(link->source.add_cow_path,
                       RealPathOf(file_system, *request.file, request.path));
     ADDCOW_TRY_ASSIGN(link->files,

@@ -90,8 +90,9 @@ struct ImageSource {
   bool reflink = true;
   // Whether a file that has no subclusters may get them.
   bool subclusters = true;
-  // Another image stands on it: the user's options are not about its files.
-  bool is_base = false;
+  // What is not found is given another name by `addcow rebase -u`, and not by an option:
+  // another image stands on this one, or the command has no such option.
+  bool remedy_is_rebase = false;
 };
 
 struct ImageFiles {

@@ -69,6 +69,8 @@ std::optional<Maker> MakerOf(std::string_view name) {
   return maker;
 }
 
+bool IsGone(const Maker& maker) { return ::kill(maker.process, 0) != 0 && errno == ESRCH; }
+
 // In messages the temporary file is called what it is to become.
 Status Called(const std::string& path, const std::string& temporary, Status done) {
   if (done || done.error().file() != temporary) return done;
@@ -130,10 +132,16 @@ std::vector<std::string> LeftUnfinished(FileSystem& file_system, const std::stri
     const auto maker = MakerOf(entry.name);
     if (!maker || entry.kind != DirectoryEntry::Kind::kFile) continue;
     if (TemporaryPath(path, maker->process, maker->attempt) != beside + entry.name) continue;
-    if (::kill(maker->process, 0) != 0 && errno == ESRCH) left.push_back(beside + entry.name);
+    if (IsGone(*maker)) left.push_back(beside + entry.name);
   }
   std::ranges::sort(left);
   return left;
+}
+
+Unfinished UnfinishedName(std::string_view name) {
+  const auto maker = MakerOf(name);
+  if (!maker) return Unfinished::kNo;
+  return IsGone(*maker) ? Unfinished::kLeft : Unfinished::kUnderWay;
 }
 
 Status SyncName(FileSystem& file_system, const std::string& path) {

@@ -34,6 +34,10 @@ Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMod
 // none where the directory cannot be read.
 std::vector<std::string> LeftUnfinished(FileSystem& file_system, const std::string& path);
 
+// Whether `name` is one that DurableCreate gives to a file while it writes it; and of whom.
+enum class Unfinished { kNo, kUnderWay, kLeft };
+Unfinished UnfinishedName(std::string_view name);
+
 // Makes the name of a file durable that is there: whoever gave it, or the file another
 // one's, may have been killed before it synced the directory. Left alone where the
 // directory cannot be synced, for want of rights, say.

@@ -48,6 +48,8 @@ struct Layer {
   // Once it is written: the base, locked for reading, and the header that notes what it is.
   Base written;
   Header after = {};
+  // When its files were last written to by the commit.
+  std::vector<FileTime> times;
   // The header from which the record of the base was dropped, until the base is changed.
   std::optional<Header> before = std::nullopt;
 };
@@ -102,7 +104,8 @@ Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
                                                  .mode = options.dry_run ? OpenMode::kReadOnly
                                                                          : OpenMode::kReadWrite,
                                                  .backing_always = true,
-                                                 .access = options.access}));
+                                                 .access = options.access,
+                                                 .remedy_is_rebase = true}));
   ImageFiles& files = layer.files;
   if (files.not_writable) return Fail(*files.not_writable);
   if (options.dry_run) ADDCOW_TRY(LookAtWriting(file_system, files, options.access));
@@ -121,6 +124,8 @@ Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
   layer.result.add_cow_path = files.add_cow_path;
   layer.result.backing_path = files.backing_path;
   layer.result.notes = files.notes;
+  for (std::string& note : NotesOfLeftFiles(file_system, files.add_cow_path))
+    layer.result.notes.push_back(std::move(note));
   return layer;
 }
 
@@ -250,6 +255,19 @@ Status Empty(FileSystem& file_system, const CommitOptions& options, Layer& layer
   return {};
 }
 
+// When the files of the base were last written to.
+Result<std::vector<FileTime>> TimesOfBase(FileSystem& file_system, const Layer& layer) {
+  std::vector<FileTime> times;
+  if (!layer.base.is) return times;
+  for (size_t i = 2; i < layer.files.chain.size(); i++) {
+    ADDCOW_TRY_ASSIGN(const auto file,
+                      file_system.Open(layer.files.chain[i].path, OpenMode::kReadOnly));
+    ADDCOW_TRY_ASSIGN(const FileInfo info, file->Info());
+    times.push_back(info.is_block_device ? FileTime() : info.modified);
+  }
+  return times;
+}
+
 // Opens the base as it is now, and finds what the header is to be.
 Status TakeWritten(FileSystem& file_system, const CommitOptions& options, Layer& layer) {
   layer.target.reset();  // and with it the lock that keeps readers away
@@ -263,6 +281,11 @@ Status TakeWritten(FileSystem& file_system, const CommitOptions& options, Layer&
   if (layer.base.is && !layer.written.files.front().info.SameFile(*layer.base.is))
     return Fail(Error::Because(EAGAIN, layer.base.path,
                                "was replaced by another program while it was written to"));
+  // Between the lock of who writes and that of who reads somebody else may have written to it.
+  ADDCOW_TRY_ASSIGN(const auto times, TimesOfBase(file_system, layer));
+  if (times != layer.times)
+    return Fail(Error::Because(EAGAIN, layer.base.path,
+                               "was written to by another program just after it had all"));
   ADDCOW_TRY(layer.written.source->Start());
   layer.after.backing_identity = IdentityToNote(layer.written);
   if (IdentityFits(layer.after)) return {};
@@ -282,12 +305,15 @@ Status WriteAll(FileSystem& file_system, const CommitOptions& options,
   for (Layer& layer : layers) ADDCOW_TRY(DropIdentity(file_system, options, layer));
   for (Layer& layer : layers) {
     if (layer.result.grown_to == 0) continue;
+    layer.before.reset();  // also a Grow that fails may have made it longer
     ADDCOW_TRY(layer.target->Grow(layer.result.grown_to));
-    layer.before.reset();
   }
   copier.TellProgress();
   for (Layer& layer : layers) ADDCOW_TRY(CopyToBase(copier, layer));
-  for (Layer& layer : layers) ADDCOW_TRY(layer.target->Close());
+  for (Layer& layer : layers) {
+    ADDCOW_TRY(layer.target->Close());
+    ADDCOW_TRY_ASSIGN(layer.times, TimesOfBase(file_system, layer));
+  }
   return {};
 }
 

@@ -20,7 +20,8 @@ Result<std::vector<ChainFile>> ChainOf(FileSystem& file_system, const std::strin
                      .mode = OpenMode::kReadOnly,
                      .backing_optional = true,
                      .backing_always = true,
-                     .access = access};
+                     .access = access,
+                     .remedy_is_rebase = true};
   source.access.lock = false;
   source.access.no_servers = true;
   source.access.check_identity = false;
@@ -53,6 +54,12 @@ Status CheckPairApart(const std::string& path, const std::vector<ChainFile>& cha
       const Part there = PartOf(of_other, b);
       if (here == Part::kLower && there == Part::kLower) continue;
       if (a == 0 && b == 0) return Fail(NotApart(path, "is named twice"));
+      if (here == Part::kOwn && there == Part::kOwn)
+        return Fail(NotApart(
+            path,
+            fmt::format("and {} have the same image file, {}: one of them is a copy, which "
+                        "must not be used any more (commit the other, and remove this one)",
+                        other, chain[a].path)));
       if (here == Part::kOwn || there == Part::kOwn)
         return Fail(NotApart(
             path, fmt::format("and {} stand on each other: commit them one after the other, "

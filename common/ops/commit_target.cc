@@ -71,7 +71,8 @@ class RawTarget final : public CommitTarget {
   Status Zero(uint64_t offset, uint64_t length) override {
     return zeroer_.Zero(offset, length, {.may_punch = true});
   }
-  Status Flush() override { return sync_->SyncData(); }
+  // With its time of modification, which the record of the base has.
+  Status Flush() override { return sync_->Sync(); }
 
  private:
   RawTarget(std::unique_ptr<File> file, std::unique_ptr<File> sync, uint64_t size,
@@ -197,9 +198,10 @@ Result<std::unique_ptr<CommitTarget>> OpenImageTarget(FileSystem& file_system,
                                                       const AccessOptions& access) {
   ADDCOW_TRY_ASSIGN(
       auto image,
-      Image::Open(file_system,
-                  {.add_cow_path = base.path, .mode = mode, .access = access, .is_base = true},
-                  access.log));
+      Image::Open(
+          file_system,
+          {.add_cow_path = base.path, .mode = mode, .access = access, .remedy_is_rebase = true},
+          access.log));
   const ImageFiles& files = image->files();
   if (files.not_writable) return Fail(*files.not_writable);
   ADDCOW_TRY_ASSIGN(const FileInfo info, files.add_cow->Info());

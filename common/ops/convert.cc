@@ -128,6 +128,7 @@ Result<ConvertResult> ConvertImage(FileSystem& file_system, const ConvertOptions
   after.no_subclusters = after.no_subclusters || !options.subclusters;
   if (after == result.before && !(after.subclusters && after.no_subclusters)) return result;
   ADDCOW_TRY(RefuseIrreplaceable(*opened.add_cow));
+  result.notes = NotesOfLeftFiles(file_system, opened.add_cow_path);
   DropUnknownFeatures(opened.add_cow_path, result);
   if (after.backing_identity && !IdentityFits(after)) {
     after.backing_identity.reset();

@@ -334,6 +334,8 @@ Result<CreateResult> CreateImage(FileSystem& file_system, const CreateOptions& o
       rights = {.kind = NewRights::Kind::kWithin, .model = from};
     rights.model.permissions &= RightsWithin(from, from.group == rights.model.group);
   }
+  for (std::string& note : NotesOfLeftFiles(file_system, target.path))
+    result.notes.push_back(std::move(note));
   result.image_path = ResolveName(directory, options.image_name);
   MadeFile made(file_system);
   std::optional<Error> not_writable;

@@ -143,7 +143,7 @@ Result<std::vector<ChainLink>> GetChainNow(FileSystem& file_system, ImageSource 
     ADDCOW_TRY_ASSIGN(source.add_cow_path, RealPathOf(file_system, *opened, path));
     source.image_path.reset();
     source.backing_path.reset();
-    source.is_base = true;
+    source.remedy_is_rebase = true;
   }
 }
 

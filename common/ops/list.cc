@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "common/image/base.h"
+#include "common/io/durable_create.h"
 #include "common/ops/named_files.h"
 #include "common/source/nbd_uri.h"
 
@@ -68,9 +69,16 @@ class Lister {
       if (entry.kind == DirectoryEntry::Kind::kDirectory)
         directories.push_back(std::move(path));
       else if (entry.kind == DirectoryEntry::Kind::kFile && IsAddCow(path))
-        found_.push_back(std::move(path));
+        AddFound(std::move(path), UnfinishedName(entry.name));
     }
     return directories;
+  }
+
+  void AddFound(std::string path, Unfinished unfinished) {
+    if (unfinished == Unfinished::kNo)
+      found_.push_back(std::move(path));
+    else if (unfinished == Unfinished::kLeft)
+      listing_.notes.push_back(NoteOfLeftFile(path));
   }
 
   bool IsAddCow(const std::string& path) {
@@ -119,7 +127,9 @@ class Lister {
                     .overlays = {}};
     if (!IsNbdUri(path)) {
       if (format == kAddCowFormat) {
-        auto info = GetOwnInfo(file_system_, {.add_cow_path = path, .access = {.lock = false}});
+        auto info = GetOwnInfo(
+            file_system_,
+            {.add_cow_path = path, .access = {.lock = false}, .remedy_is_rebase = true});
         if (info)
           disk.info = std::move(*info);
         else

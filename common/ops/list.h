@@ -35,6 +35,9 @@ struct Listing {
   std::vector<ListedDisk> disks;
   // Folders and files that could not be looked at: what is in them is not known.
   std::vector<Error> unread;
+  // A line for each add-cow file that a killed command has left half made. Like one that is
+  // being made, it is no image.
+  std::vector<std::string> notes;
 };
 
 // Looks through all regular files below `directory`, whatever they are called; symbolic links

@@ -58,11 +58,15 @@ Error NotFound(FileSystem& file_system, const Error& error, const std::string& n
 std::vector<std::string> NotesOfLeftFiles(FileSystem& file_system, const std::string& path) {
   std::vector<std::string> notes;
   for (const std::string& left : LeftUnfinished(file_system, path))
-    notes.push_back(Error::Because(0, left,
-                                   "was left by a command that was killed (unless one of "
-                                   "another host or container is at it, remove it)")
-                        .Message());
+    notes.push_back(NoteOfLeftFile(left));
   return notes;
+}
+
+std::string NoteOfLeftFile(const std::string& path) {
+  return Error::Because(0, path,
+                        "was left by a command that was killed (unless one of another host or "
+                        "container is at it, remove it)")
+      .Message();
 }
 
 Error WithNoteOfRoom(const Error& error, const std::vector<std::string>& notes) {

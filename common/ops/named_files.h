@@ -48,6 +48,9 @@ Error NotFound(FileSystem& file_system, const Error& error, const std::string& n
 // takes room, and nothing removes it.
 std::vector<std::string> NotesOfLeftFiles(FileSystem& file_system, const std::string& path);
 
+// The same of one that was found.
+std::string NoteOfLeftFile(const std::string& path);
+
 // The error, and where there was no room the first of those notes.
 Error WithNoteOfRoom(const Error& error, const std::vector<std::string>& notes);
 

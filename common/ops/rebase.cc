@@ -108,13 +108,14 @@ Result<Base> TakeBacking(FileSystem& file_system, const RebaseOptions& options,
   const uint64_t size = backing.source->size();
   const std::string& name =
       backing.files.empty() ? options.backing->name : backing.files.front().path;
-  if (const auto& noted = files.header.backing_identity; noted && options.access.check_identity)
+  const auto& noted = files.header.backing_identity;
+  if (noted && options.access.check_identity && !options.same_without)
     if (const Note other = NoteOtherBase(name, backing, *noted)) result.notes.push_back(*other);
   // What is noted is to be what is there after a power failure: a commit may have been killed
   // before it had synced what it wrote.
   for (const ChainFile& file : backing.files) {
     ADDCOW_TRY_ASSIGN(const auto opened, file_system.Open(file.path, OpenMode::kReadOnly));
-    const Status synced = opened->SyncData();
+    const Status synced = opened->Sync();
     if (!synced && !synced.error().IsUnsupported()) return Fail(synced.error());
   }
   result.header.backing_identity = IdentityToNote(backing);
@@ -182,7 +183,8 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
                                              .backing_path = {},
                                              .mode = OpenMode::kReadWrite,
                                              .want_backing = false,
-                                             .access = options.access});
+                                             .access = options.access,
+                                             .remedy_is_rebase = true});
   if (!opened && image_path && IsNotThere(opened.error()) &&
       opened.error().file() == *image_path)
     return Fail(
@@ -195,6 +197,7 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
 
   RebaseResult result;
   result.header = files.header;
+  result.notes = NotesOfLeftFiles(file_system, path);
   // A record of the backing file that is not understood is not copied, so its bit is not.
   result.header.optional_features &= ~kOptionalBackingIdentity;
   result.virtual_size = files.virtual_size;

@@ -23,7 +23,8 @@ struct RebaseOptions {
   // directory of the add-cow file. With a backing file its identity is noted anew,
   // also where the name stays: that is how a base that has changed is accepted.
   std::optional<NamedFile> backing = std::nullopt;
-  // No backing file any more. `same_without`: it has been seen that the disk reads the same.
+  // No backing file any more. `same_without`: it has been seen that the disk reads the same
+  // with it, or with the new one, whatever either holds.
   bool no_backing = false;
   bool same_without = false;
   // What was looked at: EBUSY where it is another one by now.

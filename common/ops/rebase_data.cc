@@ -127,7 +127,8 @@ Result<RebaseResult> RebaseSafely(FileSystem& file_system, const RebaseOptions& 
     ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system,
                                               {.add_cow_path = options.add_cow_path,
                                                .mode = OpenMode::kReadWrite,
-                                               .access = options.access},
+                                               .access = options.access,
+                                               .remedy_is_rebase = true},
                                               std::move(log)));
     const ImageFiles& files = image->files();
     if (files.not_writable) return Fail(*files.not_writable);

@@ -47,6 +47,42 @@ expect_equal 2097152 "$(stat -c %s short.img)" "size of the base"
 expect_equal "$disk $disk" "$(read_of long.add-cow) $(sha short.img)" "disk and base"
 [ "$(info long.add-cow allocated-clusters)" -gt 0 ] || fail "-d has emptied the image"
 
+# One that was made longer but not synced, is another one than was noted: the record had gone before.
+for n in 1 2 3; do
+    rm -f grown.*
+    random_file grown.img 300000
+    make grown grown.img raw -s 2M
+    disk="$(read_of grown.add-cow)"
+    fault fsync "$n" 5 grown.img
+    status=0
+    with_faults "$ADDCOW_RUN" addcow commit -q grown.add-cow 2>stderr || status=$?
+    no_fault
+    [ "$status" -eq 0 ] || grep -q 'run the same command again to go on' stderr || fail "$(cat stderr)"
+    expect_equal "$disk" "$(read_of grown.add-cow)" "the disk when fsync $n has failed"
+    addcow commit -q grown.add-cow
+    expect_equal "$disk $disk" "$(read_of grown.add-cow) $(sha grown.img)" "disk and base"
+    # The first of them was of the file that was longer, or nothing was tried.
+    [ "$n" -gt 1 ] || [ "$status" -eq 1 ] || fail "no fsync has failed"
+done
+
+# What was moved is told so that it helps here; what a killed run has left is named.
+make moved base.img raw
+mv moved.raw there.raw
+expect_fails 1 addcow commit moved.add-cow
+grep -q '(if it was moved, say addcow rebase -u -i FILE .*moved.add-cow)' stderr || fail "$(cat stderr)"
+mv there.raw moved.raw
+mv base.img there.img
+expect_fails 1 addcow commit --dry-run moved.add-cow
+grep -q '(if it was moved, say addcow rebase -u -b FILE -F raw .*moved.add-cow)' stderr || fail "$(cat stderr)"
+mv there.img base.img
+cp moved.add-cow copy.add-cow
+expect_fails 1 addcow commit moved.add-cow copy.add-cow
+grep -q 'have the same image file, .*moved.raw: one of them is a copy' stderr || fail "$(cat stderr)"
+mv copy.add-cow moved.add-cow.2147483646.tmp
+addcow commit moved.add-cow 2>stderr
+grep -q 'note: .*/moved.add-cow.2147483646.tmp: was left by a command that was killed' stderr || fail "$(cat stderr)"
+rm moved.*
+
 # Another image, a qcow2, a server.
 addcow create -q -b base.img -F raw -i lower.raw lower.add-cow
 make upper lower.add-cow add-cow

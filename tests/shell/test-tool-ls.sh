@@ -120,10 +120,29 @@ grep -q '^? .* vm/broken.add-cow$' stdout || fail "$(cat stdout)"
 grep -q 'vm/lower.add-cow' stdout || fail "the rest is not printed"
 complains 'vm/broken.add-cow' --bases vm
 grep -q 'nothing is said to be free' stdout || fail "$(cat stdout)"
+# Nor in JSON: what is not known may stand on it.
+expect_fails 1 addcow ls --bases --output=json vm
+jq -e '[.[] | select(.overlays == [])] == []' stdout >/dev/null || fail "free: $(cat stdout)"
+jq -e '.[] | select(.filename == "vm/alone.add-cow") | has("overlays") and .overlays == null' stdout >/dev/null ||
+    fail "$(cat stdout)"
 expect_fails 1 addcow ls --output=json vm
 jq -e '.[] | select(.filename == "vm/broken.add-cow").error | length > 0' stdout >/dev/null ||
     fail "no error in JSON: $(cat stdout)"
 rm vm/broken.add-cow
+# What a killed command has left half made is no image, and who is at work has one.
+cp vm/alone.add-cow vm/alone.add-cow.2147483646.tmp
+cp vm/alone.add-cow "vm/alone.add-cow.$$.tmp"
+listed="$(addcow ls --output=json vm 2>stderr | names)"
+expect_equal "vm/alone.add-cow vm/deep/er/other-name vm/deep/upper.add-cow vm/lower.add-cow" "$listed" \
+    "what is found beside what is left"
+grep -q 'note: vm/alone.add-cow.2147483646.tmp: was left by a command that was killed' stderr || fail "$(cat stderr)"
+expect_equal 1 "$(wc -l <stderr)" "notes: $(cat stderr)"
+rm vm/alone.add-cow.*.tmp
+# The remedy is a command of this program.
+mv vm/alone.raw moved.raw
+expect_fails 1 addcow ls vm
+grep -q 'alone.raw: not found, .* (if it was moved, say addcow rebase -u -i FILE .*vm/alone.add-cow)' stderr || fail "$(cat stderr)"
+mv moved.raw vm/alone.raw
 complains 'No such file' nothing
 complains "addcow: '': is not the name of a directory" ''
 expect_fails 64 addcow ls . .

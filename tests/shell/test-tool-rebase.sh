@@ -82,8 +82,17 @@ refuses 1 'vm02.raw: holds data in 1 cluster where nothing is allocated: perhaps
 # Without -u the disk stays what it is, whatever the new base holds.
 random_file new.img 1500000
 dd if=base.img of=new.img bs=64k count=8 conv=notrunc status=none
-addcow rebase -q -b new.img -F raw x.add-cow
+mv base.img away.img
+refuses 1 'if it was moved, say addcow rebase -u -b FILE -F raw .*x.add-cow' -b new.img -F raw
+mv away.img base.img
+# The names of newer QEMU. The disk stays, so nothing is said of what the other base holds.
+addcow rebase -b new.img -B raw x.add-cow 2>stderr
+if grep -q 'does not hold\|what is missing' stderr; then fail "$(cat stderr)"; fi
 expect_equal new.img "$(info backing-filename)" "the new name"
+addcow rebase --backing-unsafe -b base.img -B raw x.add-cow 2>stderr
+grep -q 'has 1048576 bytes, and the backing file so far had 1500000' stderr || fail "$(cat stderr)"
+addcow rebase -u -q -b new.img -F raw x.add-cow
+expect_equal "$disk" "$(served)" "the disk"
 mv base.img away.img
 expect_equal "$disk" "$(served)" "the disk on another base"
 addcow check -q x.add-cow

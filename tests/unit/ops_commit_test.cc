@@ -7,6 +7,8 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "common/ops/check.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
@@ -249,6 +251,41 @@ TEST_F(CommitTest, RefusesABaseThatIsNotWhatItWas) {
   }
   fake_.Put(kBackingPath, Repeat(7, 2 * kC));
   ExpectRefused(Of({kAddCowPath}), kBackingPath);
+}
+
+// Between the lock of who writes and that of who reads.
+TEST_F(CommitTest, ABaseThatSomebodyWritesToJustAfterItIsNotNoted) {
+  const ImageSpec spec = {.size = 3 * kC, .backing_size = 3 * kC, .allocated = {1}};
+  int opened = 0;
+  int change_at = 0;
+  FaultPlan faults({.where = [&](const Operation& operation) {
+    if (operation.kind == OpKind::kOpen && operation.path == kBackingPath &&
+        ++opened == change_at)
+      fake_.Find(kBackingPath)->SetModified({.seconds = 99, .nanoseconds = 0});
+    return false;
+  }});
+  ForwardingFileSystem files(fake_, faults);
+  Make(spec);
+  ASSERT_OK(CommitImages(files, Of({kAddCowPath})));
+  change_at = std::exchange(opened, 0);
+  Make(spec);
+  EXPECT_TRUE(FailsWith(CommitImages(files, Of({kAddCowPath})), EAGAIN));
+  EXPECT_EQ(opened, change_at);
+  ExpectDisk();
+  EXPECT_FALSE(TestHeader(fake_).backing_identity.has_value());
+  ASSERT_OK(CommitImages(files, Of({kAddCowPath})));
+  ExpectDisk();
+  ExpectBaseHasAll();
+  ExpectEmpty();
+}
+
+TEST_F(CommitTest, RefusesTwoThatHaveOneImageFile) {
+  Make({.size = 2 * kC, .backing_size = 2 * kC, .allocated = {0}});
+  fake_.MakeDirectory("/other");
+  fake_.Put("/other/x.add-cow", fake_.Find(kAddCowPath)->Bytes(0, kC));
+  fake_.PutName("/other/disk.raw", fake_.Find(kImagePath));
+  fake_.PutName("/other/base.img", fake_.Find(kBackingPath));
+  ExpectRefused(Of({kAddCowPath, "/other/x.add-cow"}), "one of them is a copy");
 }
 
 TEST_F(CommitTest, RefusesTwoThatHaveOneBase) {
