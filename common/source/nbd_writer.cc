@@ -18,6 +18,10 @@ namespace addcow {
 
 namespace {
 
+// As libnbd's NBD_NULL_COMPLETION, with all its members said.
+constexpr nbd_completion_callback kNoCompletion = {
+    .callback = nullptr, .user_data = nullptr, .free = nullptr};
+
 // What is sent at once: long enough that commands do not count, and short enough for many.
 constexpr uint64_t kWriterPiece = 512 * kKiB;
 constexpr uint64_t kZeroPiece = 64 * kMiB;
@@ -171,7 +175,7 @@ Status NbdWriter::WriteAligned(std::span<const std::byte> data, uint64_t offset)
     ADDCOW_TRY(Start("write", offset, [&](Slot& slot) {
       slot.bytes.assign(part.begin(), part.end());
       return nbd_aio_pwrite(handle_, slot.bytes.data(), slot.bytes.size(), offset,
-                            NBD_NULL_COMPLETION, 0);
+                            kNoCompletion, 0);
     }));
     data = data.subspan(part.size());
     offset += part.size();
@@ -184,7 +188,7 @@ Result<std::vector<std::byte>> NbdWriter::ReadBlock(uint64_t offset, uint64_t le
   ADDCOW_TRY(WaitForAll());
   std::vector<std::byte> bytes(static_cast<size_t>(length));
   ADDCOW_TRY(Start("read", offset, [&](Slot&) {
-    return nbd_aio_pread(handle_, bytes.data(), bytes.size(), offset, NBD_NULL_COMPLETION, 0);
+    return nbd_aio_pread(handle_, bytes.data(), bytes.size(), offset, kNoCompletion, 0);
   }));
   // The buffer is libnbd's until then: an error ends the connection's use.
   if (const Status read = WaitForAll(); !read) {
@@ -244,7 +248,7 @@ Status NbdWriter::Zero(uint64_t offset, uint64_t length) {
   } else {
     for (uint64_t at = first; at < last; at += most)
       ADDCOW_TRY(Start("write zeroes", at, [&](Slot&) {
-        return nbd_aio_zero(handle_, std::min(most, last - at), at, NBD_NULL_COMPLETION, 0);
+        return nbd_aio_zero(handle_, std::min(most, last - at), at, kNoCompletion, 0);
       }));
   }
   return write(last, end);
@@ -255,7 +259,7 @@ Status NbdWriter::Flush() {
   unflushed_ = 0;
   if (!can_flush_) return {};
   ADDCOW_TRY(
-      Start("flush", 0, [&](Slot&) { return nbd_aio_flush(handle_, NBD_NULL_COMPLETION, 0); }));
+      Start("flush", 0, [&](Slot&) { return nbd_aio_flush(handle_, kNoCompletion, 0); }));
   return WaitForAll();
 }
 
