@@ -46,3 +46,28 @@ mv moved/* vm/
 ln -s ../vm/x.add-cow moved/link
 nbdkit -r -U - addcow moved/link --run 'nbdcopy "$uri" link.img'
 cmp after.img link.img
+
+# While the file that the header names is there, another disk's is not taken for it, and is left as it is.
+cp --sparse=always vm/base.img other.raw
+before="$(sha other.raw)"
+for command in "nbdkit -U - addcow vm/x.add-cow image=other.raw --run true" \
+    "addcow flatten -q vm/x.add-cow --image=other.raw"; do
+    # shellcheck disable=SC2086
+    expect_fails 1 $command
+    grep -q 'other.raw: holds data at 0, where nothing is allocated, .*perhaps another disk' stderr ||
+        fail "$command: $(cat stderr)"
+done
+truncate -s 100000 other.raw
+expect_fails 1 nbdkit -U - addcow vm/x.add-cow image=other.raw --run true
+grep -q 'other.raw: has 100000 bytes, but the image file that the header names, .*vm/disk.raw, has 300000' stderr ||
+    fail "$(cat stderr)"
+truncate -s 300000 other.raw
+nbdkit -r -U - addcow vm/x.add-cow image=other.raw --run true
+# A copy of its own is served, and one with leaks once these are gone.
+cp --sparse=always vm/disk.raw copy.raw
+nbdkit -U - addcow vm/x.add-cow image=copy.raw --run 'nbdcopy "$uri" copy.img'
+cmp after.img copy.img
+printf x | dd of=copy.raw bs=1 seek=200000 conv=notrunc status=none
+expect_fails 1 nbdkit -U - addcow vm/x.add-cow image=copy.raw --run true
+addcow check -q -r leaks --force --image=copy.raw vm/x.add-cow
+nbdkit -U - addcow vm/x.add-cow image=copy.raw --run true
