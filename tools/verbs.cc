@@ -138,7 +138,8 @@ void AddAllowOption(CLI::App& app, AccessOptions& access) {
          "--allow",
          [&access](const std::string& value) {
            if (!SetAllowed(access, value))
-             throw CLI::ValidationError("--allow", value + " not in {uri,formats,uri,formats}");
+             throw CLI::ValidationError("--allow",
+                                        value + " is none of uri, formats and uri,formats");
          },
          "With --confine: let the header name a server, or\nhave qemu-nbd read another format")
       ->type_name("uri,formats")

@@ -159,6 +159,10 @@ for line in open("metrics"):
 assert len(seen) > 200
 '
 grep -q '^addcow_requests_total{image=".*/x.add-cow",op="read"} [1-9]' metrics || fail "no reads: $(cat metrics)"
+# Each has its line in docs/control.md, and the other way round.
+documented="$(grep -oE '`addcow_[a-z_]+' "$srcdir/docs/control.md" | tr -d '`' | sort -u)"
+expect_equal "$(sed -n 's/^# HELP \([a-z_]*\) .*/\1/p' metrics | cat - <(echo addcow_fill_left_seconds) | sort -u)" \
+    "$documented" "metrics in docs/control.md"
 addcow status ctl --output=prometheus --to=node.prom
 grep -q '^addcow_requests_total' node.prom || fail "--to: $(cat node.prom)"
 expect_equal '' "$(find . -name 'node.prom.*')" "what --to leaves"

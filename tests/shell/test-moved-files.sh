@@ -57,6 +57,7 @@ for command in "nbdkit -U - addcow vm/x.add-cow image=other.raw --run true" \
     grep -q 'other.raw: holds data at 0, where nothing is allocated, .*perhaps another disk' stderr ||
         fail "$command: $(cat stderr)"
 done
+expect_equal "$before" "$(sha other.raw)" "the other disk"
 truncate -s 100000 other.raw
 expect_fails 1 nbdkit -U - addcow vm/x.add-cow image=other.raw --run true
 grep -q 'other.raw: has 100000 bytes, but the image file that the header names, .*vm/disk.raw, has 300000' stderr ||
