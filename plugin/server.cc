@@ -95,10 +95,13 @@ Status AskFill(const FillCommand& command) {
   if (command.action == FillCommand::Action::kPause) return fill.Pause();
   // Where there is no fill to resume, nothing is changed.
   if (command.action == FillCommand::Action::kResume) ADDCOW_TRY(fill.Resume());
+  if (command.action == FillCommand::Action::kStart) {
+    // A start that is refused changes no rate either.
+    ADDCOW_TRY(StartBackgroundFlush());
+    return server_fill->Start(command.mode, {}, command.rate);
+  }
   if (command.rate) fill.SetRate(*command.rate);
-  if (command.action != FillCommand::Action::kStart) return {};
-  ADDCOW_TRY(StartBackgroundFlush());
-  return server_fill->Start(command.mode);
+  return {};
 }
 
 // What the control socket asks of this server; called between AfterFork and Cleanup.

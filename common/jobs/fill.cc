@@ -61,11 +61,12 @@ void Fill::Changed() {
   changed_.NotifyAll();
 }
 
-Status Fill::Start(FillMode mode, Clock::duration delay) {
+Status Fill::Start(FillMode mode, Clock::duration delay, std::optional<uint64_t> rate) {
   if (mode != FillMode::kOff && !image_.writable())
     return Fail(Error::Because(EROFS, image_.files().add_cow_path,
                                "the disk is read only, so nothing is filled"));
   MutexLock lock(mutex_);
+  if (rate) pace_.SetRate(*rate, options_.now());
   if (mode != mode_) {
     error_.reset();
     back_off_ = {};
