@@ -163,6 +163,11 @@ Status GetReady() {
   starting = true;
   ADDCOW_TRY_ASSIGN(auto opened, Image::Open(PosixFileSystem(), server.options.source, Log));
   server.image = opened.release();
+  if (server.options.fill_exit && !server.image->writable())
+    return Fail(Error::Because(
+        EROFS, server.options.source.add_cow_path,
+        "the disk is read only, so nothing is filled, and fill-exit=on would never end nbdkit "
+        "(serve it writable, or leave out fill-exit=on)"));
   if (server.options.copy_on_read && !server.image->writable())
     Log(LogLevel::kNote, "copy-on-read=on: the disk is read only, so what is read is not kept");
   if (server.options.fill != FillMode::kOff && !server.image->writable())

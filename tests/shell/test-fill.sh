@@ -136,9 +136,19 @@ for option in readonly=on layer=top; do
     logged 1 'the disk is read only, so nothing is filled'
     stop_server "$server_pid"
 done
-start_server sock -r addcow x.add-cow fill=all fill-exit=on
+start_server sock -r addcow x.add-cow fill=all
 logged 1 'the disk is read only, so nothing is filled'
 stop_server "$server_pid"
+# Not, if its end is waited for.
+for arguments in "-r addcow x.add-cow fill=all" "addcow x.add-cow fill=touched readonly=on" \
+    "addcow x.add-cow control=ctl layer=top"; do
+    # shellcheck disable=SC2086
+    expect_fails 1 timeout 60 "$ADDCOW_RUN" nbdkit -f -U sock2 $arguments fill-exit=on
+    grep -q 'x.add-cow: the disk is read only, so nothing is filled, and fill-exit=on would never end' stderr ||
+        fail "$(cat stderr)"
+    expect_equal 1 "$(wc -l <stderr)" "lines about fill-exit=on of a disk that is read only"
+    [ ! -e ctl ] || fail "a control socket of a server that has not started"
+done
 expect_equal 0 "$(allocated)" "clusters that were filled in a disk that is read only"
 
 # A base that cannot be read in one place for a while.
