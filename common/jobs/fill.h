@@ -109,7 +109,8 @@ class Fill {
   };
 
   Task TakeTask(Clock::time_point now) ADDCOW_REQUIRES(mutex_);
-  ClusterRange NextPiece() ADDCOW_REQUIRES(mutex_);
+  bool FindNext() ADDCOW_REQUIRES(mutex_);
+  ClusterRange NextPiece() const ADDCOW_REQUIRES(mutex_);
   uint64_t PieceClusters() const ADDCOW_REQUIRES(mutex_);
   void Copy(ClusterRange range) ADDCOW_EXCLUDES(mutex_);
   void Finish() ADDCOW_EXCLUDES(mutex_);
