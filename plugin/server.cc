@@ -95,10 +95,13 @@ Status AskFill(const FillCommand& command) {
   if (command.action == FillCommand::Action::kPause) return fill.Pause();
   // Where there is no fill to resume, nothing is changed.
   if (command.action == FillCommand::Action::kResume) ADDCOW_TRY(fill.Resume());
+  if (command.action == FillCommand::Action::kStart) {
+    // A start that is refused changes no rate either.
+    ADDCOW_TRY(StartBackgroundFlush());
+    return server_fill->Start(command.mode, {}, command.rate);
+  }
   if (command.rate) fill.SetRate(*command.rate);
-  if (command.action != FillCommand::Action::kStart) return {};
-  ADDCOW_TRY(StartBackgroundFlush());
-  return server_fill->Start(command.mode);
+  return {};
 }
 
 // What the control socket asks of this server; called between AfterFork and Cleanup.
@@ -160,6 +163,11 @@ Status GetReady() {
   starting = true;
   ADDCOW_TRY_ASSIGN(auto opened, Image::Open(PosixFileSystem(), server.options.source, Log));
   server.image = opened.release();
+  if (server.options.fill_exit && !server.image->writable())
+    return Fail(Error::Because(
+        EROFS, server.options.source.add_cow_path,
+        "the disk is read only, so nothing is filled, and fill-exit=on would never end nbdkit "
+        "(serve it writable, or leave out fill-exit=on)"));
   if (server.options.copy_on_read && !server.image->writable())
     Log(LogLevel::kNote, "copy-on-read=on: the disk is read only, so what is read is not kept");
   if (server.options.fill != FillMode::kOff && !server.image->writable())

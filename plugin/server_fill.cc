@@ -23,10 +23,16 @@ ServerFill::~ServerFill() {
     image_.AbandonBacking();
 }
 
-Status ServerFill::Start(FillMode mode, std::chrono::seconds delay) {
+Status ServerFill::Start(FillMode mode, std::chrono::seconds delay,
+                         std::optional<uint64_t> rate) {
+  // First, so that no fill says that it runs without anybody to run it.
+  ADDCOW_TRY(StartThreads());
   std::random_device random;
   const double part = static_cast<double>(random()) / static_cast<double>(random.max());
-  ADDCOW_TRY(fill_.Start(mode, Fill::Jittered(delay, part)));
+  return fill_.Start(mode, Fill::Jittered(delay, part), rate);
+}
+
+Status ServerFill::StartThreads() {
   MutexLock lock(mutex_);
   if (threads_ != nullptr) return {};
   ADDCOW_TRY_ASSIGN(threads_, FillThreads::Start(fill_, image_, fill_.Threads()));

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "common/base/error.h"
 #include "common/base/log.h"
@@ -36,8 +37,10 @@ class ServerFill {
   // answered in a second is not waited for: nothing can be read from it then any more.
   ~ServerFill();
 
-  // As Fill::Start, and has threads for it. The delay is off by a tenth at most, by chance.
-  Status Start(FillMode mode, std::chrono::seconds delay = {}) ADDCOW_EXCLUDES(mutex_);
+  // As Fill::Start, and has threads for it; where these cannot be started (EAGAIN) nothing
+  // has changed. The delay is off by a tenth at most, by chance.
+  Status Start(FillMode mode, std::chrono::seconds delay = {},
+               std::optional<uint64_t> rate = {}) ADDCOW_EXCLUDES(mutex_);
 
   Fill& fill() { return fill_; }
 
@@ -47,6 +50,7 @@ class ServerFill {
 
  private:
   void ExitIfDone() ADDCOW_EXCLUDES(mutex_);
+  Status StartThreads() ADDCOW_EXCLUDES(mutex_);
 
   Image& image_;
   const std::function<void()> exit_;

@@ -68,6 +68,7 @@ unit_sources = \
 	tests/unit/file_test.cc \
 	tests/unit/fill_pace_test.cc \
 	tests/unit/fill_race_test.cc \
+	tests/unit/fill_rest_test.cc \
 	tests/unit/fill_test.cc \
 	tests/unit/header_test.cc \
 	tests/unit/holes_test.cc \

@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <iterator>
 #include <string_view>
 
@@ -41,8 +43,11 @@ double Mean(const Latencies& latencies) {
   return latencies.seconds() / static_cast<double>(latencies.count());
 }
 
+// To a tenth; 100 only where it is all.
 double Percent(uint64_t part, uint64_t whole) {
-  return whole == 0 ? 100 : 100 * static_cast<double>(part) / static_cast<double>(whole);
+  if (part >= whole) return 100;
+  const double tenths = 1000 * static_cast<double>(part) / static_cast<double>(whole);
+  return std::min(std::floor(tenths), 999.0) / 10;
 }
 
 // The exposition format, line by line.
@@ -222,7 +227,8 @@ std::string HumanTime(double seconds) {
 std::string HumanFill(const FillStatus& fill) {
   if (fill.state == FillState::kOff) return "off";
   std::string text = fmt::format("{}, {}", NameOf(fill.mode), NameOf(fill.state));
-  if (fill.state != FillState::kDone) {
+  // Of one that is done clients may have written parts of clusters since.
+  if (fill.state != FillState::kDone || fill.left > 0) {
     text += fmt::format(", {} left", HumanSize(fill.left));
     if (fill.state == FillState::kRunning) text += fmt::format(", {}/s", HumanSize(fill.rate));
     if (const auto left = TimeLeft(fill)) text += ", " + HumanTime(*left) + " to go";

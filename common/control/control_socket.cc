@@ -56,6 +56,12 @@ Result<UniqueFd> LockDirectory(const std::string& path) {
 
 // Removes what a server that was killed has left. EADDRINUSE, or what else keeps it there.
 Status RemoveStale(const std::string& path, const sockaddr_un& address) {
+  // It is somebody's, and leads to a name that bind(2) would not make.
+  struct stat named = {};
+  if (::lstat(path.c_str(), &named) == 0 && S_ISLNK(named.st_mode))
+    return Fail(Error::Because(ELOOP, path,
+                               "is a symbolic link, so no control socket is made there: name "
+                               "the socket itself, or another file"));
   const auto found = FindSocket(path);
   if (!found && found.error().code() == ENOENT) return {};
   if (!found) return Fail(found.error());

@@ -33,7 +33,7 @@ Result<struct stat> FindSocket(const std::string& path);
 class ControlSocket {
  public:
   // Listens at `path`, which is absolute. EADDRINUSE: a server does so already; ENOTSOCK:
-  // something is there that is no socket; ENAMETOOLONG.
+  // something is there that is no socket; ELOOP: a symbolic link is; ENAMETOOLONG.
   static Result<std::unique_ptr<ControlSocket>> Listen(const std::string& path);
   // Removes the name, if it is still that of this socket.
   ~ControlSocket();

@@ -186,7 +186,8 @@ Status Durability::Flush(FlushFor whom) {
   Status flushed;
   {
     MutexLock lock(flush_mutex_);
-    if (last_flushed_ > begun) {
+    // Where that was a reader's it has not set the flag, which may wait for this one.
+    if (last_flushed_ > begun && !(whom == FlushFor::kWriter && FlagWaits())) {
       flushes_shared_.fetch_add(1, std::memory_order_relaxed);
       return {};
     }
@@ -206,11 +207,13 @@ Status Durability::FlushNewBits() {
   return flushed;
 }
 
+bool Durability::HasNewBits() { return allocation_.HasPending() || FlagWaits(); }
+
 // The flag alone, for bits that were found in the file, waits for a write:
 // without one the server may be meant to be read only.
-bool Durability::HasNewBits() {
-  return allocation_.HasPending() || (allocation_.clusters().all() && !flags_.all_allocated &&
-                                      unflushed_.load(std::memory_order_relaxed));
+bool Durability::FlagWaits() const {
+  return allocation_.clusters().all() && !flags_.all_allocated &&
+         unflushed_.load(std::memory_order_relaxed);
 }
 
 Status Durability::FlushLocked(FlushFor whom) {

@@ -71,6 +71,7 @@ class Durability {
   Status FlushLocked(FlushFor whom) ADDCOW_REQUIRES(flush_mutex_);
   Status FlushOnce(FlushFor whom) ADDCOW_REQUIRES(flush_mutex_);
   bool HasNewBits() ADDCOW_REQUIRES(flush_mutex_);
+  bool FlagWaits() const ADDCOW_REQUIRES(flush_mutex_);
   bool CanDropSubclusters() ADDCOW_EXCLUDES(flush_mutex_);
   Status PublishBits(FlushFor whom) ADDCOW_REQUIRES(flush_mutex_);
   Status SyncAddCow() ADDCOW_REQUIRES(flush_mutex_);

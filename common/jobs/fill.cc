@@ -61,23 +61,24 @@ void Fill::Changed() {
   changed_.NotifyAll();
 }
 
-Status Fill::Start(FillMode mode, Clock::duration delay) {
+Status Fill::Start(FillMode mode, Clock::duration delay, std::optional<uint64_t> rate) {
   if (mode != FillMode::kOff && !image_.writable())
     return Fail(Error::Because(EROFS, image_.files().add_cow_path,
                                "the disk is read only, so nothing is filled"));
   MutexLock lock(mutex_);
+  if (rate) pace_.SetRate(*rate, options_.now());
   if (mode != mode_) {
     error_.reset();
     back_off_ = {};
     copied_ = 0;
     flushed_ = options_.now();
-    meter_ = {};
   }
   mode_ = mode;
   run_++;
   paused_ = done_ = told_ = failed_here_ = ended_ = false;
   next_ = 0;
   begin_ = options_.now() + delay;
+  meter_.Begin(copied_, begin_);
   retry_ = {};
   Changed();
   return {};
@@ -93,7 +94,7 @@ Status Fill::Pause() {
 Status Fill::Resume() {
   MutexLock lock(mutex_);
   if (mode_ == FillMode::kOff) return Fail(NoFill("resume"));
-  paused_ = false;
+  if (std::exchange(paused_, false)) meter_.Begin(copied_, options_.now());
   Changed();
   return {};
 }
@@ -179,23 +180,22 @@ uint64_t Fill::PieceClusters() const {
   return std::max<uint64_t>(bytes / layout_.cluster_size(), 1);
 }
 
-// None: empty.
-ClusterRange Fill::NextPiece() {
+// Goes on to the next cluster that is to be filled. False: there is none.
+bool Fill::FindNext() {
   const uint64_t count = layout_.clusters();
-  if (mode_ == FillMode::kTouched) {
-    const uint64_t first = image_.NextPartial(next_);
-    uint64_t end = first;
-    const uint64_t most = std::min(count, first + PieceClusters());
-    while (end < most && image_.NextPartial(end) == end) end++;
-    return {first, end - first};
-  }
-  while (next_ < count) {
-    const ClusterRun run = image_.bitmap().RunAt({next_, count - next_});
-    next_ = run.range.first;
-    if (!run.allocated) return {next_, std::min(run.range.count, PieceClusters())};
-    next_ = run.range.end();
-  }
-  return {};
+  if (mode_ == FillMode::kTouched) next_ = image_.NextPartial(next_);
+  while (mode_ == FillMode::kAll && next_ < count && image_.bitmap().Test(next_))
+    next_ = image_.bitmap().RunAt({next_, count - next_}).range.end();
+  return next_ < count;
+}
+
+// From what FindNext found.
+ClusterRange Fill::NextPiece() const {
+  const ClusterRange most{next_, std::min(layout_.clusters() - next_, PieceClusters())};
+  if (mode_ == FillMode::kAll) return image_.bitmap().RunAt(most).range;
+  uint64_t end = next_ + 1;
+  while (end < most.end() && image_.NextPartial(end) == end) end++;
+  return {next_, end - next_};
 }
 
 Fill::Task Fill::TakeTask(Clock::time_point now) {
@@ -206,18 +206,20 @@ Fill::Task Fill::TakeTask(Clock::time_point now) {
   if (now < retry_) return {.next = retry_};
   // After a failure one goes first.
   if (error_ && !taken_.empty()) return later;
-  if (const auto next = pace_.Next(now); next > now) return {.next = next};
-  if (pace_.GivesWay() && !taken_.empty()) return later;
   if (done_) next_ = 0;
-  ClusterRange range = NextPiece();
-  if (range.count == 0 && taken_.empty() && std::exchange(failed_here_, false)) {
+  bool found = FindNext();
+  if (!found && taken_.empty() && std::exchange(failed_here_, false)) {
     next_ = 0;
-    range = NextPiece();
+    found = FindNext();
   }
-  if (range.count > 0) {
+  if (found) {
+    // Not done, also while it rests: it is not looked for from the beginning then.
+    if (std::exchange(done_, false)) meter_.Begin(copied_, now);
+    if (const auto next = pace_.Next(now); next > now) return {.next = next};
+    if (pace_.GivesWay() && !taken_.empty()) return later;
+    const ClusterRange range = NextPiece();
     taken_.insert(range.first);
     next_ = range.end();
-    done_ = false;
     return {.kind = Task::Kind::kPiece, .range = range};
   }
   if (done_) return {.next = begin_ = now + options_.look_again};
@@ -365,6 +367,7 @@ void Fill::Succeeded() {
     if (!error_ || ended_) return;
     error_.reset();
     back_off_ = {};
+    meter_.Begin(copied_, options_.now());
     Changed();
   }
   log_(LogLevel::kNote,

@@ -68,7 +68,9 @@ class Fill {
   // From the beginning of the disk, after `delay`. It also ends a pause, a back-off, and a
   // failure that was the last. In the mode that it has it goes on: what was copied counts,
   // and what failed is known. kOff ends a fill. EROFS where the disk is read only.
-  Status Start(FillMode mode, Clock::duration delay = {}) ADDCOW_EXCLUDES(mutex_);
+  // `rate`, where it is given, is as SetRate.
+  Status Start(FillMode mode, Clock::duration delay = {}, std::optional<uint64_t> rate = {})
+      ADDCOW_EXCLUDES(mutex_);
   // Pieces that are under way are still copied. EINVAL where no fill was started, or that ended
   // it.
   Status Pause() ADDCOW_EXCLUDES(mutex_);
@@ -107,7 +109,8 @@ class Fill {
   };
 
   Task TakeTask(Clock::time_point now) ADDCOW_REQUIRES(mutex_);
-  ClusterRange NextPiece() ADDCOW_REQUIRES(mutex_);
+  bool FindNext() ADDCOW_REQUIRES(mutex_);
+  ClusterRange NextPiece() const ADDCOW_REQUIRES(mutex_);
   uint64_t PieceClusters() const ADDCOW_REQUIRES(mutex_);
   void Copy(ClusterRange range) ADDCOW_EXCLUDES(mutex_);
   void Finish() ADDCOW_EXCLUDES(mutex_);

@@ -62,15 +62,19 @@ void FillPace::Copied(uint64_t bytes, Clock::time_point begun, Clock::time_point
           ToDuration(static_cast<double>(bytes) / static_cast<double>(rate_));
 }
 
+void FillMeter::Begin(uint64_t total, Clock::time_point time) {
+  before_ = last_ = {total, time};
+}
+
 void FillMeter::Note(uint64_t total, Clock::time_point now) {
   if (now - last_.time < kMeterInterval) return;
-  before_ = last_.time == Clock::time_point() ? Mark{total, now} : last_;
+  before_ = last_;
   last_ = {total, now};
 }
 
 uint64_t FillMeter::Rate(uint64_t total, Clock::time_point now) const {
   const double elapsed = Seconds(now - before_.time).count();
-  if (elapsed <= 0) return 0;
+  if (elapsed <= 0 || total < before_.total) return 0;
   return static_cast<uint64_t>(static_cast<double>(total - before_.total) / elapsed);
 }
 

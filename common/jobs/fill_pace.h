@@ -66,8 +66,12 @@ class FillMeter {
  public:
   using Clock = std::chrono::steady_clock;
 
+  // Copying begins, or goes on after it stood: what was before does not count. `time` may be
+  // later than now.
+  void Begin(uint64_t total, Clock::time_point time);
   // `total`: all that were ever copied. As often as one likes.
   void Note(uint64_t total, Clock::time_point now);
+  // 0 where no time has gone by since Begin.
   uint64_t Rate(uint64_t total, Clock::time_point now) const;
 
  private:

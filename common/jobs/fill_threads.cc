@@ -4,6 +4,8 @@
 
 #include "common/jobs/fill_threads.h"
 
+#include <utility>
+
 #include "common/base/start_thread.h"
 
 namespace addcow {
@@ -11,18 +13,25 @@ namespace addcow {
 Result<std::unique_ptr<FillThreads>> FillThreads::Start(Fill& fill, Image& image,
                                                         size_t threads) {
   std::unique_ptr<FillThreads> started(new FillThreads(fill));
-  started->threads_.resize(threads);
-  for (std::thread& thread : started->threads_) {
-    ADDCOW_TRY_ASSIGN(thread, StartThread(kThreadName, image.files().add_cow_path,
-                                          [&fill] { fill.RunUntilStopped(); }));
+  started->threads_.reserve(threads);
+  while (started->threads_.size() < threads) {
+    auto thread = StartThread(kThreadName, image.files().add_cow_path,
+                              [&fill] { fill.RunUntilStopped(); });
+    if (thread) {
+      started->threads_.push_back(std::move(*thread));
+      continue;
+    }
+    if (started->threads_.empty()) return Fail(thread.error());
+    break;  // with fewer it is slower only
   }
   return started;
 }
 
 FillThreads::~FillThreads() {
+  // Where none could be started the fill can have others later.
+  if (threads_.empty()) return;
   fill_.Stop();
-  for (std::thread& thread : threads_)
-    if (thread.joinable()) thread.join();
+  for (std::thread& thread : threads_) thread.join();
 }
 
 }  // namespace addcow

@@ -24,7 +24,8 @@ class FillThreads {
   // What the threads are called, in ps(1) and debuggers.
   static constexpr const char* kThreadName = "addcow-fill";
 
-  // `fill`, and its image, must outlive the object.
+  // `fill`, and its image, must outlive the object. Fewer than `threads` where there cannot be
+  // more now. Where there cannot be one, its error (EAGAIN): `fill` is as it was, not stopped.
   static Result<std::unique_ptr<FillThreads>> Start(Fill& fill, Image& image, size_t threads);
 
   // Ends the threads when their pieces under way are done. The fill is stopped for good.

@@ -62,6 +62,10 @@ echo kept >file
 expect_fails 1 nbdkit -U other -f addcow y.add-cow control=file
 grep -q 'file: is no socket' stderr || fail "$(cat stderr)"
 expect_equal kept "$(cat file)" "the file that is no socket"
+ln -s elsewhere link
+expect_fails 1 nbdkit -U other -f addcow y.add-cow control=link
+grep -q 'link: is a symbolic link, so no control socket is made there: name' stderr || fail "$(cat stderr)"
+[ -L link ] && [ ! -e elsewhere ] || fail "the symbolic link: $(ls -l)"
 long="$(printf 'x%.0s' {1..100})"
 expect_fails 1 nbdkit -U other -f addcow y.add-cow control="$long"
 grep -q "bytes long, the path of a socket can have 107: name one" stderr || fail "$(cat stderr)"

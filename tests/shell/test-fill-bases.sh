@@ -63,6 +63,21 @@ stop_server "$server_pid"
 cmp <(tail -c +131073 disk.raw) <(tail -c +131073 src.raw)
 kill -9 "$base_pid"
 
+# Of its threads only the first can be started: it goes on with that.
+start_base
+overlay
+with_faults start_server sock addcow x.add-cow control=ctl sync-interval=0
+fault pthread_create 2+ 11 thread
+addcow fill ctl all --rate=4M
+grep -q . fault.hits || fail "every thread was started"
+expect_equal 1 "$(cat "/proc/$server_pid"/task/*/comm | grep -c '^addcow-fill$')" "threads that fill"
+no_fault
+addcow fill ctl resume --rate=0
+in_log 'was let go'
+stop_server "$server_pid"
+cmp disk.raw src.raw
+kill -9 "$base_pid"
+
 # Frozen when the server is to end: that is not waited for.
 start_base rdelay=1
 overlay

@@ -136,9 +136,19 @@ for option in readonly=on layer=top; do
     logged 1 'the disk is read only, so nothing is filled'
     stop_server "$server_pid"
 done
-start_server sock -r addcow x.add-cow fill=all fill-exit=on
+start_server sock -r addcow x.add-cow fill=all
 logged 1 'the disk is read only, so nothing is filled'
 stop_server "$server_pid"
+# Not, if its end is waited for.
+for arguments in "-r addcow x.add-cow fill=all" "addcow x.add-cow fill=touched readonly=on" \
+    "addcow x.add-cow control=ctl layer=top"; do
+    # shellcheck disable=SC2086
+    expect_fails 1 timeout 60 "$ADDCOW_RUN" nbdkit -f -U sock2 $arguments fill-exit=on
+    grep -q 'x.add-cow: the disk is read only, so nothing is filled, and fill-exit=on would never end' stderr ||
+        fail "$(cat stderr)"
+    expect_equal 1 "$(wc -l <stderr)" "lines about fill-exit=on of a disk that is read only"
+    [ ! -e ctl ] || fail "a control socket of a server that has not started"
+done
 expect_equal 0 "$(allocated)" "clusters that were filled in a disk that is read only"
 
 # A base that cannot be read in one place for a while.
@@ -155,3 +165,24 @@ in_log 'was let go'
 logged 1 'so the fill waits'
 stop_server "$server_pid"
 cmp <(tail -c +65537 disk.raw | head -c 23M) <(tail -c +65537 noise | head -c 23M)
+no_fault
+
+# No thread can be started, that of the fill or that of the background flush: then there is
+# no fill, its rate is as it was, and another start, later, works.
+if built_with_sanitizer; then
+    echo "not tried: a thread that cannot be started; AddressSanitizer's nbdkit does not end after that"
+    exit 0
+fi
+for interval in 0 60; do
+    image
+    with_faults start_server sock addcow x.add-cow control=ctl "sync-interval=$interval"
+    fault pthread_create 1 11 thread
+    expect_fails 1 addcow fill ctl all --rate=1k
+    grep -q 'start a thread' stderr || fail "$(cat stderr)"
+    expect_equal 'off off 0' "$(addcow status ctl --output=json | jq -r '.fill | "\(.mode) \(.state) \(.limit)"')" \
+        "mode, state and limit of a fill that could not be started"
+    no_fault
+    timeout 120 "$ADDCOW_RUN" addcow fill ctl all --wait >out || fail "a second start: $(cat out sock.log)"
+    stop_server "$server_pid"
+    cmp <(head -c 24M disk.raw) noise
+done

@@ -120,6 +120,27 @@ TEST(ControlSocket, LeavesWhatIsNoSocketAlone) {
   EXPECT_EQ(std::filesystem::file_size(directory / "file"), 4u);
 }
 
+// A stale one that it leads to is not removed either.
+TEST(ControlSocket, LeavesASymbolicLinkAlone) {
+  const TempDir directory;
+  const std::string link = directory / "link";
+  const std::string path = directory / "ctl";
+  std::filesystem::create_symlink("ctl", link);
+  EXPECT_TRUE(FailsWith(ControlSocket::Listen(link), ELOOP)) << "dangling";
+  const auto address = SocketAddress(path);
+  {
+    const UniqueFd left(::socket(AF_UNIX, SOCK_STREAM, 0));
+    ASSERT_EQ(::bind(left.get(), reinterpret_cast<const sockaddr*>(&*address), sizeof *address),
+              0);
+  }
+  EXPECT_TRUE(FailsSaying(ControlSocket::Listen(link), "is a symbolic link"))
+      << "to a stale one";
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_TRUE(std::filesystem::is_socket(path));
+  ASSERT_OK_AND_ASSIGN(const auto socket, ControlSocket::Listen(path));
+  EXPECT_TRUE(FailsWith(ControlSocket::Listen(link), ELOOP)) << "to one that is served";
+}
+
 TEST(ControlSocket, RefusesALongPathWithTheRemedy) {
   const std::string path = "/" + std::string(107, 'x');
   EXPECT_TRUE(FailsWith(ControlSocket::Listen(path), ENAMETOOLONG));

@@ -101,6 +101,7 @@ TEST_F(FillPaceTest, ARateIsNotMadeUpFor) {
 
 TEST_F(FillPaceTest, TheMeterForgetsWhatWasLongAgo) {
   FillMeter meter;
+  meter.Begin(0, now_);
   uint64_t total = 0;
   const auto run = [&](int ticks, uint64_t bytes) {
     for (int i = 0; i < ticks; i++) {
@@ -114,6 +115,30 @@ TEST_F(FillPaceTest, TheMeterForgetsWhatWasLongAgo) {
   EXPECT_NEAR(static_cast<double>(meter.Rate(total, now_)), 10000, 1000);
   run(100, 10);
   EXPECT_NEAR(static_cast<double>(meter.Rate(total, now_)), 100, 10);
+}
+
+TEST_F(FillPaceTest, TheMeterCountsFromItsBeginning) {
+  FillMeter meter;
+  meter.Begin(5000, now_);
+  EXPECT_EQ(meter.Rate(5000, now_), 0u);
+  EXPECT_EQ(meter.Rate(6000, now_), 0u) << "no time has gone by";
+  now_ += milliseconds(500);
+  EXPECT_EQ(meter.Rate(6000, now_), 2000u);
+  now_ += std::chrono::hours(1);
+  meter.Begin(6000, now_);
+  now_ += std::chrono::seconds(1);
+  EXPECT_EQ(meter.Rate(6100, now_), 100u);
+  EXPECT_EQ(meter.Rate(0, now_), 0u) << "less than there was";
+}
+
+TEST_F(FillPaceTest, TheMeterTellsNothingBeforeItBegins) {
+  FillMeter meter;
+  const auto begin = now_ + std::chrono::hours(1);
+  meter.Begin(1000, begin);
+  meter.Note(3000, now_);
+  EXPECT_EQ(meter.Rate(3000, now_), 0u);
+  EXPECT_EQ(meter.Rate(3000, begin), 0u);
+  EXPECT_EQ(meter.Rate(3000, begin + std::chrono::seconds(1)), 2000u);
 }
 
 }  // namespace

@@ -21,11 +21,11 @@ class ImageFlushSharing : public ImageFixture {
     Status done;
     std::unique_ptr<Racer> racer;
   };
-  std::unique_ptr<Parked> ParkFlush() {
+  std::unique_ptr<Parked> ParkFlush(FlushFor whom = FlushFor::kWriter) {
     std::unique_ptr<Parked> parked(
         new Parked{gate_.ParkBefore(OpKind::kSyncData, kImagePath), {}, nullptr});
-    parked->racer =
-        std::make_unique<Racer>([this, p = parked.get()] { p->done = image_->Flush(); });
+    parked->racer = std::make_unique<Racer>(
+        [this, whom, p = parked.get()] { p->done = image_->Flush(whom); });
     parked->stop.WaitUntilParked();
     return parked;
   }
@@ -93,6 +93,31 @@ TEST_F(ImageFlushSharing, OneAfterTheOtherEachSyncs) {
   ASSERT_OK(image_->Flush());
   ASSERT_OK(image_->Flush());
   EXPECT_EQ(ImageSyncs(), 2u);
+}
+
+// A reader's flush does not set ALL_ALLOCATED. So a writer's that comes with one, and could
+// share it, sets it. Which of the two is first is up to the kernel: in most rounds the
+// reader's.
+TEST_F(ImageFlushSharing, AWritersSetsTheFlagThatAReadersLeaves) {
+  for (int round = 0; round < 20; round++) {
+    Make({.seed = TestSeed() + static_cast<uint64_t>(round)});
+    Write(0, 4 * kClusterSize);
+    const auto first = ParkFlush(FlushFor::kReader);
+    Status readers;
+    Status writers;
+    Racer reader([&] { readers = image_->Flush(FlushFor::kReader); });
+    reader.WaitUntilBlockedOrDone();
+    Racer writer([&] { writers = image_->Flush(); });
+    writer.WaitUntilBlockedOrDone();
+    first->stop.Release();
+    first->racer->Join();
+    reader.Join();
+    writer.Join();
+    EXPECT_OK(first->done);
+    EXPECT_OK(readers);
+    EXPECT_OK(writers);
+    EXPECT_TRUE(FlagOnDisk()) << "round " << round;
+  }
 }
 
 }  // namespace

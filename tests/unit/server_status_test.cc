@@ -103,6 +103,35 @@ TEST(StatusText, HumanTellsWhatMatters) {
   EXPECT_EQ(HumanStatus(ServerStatus()).find("trim"), std::string::npos);
 }
 
+TEST(StatusText, OnlyAllOfItIs100Percent) {
+  ServerStatus status;
+  const auto tells = [&](uint64_t allocated, uint64_t clusters) {
+    status.image.allocation.allocated = allocated;
+    status.image.allocation.clusters = clusters;
+    const std::string text = HumanStatus(status);
+    const size_t begin = text.find("allocated  ") + 11;
+    return text.substr(begin, text.find('%') - begin);
+  };
+  EXPECT_EQ(tells(0, 1000), "0.0");
+  EXPECT_EQ(tells(1, 3), "33.3");
+  EXPECT_EQ(tells(2, 3), "66.6");
+  EXPECT_EQ(tells(999, 1000), "99.9");
+  EXPECT_EQ(tells(999999, 1000000), "99.9");
+  EXPECT_EQ(tells((uint64_t{1} << 62) - 1, uint64_t{1} << 62), "99.9");
+  EXPECT_EQ(tells(1000000, 1000000), "100.0");
+  EXPECT_EQ(tells(0, 0), "100.0");
+}
+
+// Clusters that clients have written in part since.
+TEST(StatusText, AFillThatIsDoneTellsWhatIsLeftAgain) {
+  FillStatus fill;
+  fill.mode = FillMode::kTouched;
+  fill.state = FillState::kDone;
+  EXPECT_EQ(HumanFill(fill), "touched, done");
+  fill.left = 128 * kKiB;
+  EXPECT_EQ(HumanFill(fill), "touched, done, 128 KiB left");
+}
+
 TEST(StatusText, HumanHasNoControlCharacters) {
   ServerStatus status;
   status.add_cow = "x\n\033[31m.add-cow";
