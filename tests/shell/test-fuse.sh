@@ -150,6 +150,17 @@ for mode in cached direct_io writeback; do
         stop_server "$server_pid"
     done
 
+    # What a commit has written to the base is what its record says.
+    create
+    start_server sock addcow mnt/x.add-cow
+    client 'h.pwrite(b"w" * 1000, 100)' 'h.pwrite(b"v" * 3 * K, 7 * K + 500)' \
+        'open("want", "wb").write(h.pread(16 * K, 0))'
+    stop_server "$server_pid"
+    addcow commit -q mnt/x.add-cow
+    cmp want mnt/base.img
+    addcow compare -q mnt/x.add-cow want 2>noted || fail "$mode: the disk is not what it was"
+    if grep -q 'was modified' noted; then fail "$mode: $(cat noted)"; fi
+
     # All of it, and what is there is the disk.
     create
     start_server sock addcow mnt/x.add-cow
