@@ -186,7 +186,7 @@ TEST_F(ExportTest, TheDataIsSyncedBeforeTheFileGetsItsName) {
   });
   ASSERT_EQ(steps.size(), 5u) << testing::PrintToString(steps);
   EXPECT_TRUE(steps[0].starts_with("write")) << steps[0];
-  EXPECT_TRUE(steps[1].starts_with("sync data")) << steps[1];
+  EXPECT_TRUE(steps[1].starts_with("sync /out")) << steps[1];
   EXPECT_TRUE(steps[2].starts_with("sync /out")) << steps[2];
   EXPECT_TRUE(steps[3].starts_with("rename")) << steps[3];
   EXPECT_EQ(steps[4], "sync directory /out");
