@@ -53,9 +53,8 @@ Result<std::unique_ptr<Image>> Image::Of(FileSystem& file_system, ImageFiles fil
       new Image(file_system, std::move(files), std::move(log), source));
   ADDCOW_TRY(image->image_store_.Open());
   ADDCOW_TRY(image->allocation_.Open(source.subclusters));
-  // Who confines does not want files opened by the name in the header.
-  if (source.image_path && !source.access.confine && image->writable() &&
-      !image->bitmap().all())
+  if (image->writable() && !image->bitmap().all() &&
+      IsAnotherThanNamed(file_system, source, image->files()))
     ADDCOW_TRY(CheckDataIsOwn(file_system, *image));
   if (image->allocation_.place_taken())
     image->log_(LogLevel::kNote,

@@ -72,14 +72,20 @@ Result<std::optional<uint64_t>> FindStrangeData(const Image& image) {
 
 }  // namespace
 
+bool IsAnotherThanNamed(FileSystem& file_system, const ImageSource& source,
+                        const ImageFiles& files) {
+  if (!source.image_path || source.access.confine) return false;
+  const auto own = file_system.Identify(
+      ResolveName(DirectoryOf(files.add_cow_path), files.header.image.name));
+  const auto named = files.image->Info();
+  return own && named && !named->SameFile(*own);
+}
+
 Status CheckDataIsOwn(FileSystem& file_system, const Image& image) {
   const ImageFiles& files = image.files();
   const std::string own = ResolveName(DirectoryOf(files.add_cow_path), files.header.image.name);
   const auto named = file_system.Open(own, OpenMode::kReadOnly);
-  if (!named) return {};  // it was moved
-  ADDCOW_TRY_ASSIGN(const FileInfo of_named, (*named)->Info());
-  ADDCOW_TRY_ASSIGN(const FileInfo info, files.image->Info());
-  if (info.SameFile(of_named)) return {};
+  if (!named) return {};  // nothing can be told
   ADDCOW_TRY_ASSIGN(const uint64_t size, (*named)->Size());
   if (size != files.virtual_size)
     return Fail(Error::Because(

@@ -13,9 +13,14 @@
 
 namespace addcow {
 
-// EINVAL where the file that the header names is there and another one, and this one has not
-// its size, or data where nothing is allocated. Of what may be data no more than 64 MiB are
-// read. Before the image is used.
+// Whether the image file was named to be another one than the header's, which is there as well.
+// Who confines does not want files opened by the name in the header: false.
+bool IsAnotherThanNamed(FileSystem& file_system, const ImageSource& source,
+                        const ImageFiles& files);
+
+// Of one that is such. EINVAL where it has not the size of the one that the header names, or
+// data where nothing is allocated. Of what may be data no more than 64 MiB are read. Before
+// the image is used.
 Status CheckDataIsOwn(FileSystem& file_system, const Image& image);
 
 }  // namespace addcow

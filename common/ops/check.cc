@@ -26,6 +26,7 @@
 
 #include "common/base/zero_bytes.h"
 #include "common/image/image_files.h"
+#include "common/image/own_data.h"
 #include "common/io/holes.h"
 #include "common/io/zeroer.h"
 #include "common/ops/info.h"
@@ -313,16 +314,6 @@ CheckReport RunChecker(const ImageFiles& files, Repair repair, bool locked,
   return report;
 }
 
-// Whether the image file was named to be another one than the header's, which is
-// there as well.
-bool IsAnother(FileSystem& file_system, const ImageSource& source, const ImageFiles& files) {
-  if (!source.image_path || source.access.confine) return false;
-  const auto own = file_system.Identify(
-      ResolveName(DirectoryOf(files.add_cow_path), files.header.image.name));
-  const auto named = files.image->Info();
-  return own && named && !named->SameFile(*own);
-}
-
 // Bitmaps without a one are those of an image which nobody has written to. Data
 // under it is more likely another disk's than left over; so is that of another file
 // than the image file.
@@ -332,7 +323,7 @@ Status CheckThatDataIsOwn(FileSystem& file_system, const ImageSource& source,
   ADDCOW_TRY_ASSIGN(const RawPlaces places,
                     RawPlacesOf(*files.add_cow, files.header, files.layout()));
   ADDCOW_TRY_ASSIGN(const bool any, AnyRawBit(*files.add_cow, places));
-  const bool another = IsAnother(file_system, source, files);
+  const bool another = IsAnotherThanNamed(file_system, source, files);
   if (any && !another) return {};
   const CheckReport report = RunChecker(files, Repair::kNone, true, interrupted);
   if (report.error || report.interrupted) return {};  // that comes again
