@@ -67,6 +67,7 @@ kill -9 "$base_pid"
 start_base
 overlay
 with_faults start_server sock addcow x.add-cow control=ctl sync-interval=0
+addcow status ctl >status # nbdkit has written its process id before the first threads are there
 fault pthread_create 2+ 11 thread
 addcow fill ctl all --rate=4M
 grep -q . fault.hits || fail "every thread was started"

@@ -176,6 +176,7 @@ fi
 for interval in 0 60; do
     image
     with_faults start_server sock addcow x.add-cow control=ctl "sync-interval=$interval"
+    addcow status ctl >status # nbdkit has written its process id before the first threads are there
     fault pthread_create 1 11 thread
     expect_fails 1 addcow fill ctl all --rate=1k
     grep -q 'start a thread' stderr || fail "$(cat stderr)"
