@@ -106,7 +106,9 @@ with_faults start_server sock addcow x.add-cow copy-on-read=on
 fault pread 1+ 5 base.img
 client 'refused(lambda: h.pread(100, K))'
 no_fault
-client 'right(K, 100)'
+# While the thread that fetches has not seen that it failed, who reads reads for itself only.
+kept_when_read() { client 'right(K, 100)' && has_used disk.raw 65536; }
+wait_until "$server_pid" kept_when_read || fail "not kept: $(cat sock.log)"
 stop_server "$server_pid"
 expect_equal '[[65536,65536]]' "$(in_image x.add-cow)" "kept in the end"
 
