@@ -17,6 +17,7 @@
 #include "common/base/shell_word.h"
 #include "common/base/units.h"
 #include "common/base/zero_bytes.h"
+#include "common/io/holes.h"
 
 namespace addcow {
 
@@ -25,49 +26,34 @@ namespace {
 constexpr uint64_t kMostLookedAt = 64 * kMiB;
 constexpr uint64_t kLookedAtOnce = kMiB;
 
-// Looks for bytes that are not zero, where file systems without holes have them too.
-class DataFinder {
- public:
-  explicit DataFinder(File& file) : file_(file) {}
-
-  // Where the first is; none, or past what is looked at.
-  Result<std::optional<uint64_t>> Find(uint64_t offset, uint64_t end) {
-    while (offset < end && left_ > 0) {
-      ADDCOW_TRY_ASSIGN(const uint64_t data, file_.FindData(offset));
-      offset = std::min(data, end);
-      const auto part = std::span(bytes_).first(
-          static_cast<size_t>(std::min({end - offset, kLookedAtOnce, left_})));
-      ADDCOW_TRY_ASSIGN(const size_t count, file_.Read(part, offset));
-      if (!IsZero(part.first(count))) return std::optional(offset);
-      if (count == 0) break;
-      offset += count;
-      left_ -= count;
-    }
-    return std::optional<uint64_t>();
-  }
-
- private:
-  File& file_;
-  uint64_t left_ = kMostLookedAt;
-  std::vector<std::byte> bytes_ = std::vector<std::byte>(kLookedAtOnce);
-};
-
+// About where the first data is that is not the disk's; none, or past what is looked at.
 Result<std::optional<uint64_t>> FindStrangeData(const Image& image) {
   const Layout layout = image.files().layout();
-  DataFinder finder(*image.files().image);
-  for (uint64_t at = 0; at < layout.clusters();) {
+  File& file = *image.files().image;
+  Holes holes(file);
+  ADDCOW_TRY(holes.Settle(file));
+  std::vector<std::byte> bytes(kLookedAtOnce);
+  std::optional<uint64_t> found;
+  uint64_t looked = 0;
+  const auto look = [&](uint64_t offset, uint64_t length) -> Result<bool> {
+    const auto part = std::span(bytes).first(static_cast<size_t>(length));
+    ADDCOW_TRY_ASSIGN(const size_t count, file.Read(part, offset));
+    if (!IsZero(part.first(count))) found = offset;
+    looked += length;
+    return !found && looked < kMostLookedAt;
+  };
+  for (uint64_t at = 0; at < layout.clusters() && looked < kMostLookedAt;) {
     const ClusterRun run = image.bitmap().RunAt({at, layout.clusters() - at});
     at = run.range.end();
     if (run.allocated) continue;
-    for (uint64_t first = run.range.first; first < at;) {
+    for (uint64_t first = run.range.first; first < at && looked < kMostLookedAt;) {
       const uint64_t partial = std::min(image.NextPartial(first), at);
-      ADDCOW_TRY_ASSIGN(const auto found,
-                        finder.Find(layout.Start(first), layout.End(partial)));
+      ADDCOW_TRY(holes.VisitData(layout.Start(first), layout.End(partial), bytes.size(), look));
       if (found) return found;
       first = partial + 1;
     }
   }
-  return std::optional<uint64_t>();
+  return found;
 }
 
 }  // namespace
