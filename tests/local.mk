@@ -100,6 +100,7 @@ shell_tests = \
 	tests/shell/test-trim.sh \
 	tests/shell/test-truncated-files.sh \
 	tests/shell/test-wait.sh \
+	tests/shell/test-zeroes-in-qcow2.sh \
 	tests/shell/test-vectors.sh \
 	tests/shell/test-vectors-acow.sh
 TESTS += $(shell_tests)

@@ -33,6 +33,17 @@ constexpr uint64_t kWriterFlush = 512 * kMiB;
 // What a server of ours may take to end that is told to.
 constexpr std::chrono::seconds kLongestEnd(10);
 
+// The largest clusters that a format of QEMU's has. In one of them nothing else is in flight
+// together with a write of zeroes: where all of a cluster would read as zeroes then, qemu-nbd
+// makes it a cluster of zeroes, without regard to what allocates it meanwhile (seen with 7.2:
+// qcow2_co_pwrite_zeroes), and that brings the backing file's bytes back.
+constexpr uint64_t kTargetCluster = 2 * kMiB;
+
+bool ShareACluster(ByteRange a, ByteRange b) {
+  return RoundDown(a.offset, kTargetCluster) < b.end() &&
+         RoundDown(b.offset, kTargetCluster) < a.end();
+}
+
 // Between two looks at a signal.
 constexpr std::chrono::milliseconds kWriterGlance(100);
 
@@ -125,19 +136,23 @@ Status NbdWriter::TakeAnswers() {
   for (Slot& slot : slots_) {
     if (slot.cookie == -1) continue;
     const int done = nbd_aio_command_completed(handle_, static_cast<uint64_t>(slot.cookie));
-    if (done == -1) return Over(LibnbdError("write", slot.offset));
+    if (done == -1) return Over(LibnbdError("write", slot.range.offset));
     if (done == 1) slot.cookie = -1;
   }
   return {};
 }
 
-Result<NbdWriter::Slot*> NbdWriter::FreeSlot() {
+// For a command that may go out now.
+Result<NbdWriter::Slot*> NbdWriter::FreeSlot(ByteRange range, bool zeroes) {
   if (failed_) return Fail(*failed_);
   const auto limit = Clock::now() + options_.timeout;
+  const auto in_the_way = [&](const Slot& slot) {
+    return slot.cookie != -1 && (zeroes || slot.zeroes) && ShareACluster(slot.range, range);
+  };
   for (;;) {
     ADDCOW_TRY(TakeAnswers());
-    for (Slot& slot : slots_)
-      if (slot.cookie == -1) return &slot;
+    const auto free = std::ranges::find(slots_, -1, &Slot::cookie);
+    if (free != slots_.end() && std::ranges::none_of(slots_, in_the_way)) return &*free;
     ADDCOW_TRY(Turn(limit));
   }
 }
@@ -159,20 +174,20 @@ Status NbdWriter::WaitForAll() {
   return {};
 }
 
-// A command for which nothing else goes on.
 template <typename Command>
-Status NbdWriter::Start(const char* operation, uint64_t offset, Command command) {
-  ADDCOW_TRY_ASSIGN(Slot* const slot, FreeSlot());
-  slot->offset = offset;
+Status NbdWriter::Start(const char* operation, ByteRange range, Command command, bool zeroes) {
+  ADDCOW_TRY_ASSIGN(Slot* const slot, FreeSlot(range, zeroes));
+  slot->range = range;
+  slot->zeroes = zeroes;
   slot->cookie = command(*slot);
-  if (slot->cookie == -1) return Over(LibnbdError(operation, offset));
+  if (slot->cookie == -1) return Over(LibnbdError(operation, range.offset));
   return {};
 }
 
 Status NbdWriter::WriteAligned(std::span<const std::byte> data, uint64_t offset) {
   while (!data.empty()) {
     const auto part = data.first(std::min<size_t>(data.size(), static_cast<size_t>(maximum_)));
-    ADDCOW_TRY(Start("write", offset, [&](Slot& slot) {
+    ADDCOW_TRY(Start("write", {offset, part.size()}, [&](Slot& slot) {
       slot.bytes.assign(part.begin(), part.end());
       return nbd_aio_pwrite(handle_, slot.bytes.data(), slot.bytes.size(), offset,
                             kNoCompletion, 0);
@@ -187,7 +202,7 @@ Status NbdWriter::WriteAligned(std::span<const std::byte> data, uint64_t offset)
 Result<std::vector<std::byte>> NbdWriter::ReadBlock(uint64_t offset, uint64_t length) {
   ADDCOW_TRY(WaitForAll());
   std::vector<std::byte> bytes(static_cast<size_t>(length));
-  ADDCOW_TRY(Start("read", offset, [&](Slot&) {
+  ADDCOW_TRY(Start("read", {offset, length}, [&](Slot&) {
     return nbd_aio_pread(handle_, bytes.data(), bytes.size(), offset, kNoCompletion, 0);
   }));
   // The buffer is libnbd's until then: an error ends the connection's use.
@@ -242,14 +257,18 @@ Status NbdWriter::Zero(uint64_t offset, uint64_t length) {
     return {};
   };
   ADDCOW_TRY(write(offset, first));
-  const uint64_t most = std::max(RoundDown(kZeroPiece, minimum_), minimum_);
   if (!can_zero_) {
     ADDCOW_TRY(write(first, last));
   } else {
-    for (uint64_t at = first; at < last; at += most)
-      ADDCOW_TRY(Start("write zeroes", at, [&](Slot&) {
-        return nbd_aio_zero(handle_, std::min(most, last - at), at, kNoCompletion, 0);
-      }));
+    for (uint64_t at = first; at < last;) {
+      // Cut where clusters begin, so that no piece waits for the one before.
+      const uint64_t stop = std::min(RoundDown(at, kTargetCluster) + kZeroPiece, last);
+      const auto zero = [&](Slot&) {
+        return nbd_aio_zero(handle_, stop - at, at, kNoCompletion, 0);
+      };
+      ADDCOW_TRY(Start("write zeroes", {at, stop - at}, zero, true));
+      at = stop;
+    }
   }
   return write(last, end);
 }
@@ -259,7 +278,7 @@ Status NbdWriter::Flush() {
   unflushed_ = 0;
   if (!can_flush_) return {};
   ADDCOW_TRY(
-      Start("flush", 0, [&](Slot&) { return nbd_aio_flush(handle_, kNoCompletion, 0); }));
+      Start("flush", {}, [&](Slot&) { return nbd_aio_flush(handle_, kNoCompletion, 0); }));
   return WaitForAll();
 }
 

@@ -27,6 +27,7 @@
 
 #include "common/base/error.h"
 #include "common/base/interrupted.h"
+#include "common/format/layout.h"
 #include "common/source/nbd_server.h"
 
 struct nbd_handle;
@@ -68,7 +69,8 @@ class NbdWriter {
  private:
   struct Slot {
     int64_t cookie = -1;  // of the command that is in flight; -1: none is
-    uint64_t offset = 0;
+    ByteRange range;
+    bool zeroes = false;  // write zeroes
     std::vector<std::byte> bytes;
   };
   static constexpr size_t kSlots = 16;
@@ -79,10 +81,10 @@ class NbdWriter {
   void HangUp();
   Status WriteAligned(std::span<const std::byte> data, uint64_t offset);
   Status WritePart(std::span<const std::byte> data, uint64_t offset);
-  Result<Slot*> FreeSlot();
+  Result<Slot*> FreeSlot(ByteRange range, bool zeroes);
   Result<std::vector<std::byte>> ReadBlock(uint64_t offset, uint64_t length);
   template <typename Command>
-  Status Start(const char* operation, uint64_t offset, Command command);
+  Status Start(const char* operation, ByteRange range, Command command, bool zeroes = false);
   Status WaitForAll();
   // One look at what was answered, and waits for more.
   Status Turn(Clock::time_point limit);
