@@ -73,7 +73,6 @@ engine_sources = \
 	common/image/image_counts.h \
 	common/image/image_files.cc common/image/image_files.h \
 	common/image/image_store.cc common/image/image_store.h \
-	common/image/own_data.cc common/image/own_data.h \
 	common/image/raw_file.cc common/image/raw_file.h \
 	common/image/size_checks.cc common/image/size_checks.h \
 	common/jobs/background_flush.cc common/jobs/background_flush.h \

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "common/image/own_data.h"
 #include "common/io/durable_create.h"
 
 namespace addcow {
@@ -53,9 +52,6 @@ Result<std::unique_ptr<Image>> Image::Of(FileSystem& file_system, ImageFiles fil
       new Image(file_system, std::move(files), std::move(log), source));
   ADDCOW_TRY(image->image_store_.Open());
   ADDCOW_TRY(image->allocation_.Open(source.subclusters));
-  if (image->writable() && !image->bitmap().all() &&
-      IsAnotherThanNamed(file_system, source, image->files()))
-    ADDCOW_TRY(CheckDataIsOwn(file_system, *image));
   if (image->allocation_.place_taken())
     image->log_(LogLevel::kNote,
                 Error::Because(0, image->files_.add_cow_path,

@@ -140,6 +140,26 @@ Result<BaseRequest> OpenBacking(FileSystem& file_system, const ImageSource& sour
   return request;
 }
 
+// The bits say which bytes are in the file that the header names. With what was written to
+// another one they would be believed of that file, which does not have it. Of an image that is
+// opened for writing.
+Status CheckIsNamed(FileSystem& file_system, const ImageSource& source, const ImageFiles& files,
+                    const FileInfo& image) {
+  // Who confines does not want files opened by the name in the header.
+  if (!source.image_path || source.may_be_another || source.access.confine) return {};
+  const std::string named =
+      ResolveName(DirectoryOf(files.add_cow_path), files.header.image.name);
+  const auto info = file_system.Identify(named);
+  if (!info || info->SameFile(image)) return {};
+  const std::string path = file_system.RealPath(files.image_path).value_or(files.image_path);
+  return Fail(Error::Because(
+      EINVAL, files.image_path,
+      fmt::format("is not the image file that the header names, {}, which is there too and "
+                  "would lack what is written (copy that one, and name the copy in the "
+                  "header: addcow rebase -u -i {} {})",
+                  named, ShellWord(path), ShellWord(files.add_cow_path))));
+}
+
 // The same file once more. Where the system cannot do that, `open` opens it by
 // its name, which may lead elsewhere by now.
 template <typename Open>
@@ -186,6 +206,7 @@ Status OpenImage(FileSystem& file_system, const ImageSource& source, Above& abov
     return Fail(Error::Because(kErrCorrupt, files.image_path,
                                "the image file is empty, its size must be 1 byte or more"));
   if (files.mode == OpenMode::kReadOnly) return {};
+  ADDCOW_TRY(CheckIsNamed(file_system, source, files, image_info));
   const auto again = [&]() { return OpenAgain(*files.image, open); };
   ADDCOW_TRY_ASSIGN(files.image_durable, again());
   ADDCOW_TRY_ASSIGN(files.image_sync, again());

@@ -90,6 +90,9 @@ struct ImageSource {
   bool reflink = true;
   // Whether a file that has no subclusters may get them.
   bool subclusters = true;
+  // Whether an image_path may be written through that is another file than the header's
+  // while that is there as well: EINVAL where it may not. Not looked at with confine.
+  bool may_be_another = false;
   // What is not found is given another name by `addcow rebase -u`, and not by an option:
   // another image stands on this one, or the command has no such option.
   bool remedy_is_rebase = false;

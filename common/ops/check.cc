@@ -26,7 +26,6 @@
 
 #include "common/base/zero_bytes.h"
 #include "common/image/image_files.h"
-#include "common/image/own_data.h"
 #include "common/io/holes.h"
 #include "common/io/zeroer.h"
 #include "common/ops/info.h"
@@ -315,26 +314,22 @@ CheckReport RunChecker(const ImageFiles& files, Repair repair, bool locked,
 }
 
 // Bitmaps without a one are those of an image which nobody has written to. Data
-// under it is more likely another disk's than left over; so is that of another file
-// than the image file.
-Status CheckThatDataIsOwn(FileSystem& file_system, const ImageSource& source,
-                          const ImageFiles& files, const Interrupted& interrupted) {
+// under it is more likely another disk's than left over.
+Status CheckThatDataIsOwn(const ImageFiles& files, const Interrupted& interrupted) {
   if (files.header.all_allocated) return {};
   ADDCOW_TRY_ASSIGN(const RawPlaces places,
                     RawPlacesOf(*files.add_cow, files.header, files.layout()));
   ADDCOW_TRY_ASSIGN(const bool any, AnyRawBit(*files.add_cow, places));
-  const bool another = IsAnotherThanNamed(file_system, source, files);
-  if (any && !another) return {};
+  if (any) return {};
   const CheckReport report = RunChecker(files, Repair::kNone, true, interrupted);
   if (report.error || report.interrupted) return {};  // that comes again
   if (report.leaked_clusters == 0) return {};
   return Fail(Error::Because(
       EINVAL, files.image_path,
-      fmt::format("holds data in {}, though none is allocated{}: it may be another "
-                  "disk's file, so nothing is repaired (--force gives this storage back all "
-                  "the same)",
-                  Counted(report.leaked_clusters, "cluster"),
-                  any ? " there, and is not the image file that the header names" : "")));
+      fmt::format("holds data in {}, though none is allocated: it may be another disk's "
+                  "file, so nothing is repaired (--force gives this storage back all the "
+                  "same)",
+                  Counted(report.leaked_clusters, "cluster"))));
 }
 
 }  // namespace
@@ -352,6 +347,8 @@ Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repa
   source.mode = writes ? OpenMode::kReadWrite : OpenMode::kReadOnly;
   source.backing_optional = true;
   source.access.interrupted = interrupted;
+  // Leaks are where the bits have nothing, in whichever file.
+  source.may_be_another = force && repair == Repair::kLeaks;
   auto files = OpenImageFiles(file_system, source);
   // A server that stops meanwhile may cut the file (info.cc).
   if (!files && !locked && !writes && files.error().code() == kErrCorrupt)
@@ -370,7 +367,7 @@ Result<CheckReport> CheckImage(FileSystem& file_system, ImageSource source, Repa
     return Fail(Error::Because(EBUSY, files->add_cow_path,
                                "is in use by another program that writes to it, so it cannot "
                                "be repaired (stop that program first)"));
-  if (!force) ADDCOW_TRY(CheckThatDataIsOwn(file_system, source, *files, interrupted));
+  if (!force) ADDCOW_TRY(CheckThatDataIsOwn(*files, interrupted));
   CheckReport before = RunChecker(*files, repair, true, interrupted);
   if (before.error) return before;
   if (before.interrupted) {

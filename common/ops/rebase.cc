@@ -9,12 +9,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <span>
+#include <vector>
 
 #include "common/base/shell_word.h"
 #include "common/base/units.h"
+#include "common/base/zero_bytes.h"
 #include "common/image/identity.h"
 #include "common/image/raw_file.h"
+#include "common/io/holes.h"
 #include "common/ops/check.h"
+#include "common/ops/layer_runs.h"
 #include "common/ops/named_files.h"
 #include "common/ops/new_add_cow.h"
 #include "common/ops/raw_bitmap.h"
@@ -52,6 +58,29 @@ Status CheckStrangeData(const ImageFiles& files, bool moved, RebaseResult& resul
   return {};
 }
 
+// Where the bits say that the image file has bytes, `old` has them, and a copy of it would,
+// too: the holes of one that was made sparse were zeroes.
+Status CheckLacksNothing(const ImageFiles& files, File& old) {
+  ADDCOW_TRY_ASSIGN(const LayerRuns runs, FindLayerRuns(files, *files.image));
+  Holes holes(old);
+  ADDCOW_TRY(holes.Settle(old));
+  std::vector<std::byte> buffer(kMiB);
+  const auto look = [&](uint64_t offset, uint64_t length) -> Result<bool> {
+    const auto part = std::span(buffer).first(static_cast<size_t>(length));
+    ADDCOW_TRY_ASSIGN(const size_t count, old.Read(part, offset));
+    if (IsZero(part.first(count))) return true;
+    return Fail(Error::Because(
+        EINVAL, files.image_path,
+        fmt::format(
+            "lacks data of this disk at {}, which the image file so far, {}, has: is it "
+            "a copy? (to make one: cp --sparse=always {} {})",
+            offset, old.name(), ShellWord(old.name()), ShellWord(files.image_path))));
+  };
+  return runs.Visit([&](bool data, ByteRange range) -> Status {
+    return data ? Status() : holes.VisitData(range.offset, range.end(), buffer.size(), look);
+  });
+}
+
 // Whether the new image file can hold what the old one did.
 Status CheckNewImage(FileSystem& file_system, const RebaseOptions& options,
                      const ImageFiles& files, RebaseResult& result) {
@@ -64,7 +93,10 @@ Status CheckNewImage(FileSystem& file_system, const RebaseOptions& options,
       ADDCOW_TRY_ASSIGN(const FileInfo old_info, (*old)->Info());
       ADDCOW_TRY_ASSIGN(const FileInfo new_info, files.image->Info());
       if (new_info.SameFile(old_info)) return {};
-      if (old_size == files.virtual_size) return CheckStrangeData(files, false, result);
+      if (old_size == files.virtual_size) {
+        ADDCOW_TRY(CheckStrangeData(files, false, result));
+        return CheckLacksNothing(files, **old);
+      }
       return Fail(Error::Because(
           EINVAL, files.image_path,
           fmt::format("has {} bytes, but the image file so far, {}, has {}: is it a copy?",
@@ -184,6 +216,7 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
                                              .mode = OpenMode::kReadWrite,
                                              .want_backing = false,
                                              .access = options.access,
+                                             .may_be_another = true,
                                              .remedy_is_rebase = true});
   if (!opened && image_path && IsNotThere(opened.error()) &&
       opened.error().file() == *image_path)

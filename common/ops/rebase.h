@@ -54,7 +54,8 @@ struct RebaseResult {
 // file that cannot be the old one's: of another size than the old one, where that is there, or
 // too short for what is allocated; or, unless it is the same file, with data where nothing is
 // allocated: it may be another disk's. Of the last there is only a note where the old one is
-// gone and a cluster is allocated.
+// gone and a cluster is allocated. Where the old one is there, one that lacks data of the disk
+// is refused, too: it is no copy.
 Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions& options);
 
 }  // namespace addcow

@@ -47,28 +47,41 @@ ln -s ../vm/x.add-cow moved/link
 nbdkit -r -U - addcow moved/link --run 'nbdcopy "$uri" link.img'
 cmp after.img link.img
 
-# While the file that the header names is there, another disk's is not taken for it, and is left as it is.
-cp --sparse=always vm/base.img other.raw
-before="$(sha other.raw)"
-for command in "nbdkit -U - addcow vm/x.add-cow image=other.raw --run true" \
-    "addcow flatten -q vm/x.add-cow --image=other.raw"; do
-    # shellcheck disable=SC2086
-    expect_fails 1 $command
-    grep -q 'other.raw: holds data at 0, where nothing is allocated, .*perhaps another disk' stderr ||
-        fail "$command: $(cat stderr)"
-done
-expect_equal "$before" "$(sha other.raw)" "the other disk"
-truncate -s 100000 other.raw
-expect_fails 1 nbdkit -U - addcow vm/x.add-cow image=other.raw --run true
-grep -q 'other.raw: has 100000 bytes, but the image file that the header names, .*vm/disk.raw, has 300000' stderr ||
-    fail "$(cat stderr)"
-truncate -s 300000 other.raw
-nbdkit -r -U - addcow vm/x.add-cow image=other.raw --run true
-# A copy of its own is served, and one with leaks once these are gone.
+# While the file that the header names is there, another one is only read: the bits would be
+# believed of the file that lacks what is written. A copy is named in the header first.
 cp --sparse=always vm/disk.raw copy.raw
-nbdkit -U - addcow vm/x.add-cow image=copy.raw --run 'nbdcopy "$uri" copy.img'
+truncate -s 300000 empty.raw
+truncate -s 100000 short.raw
+addcow create -q -s 300000 -i strange.raw strange.add-cow
+printf x | dd of=strange.raw bs=1 conv=notrunc status=none
+before="$(cat vm/x.add-cow vm/disk.raw copy.raw strange.raw | sha256sum)"
+for other in copy.raw empty.raw short.raw strange.raw; do
+    for command in "nbdkit -U - addcow vm/x.add-cow image=$other --run true" \
+        "addcow flatten -q vm/x.add-cow --image=$other" \
+        "addcow check -q -r leaks vm/x.add-cow --image=$other" \
+        "addcow check -q -r all vm/x.add-cow --image=$other" \
+        "addcow check -q -r all --force vm/x.add-cow --image=$other" \
+        "addcow resize -q vm/x.add-cow --image=$other +1M" \
+        "addcow resize -q --shrink vm/x.add-cow --image=$other 65536" \
+        "addcow upgrade -q vm/x.add-cow --image=$other --cluster-size=8k" \
+        "addcow downgrade -q vm/x.add-cow --image=$other"; do
+        # shellcheck disable=SC2086
+        expect_fails 1 $command
+        grep -q "$other: is not the image file that the header names, .*vm/disk.raw, .*addcow rebase -u -i $PWD/$other $PWD/vm/x.add-cow" stderr ||
+            fail "$command: $(cat stderr)"
+    done
+done
+expect_equal "$before" "$(cat vm/x.add-cow vm/disk.raw copy.raw strange.raw | sha256sum)" "the files"
+nbdkit -r -U - addcow vm/x.add-cow image=copy.raw --run 'nbdcopy "$uri" copy.img'
 cmp after.img copy.img
+addcow check -q vm/x.add-cow --image=copy.raw
+# Leaks are where the bits have nothing, in whichever file.
 printf x | dd of=copy.raw bs=1 seek=200000 conv=notrunc status=none
-expect_fails 1 nbdkit -U - addcow vm/x.add-cow image=copy.raw --run true
 addcow check -q -r leaks --force --image=copy.raw vm/x.add-cow
-nbdkit -U - addcow vm/x.add-cow image=copy.raw --run true
+
+expect_fails 1 addcow rebase -q -u -i "$PWD/empty.raw" vm/x.add-cow
+grep -q 'empty.raw: lacks data of this disk at [0-9]*, .*cp --sparse=always' stderr || fail "$(cat stderr)"
+expect_fails 1 addcow rebase -q -u -i "$PWD/short.raw" vm/x.add-cow
+addcow rebase -q -u -i "$PWD/copy.raw" vm/x.add-cow
+nbdkit -U - addcow vm/x.add-cow --run 'nbdcopy "$uri" copy.img'
+cmp after.img copy.img

@@ -75,6 +75,7 @@ TEST_F(ImageFilesTest, WithoutABackingFileThereIsNone) {
 
 TEST_F(ImageFilesTest, OverridesReplaceTheNames) {
   Make();
+  ASSERT_OK(fake_.Remove(kImagePath));
   fake_.Put("/elsewhere/i", 65536);
   fake_.Put("/elsewhere/b", 100);
   source_.image_path = "/elsewhere/i";
@@ -86,10 +87,32 @@ TEST_F(ImageFilesTest, OverridesReplaceTheNames) {
 
 TEST_F(ImageFilesTest, OverridesStartFromTheWorkingDirectory) {
   Make();
+  ASSERT_OK(fake_.Remove(kImagePath));
   fake_.Put("/cwd/i", 65536);
   source_.image_path = "i";
   ASSERT_OK_AND_ASSIGN(const ImageFiles files, Open());
   EXPECT_EQ(files.virtual_size, 65536u);
+}
+
+TEST_F(ImageFilesTest, AnotherImageFileIsOnlyReadWhileTheHeadersIsThere) {
+  Make();
+  fake_.Put("/cwd/i", 65536);
+  source_.image_path = "i";
+  EXPECT_TRUE(FailsSaying(Open(),
+                          "i: is not the image file that the header names, /vm/disk.raw, which "
+                          "is there too and would lack what is written (copy that one, and "
+                          "name the copy in the header: addcow rebase -u -i /cwd/i "
+                          "/vm/x.add-cow)"));
+  source_.mode = OpenMode::kReadOnly;
+  EXPECT_OK(Open());
+  source_.mode = OpenMode::kReadWrite;
+  source_.may_be_another = true;
+  EXPECT_OK(Open());
+  source_.may_be_another = false;
+  // The same file by another name.
+  fake_.PutName("/vm/j", fake_.Find(kImagePath));
+  source_.image_path = "/vm/j";
+  EXPECT_OK(Open());
 }
 
 TEST_F(ImageFilesTest, RefusesToOverrideABackingFileThatIsNot) {

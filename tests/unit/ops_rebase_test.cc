@@ -204,6 +204,21 @@ TEST_F(RebaseTest, RefusesAnImageFileWithDataWhereNothingIsAllocated) {
             "overwritten in time: be sure that it is this disk's");
 }
 
+TEST_F(RebaseTest, RefusesAnImageFileThatLacksDataOfTheOldOne) {
+  FakeInode& old = *fake_.Find(kImagePath);
+  ASSERT_TRUE(old.Write(Repeat(0, 5 * kClusterSize), 0));
+  fake_.Put("/vm/copy.raw", 5 * kClusterSize);
+  // Holes of a copy that was made sparse.
+  EXPECT_OK(Rebase({}, "copy.raw"));
+  before_ = fake_.Find(kAddCowPath)->Bytes(0, kHeaderSize + kBitmapPadding);
+  ASSERT_TRUE(fake_.Find("/vm/copy.raw")->Write(Repeat(7, 1), kClusterSize + 5000));
+  fake_.Put("/vm/other.raw", 5 * kClusterSize);
+  ExpectRefused(Rebase({}, "other.raw"),
+                "/vm/other.raw: lacks data of this disk at 69632, which the image file so far, "
+                "/vm/copy.raw, has: is it a copy? (to make one: cp --sparse=always "
+                "/vm/copy.raw /vm/other.raw)");
+}
+
 TEST_F(RebaseTest, RefusesDataWhereNoClusterIsAllocated) {
   ASSERT_TRUE(fake_.Find(kAddCowPath)->Write(Repeat(0, 1), kBitmapOffset));
   before_ = fake_.Find(kAddCowPath)->Bytes(0, kHeaderSize + kBitmapPadding);

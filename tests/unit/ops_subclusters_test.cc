@@ -204,7 +204,8 @@ TEST_F(OpsSubclusters, RebaseFindsStrangeDataBySubclusters) {
   fake_.Put("/vm/copy.raw", 10 * kC);
   FakeInode& copy = *fake_.Find("/vm/copy.raw");
   ASSERT_TRUE(copy.Write(Repeat(1, kS), 16 * kS));
-  EXPECT_OK(Rebase("copy.raw"));
+  ASSERT_OK(Rebase("copy.raw"));
+  ASSERT_TRUE(fake_.Find(kImagePath)->Write(Repeat(1, kS), 16 * kS));
   ASSERT_OK(Rebase("disk.raw"));
   ASSERT_TRUE(copy.Write(Repeat(1, 1), 17 * kS));
   EXPECT_TRUE(FailsSaying(Rebase("copy.raw"),
