@@ -96,6 +96,7 @@ int RunImport(const Arguments& arguments) {
     return StoppedEarly(
         fmt::format("{}: interrupted: nothing was made", Printable(create.add_cow_path)));
   if (!imported) return Failed(imported.error());
+  NoteChange(create.add_cow_path, "was made");
   if (!arguments.quiet) {
     for (const std::string& note : imported->created.notes) PrintNote(note);
     for (const std::string& lost : imported->lost)
