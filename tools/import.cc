@@ -61,6 +61,7 @@ void PrintResultJson(const Arguments& arguments, const ImportResult& result) {
   json["data"] = result.data;
   json["zeroes"] = result.zeroes;
   json["left-out"] = result.lost;
+  json["uncompressed"] = result.compressed;
   PrintJson(json);
 }
 
@@ -101,6 +102,11 @@ int RunImport(const Arguments& arguments) {
     for (const std::string& note : imported->created.notes) PrintNote(note);
     for (const std::string& lost : imported->lost)
       PrintNote(fmt::format("{}: left out: {}", Printable(options.qcow2_path), lost));
+    if (imported->compressed > 0)
+      PrintNote(
+          fmt::format("{}: {} bytes that are compressed there take their whole size in the "
+                      "image file",
+                      Printable(options.qcow2_path), imported->compressed));
   }
   if (arguments.json)
     PrintResultJson(arguments, *imported);
