@@ -17,14 +17,12 @@
 namespace addcow {
 namespace {
 
-using std::chrono::seconds;
-
 Result<std::string> Shell(const std::string& script, const ProgramLimits& limits = {}) {
   return OutputOf({"sh", "-c", script}, "/", limits);
 }
 
 TEST(ProgramTest, GivesWhatIsPrinted) {
-  EXPECT_EQ(*Shell("pwd; echo odd >&2", {.timeout = seconds(60)}), "/\n");
+  EXPECT_EQ(*Shell("pwd; echo odd >&2", {.timeout = std::chrono::seconds(60)}), "/\n");
   EXPECT_EQ(Shell("dd if=/dev/zero bs=1000 count=1000")->size(), 1'000'000u);
 }
 
@@ -38,10 +36,11 @@ TEST(ProgramTest, SaysWhyItFails) {
 TEST(ProgramTest, EndsAtItsTimeAndNamesTheOption) {
   for (const char* const script : {"exec sleep 1000", "exec >&-; exec sleep 1000"}) {
     const auto start = std::chrono::steady_clock::now();
-    const auto ended = Shell(script, {.timeout = seconds(1), .option_prefix = "--"});
+    const auto ended =
+        Shell(script, {.timeout = std::chrono::seconds(1), .option_prefix = "--"});
     EXPECT_TRUE(FailsWith(ended, ETIMEDOUT));
     EXPECT_TRUE(FailsSaying(ended, "does not end in 1 s (--timeout=SECONDS gives it more)"));
-    EXPECT_LT(std::chrono::steady_clock::now() - start, seconds(60));
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
   }
 }
 
