@@ -116,6 +116,7 @@ unit_sources = \
 	tests/unit/ops_subclusters_test.cc \
 	tests/unit/ops_test.cc \
 	tests/unit/posix_file_test.cc \
+	tests/unit/program_test.cc \
 	tests/unit/range_locks_test.cc \
 	tests/unit/rooms_test.cc \
 	tests/unit/sample_test.cc \

@@ -276,3 +276,29 @@ used_bytes() { echo $(($(stat -c %b "$1") * 512)); }
 
 # sha FILE
 sha() { sha256sum "$1" | cut -d' ' -f1; }
+
+# hanging_program NAME WORD: makes hanging/NAME, which hangs if its first word is WORD, and is the
+# program of that name if not. Its process id is in the file "hung" then.
+hanging_program() {
+    local real
+    real="$(command -v "$1")"
+    mkdir -p hanging
+    rm -f hung
+    printf '#!/bin/sh\n[ "$1" != %s ] || { echo $$ >%s; exec sleep 1000; }\nexec %s "$@"\n' \
+        "$2" "'$PWD/hung'" "'$real'" >"hanging/$1"
+    chmod +x "hanging/$1"
+}
+
+# ended_by_signal ARGUMENT...: `addcow ARGUMENT...` with the program that hangs is ended by SIGTERM
+# at once, and that program with it.
+ended_by_signal() {
+    local pid begun
+    PATH="$PWD/hanging:$PATH" "$ADDCOW_RUN" addcow "$@" 2>stderr &
+    pid=$!
+    wait_for hung "$pid" || fail "$1: nothing hangs: $(cat stderr)"
+    begun="$SECONDS"
+    kill -TERM "$pid"
+    ends_with 143 "$pid" "$1 of a program that hangs" stderr
+    [ $((SECONDS - begun)) -lt 30 ] || fail "$1: $((SECONDS - begun)) s from the signal to its end"
+    is_gone "$(cat hung)" || fail "$1: what it has started runs on"
+}

@@ -150,6 +150,7 @@ int RunCheck(const CLI::App& app, const Arguments& arguments) {
   if (!report)
     return repair == Repair::kNone ? FailedToShare(report.error())
                                    : FailedUnlessStopped(report.error());
+  if (report->fixed_bits + report->fixed_leaks > 0) NoteChange(file, "was repaired");
   if (!arguments.quiet)
     for (const std::string& note : report->notes) PrintNote(note);
   if (report->interrupted && !report->error)

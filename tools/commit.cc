@@ -4,6 +4,8 @@
 
 #include "common/ops/commit.h"
 
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -93,6 +95,9 @@ int RunCommit(const Arguments& arguments) {
       arguments.wait.WhileBusy([&] { return CommitImages(PosixFileSystem(), options); });
   progress.Finish();
   if (!result) return FailedUnlessStopped(result.error());
+  if (!options.dry_run)
+    NoteChange(fmt::format("{}", fmt::join(options.add_cow_paths, ", ")),
+               options.add_cow_paths.size() == 1 ? "was committed" : "were committed");
   if (!arguments.quiet)
     for (const CommitResult::One& image : result->images)
       for (const std::string& note : image.notes) PrintNote(note);

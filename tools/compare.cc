@@ -133,7 +133,9 @@ Verb AddCompare(CLI::App& tool) {
   arguments->wait.AddOption(*app);
   AddTimeoutOption(*app, options.access.timeout);
   app->footer(kFooter);
-  return {app, [arguments] { return RunCompare(*arguments); }};
+  return {.app = app,
+          .run = [arguments] { return RunCompare(*arguments); },
+          .failed = kExitCannotCompare};
 }
 
 }  // namespace addcow

@@ -70,6 +70,7 @@ int RunConvert(const Arguments& arguments) {
       [&] { return ConvertImage(PosixFileSystem(), options, NotesOnly(arguments.quiet)); });
   progress.Finish();
   if (!converted) return FailedAsBefore(converted.error(), file, "the image");
+  if (converted->before != converted->after) NoteChange(file, "was rewritten");
   if (arguments.quiet) return kExitOk;
   for (const std::string& note : converted->notes) PrintNote(note);
   const std::string before = Words(converted->before);

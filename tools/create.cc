@@ -57,8 +57,7 @@ constexpr const char* kFooter =
     "the disk. With one, an image file that holds data is refused: it may be another\n"
     "disk's. --reuse-image takes it; its old bytes are ignored then.\n\n"
     "Exit status: 0 made; 1 failed; 64 wrong usage; 130 or 143 stopped by Ctrl-C or\n"
-    "SIGTERM. What failed or was stopped leaves nothing behind (unless it was only\n"
-    "the message at the end that could not be printed).\n\n"
+    "SIGTERM. What failed or was stopped leaves nothing behind.\n\n"
     "Examples:\n"
     "  addcow create -b base.img -F raw -i disk.raw x.add-cow\n"
     "  addcow create -b base.img -F raw -i disk.raw -s 20G x.add-cow\n"
@@ -101,6 +100,7 @@ int RunCreate(const CLI::App& app, const Arguments& arguments) {
     return StoppedEarly(
         fmt::format("{}: interrupted: nothing was made", Printable(arguments.file)));
   if (!created) return FailedUnlessStopped(created.error());
+  NoteChange(arguments.file, "was made");
   if (arguments.quiet) return kExitOk;
   if (created->old_data_ignored)
     PrintNote(fmt::format("{}: already existed, its old bytes are ignored",

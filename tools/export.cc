@@ -95,6 +95,7 @@ int RunExport(const Arguments& arguments) {
     return StoppedEarly(
         fmt::format("{}: interrupted: nothing was made", Printable(options.qcow2_path)));
   if (!exported) return Failed(exported.error());
+  NoteChange(options.qcow2_path, "was made");
   if (!arguments.quiet)
     for (const std::string& note : exported->notes) PrintNote(note);
   if (arguments.json)

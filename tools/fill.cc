@@ -115,6 +115,7 @@ int RunFill(const Arguments& arguments) {
   if (!client) return FailedUnlessStopped(client.error());
   if (const Status sent = SendCommands(*client, arguments); !sent)
     return FailedUnlessStopped(sent.error());
+  NoteChange(arguments.socket, "has taken the command");
   return waits ? WaitForEnd(*client, arguments.action == "all", arguments.progress) : kExitOk;
 }
 

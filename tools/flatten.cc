@@ -60,6 +60,7 @@ int RunFlatten(const Arguments& arguments) {
         fmt::format("{}: interrupted: {} of {} are copied and kept; run it again for the rest",
                     Printable(file), HumanSize(copied), HumanSize(to_copy)));
   if (!flattened) return FailedUnlessStopped(flattened.error());
+  NoteChange(file, "was flattened");
   if (arguments.quiet) return kExitOk;
   Print("The image file {} can now be used alone; {} {} no longer needed.\n",
         Printable(flattened->image_path), Printable(file),

@@ -61,6 +61,7 @@ void PrintResultJson(const Arguments& arguments, const ImportResult& result) {
   json["data"] = result.data;
   json["zeroes"] = result.zeroes;
   json["left-out"] = result.lost;
+  json["uncompressed"] = result.compressed;
   PrintJson(json);
 }
 
@@ -96,10 +97,16 @@ int RunImport(const Arguments& arguments) {
     return StoppedEarly(
         fmt::format("{}: interrupted: nothing was made", Printable(create.add_cow_path)));
   if (!imported) return Failed(imported.error());
+  NoteChange(create.add_cow_path, "was made");
   if (!arguments.quiet) {
     for (const std::string& note : imported->created.notes) PrintNote(note);
     for (const std::string& lost : imported->lost)
       PrintNote(fmt::format("{}: left out: {}", Printable(options.qcow2_path), lost));
+    if (imported->compressed > 0)
+      PrintNote(
+          fmt::format("{}: {} bytes that are compressed there take their whole size in the "
+                      "image file",
+                      Printable(options.qcow2_path), imported->compressed));
   }
   if (arguments.json)
     PrintResultJson(arguments, *imported);

@@ -2,6 +2,8 @@
 //
 // addcow ls.
 
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <memory>
@@ -33,21 +35,32 @@ constexpr const char* kFooter =
     "file is called: the disk's size, the storage that the add-cow file and the\n"
     "image file take, whether another program has it open, its file, and what it\n"
     "stands on. Symbolic links are not followed.\n\n"
-    "With --bases, the tree of what stands on what. On what has nothing below it in\n"
-    "the tree nothing below DIR stands; overlays elsewhere are not seen, so look\n"
-    "there before you delete a base.\n\n"
+    "With --bases, the tree of what stands on what, and which images nothing below\n"
+    "DIR needs: nothing stands on them, nor on their image files, and no other\n"
+    "add-cow file has the same image file. Overlays elsewhere are not seen, so look\n"
+    "there before you delete anything.\n\n"
     "Exit status: 0 printed; 1 failed, or an image, a base or a directory could not\n"
     "be looked at, which is said, and the rest printed; 64 wrong usage.\n\n"
     "Examples:\n"
     "  addcow ls /srv/vm\n"
     "  addcow ls --bases --output=json /srv |\n"
-    "      jq -r '.[] | select(.overlays == []) | .filename'";
+    "      jq -r '.[] | select(.free) | .filename'";
 
 // Its file, with all names that it has: what changes under one changes under all.
 std::string NamesOf(const ListedDisk& disk) {
   std::string text = Printable(disk.path);
   for (const std::string& name : disk.other_names) text += " = " + Printable(name);
   return text;
+}
+
+std::vector<std::string> PathsOf(const Listing& listing, const std::vector<size_t>& disks) {
+  std::vector<std::string> paths;
+  for (const size_t disk : disks) paths.push_back(listing.disks[disk].path);
+  return paths;
+}
+
+std::string PathsInWords(const Listing& listing, const std::vector<size_t>& disks) {
+  return Printable(fmt::format("{}", fmt::join(PathsOf(listing, disks), ", ")));
 }
 
 Json DiskJson(const Listing& listing, const ListedDisk& disk, bool bases, bool all_read) {
@@ -68,13 +81,22 @@ Json DiskJson(const Listing& listing, const ListedDisk& disk, bool bases, bool a
   if (disk.error) AddName(json, "error", Printable(disk.error->Message()));
   if (!bases) return json;
   json["below"] = disk.below;
-  std::vector<std::string> overlays;
-  for (const size_t overlay : disk.overlays) overlays.push_back(listing.disks[overlay].path);
+  const auto add = [&](const char* key, const std::vector<size_t>& disks) {
+    AddNames(json, key, PathsOf(listing, disks));
+  };
+  std::vector<size_t> overlays = disk.overlays;
+  overlays.insert(overlays.end(), disk.image_overlays.begin(), disk.image_overlays.end());
   // What could not be looked at may stand on it.
   if (overlays.empty() && !all_read)
     json["overlays"] = nullptr;
   else
-    AddNames(json, "overlays", overlays);
+    add("overlays", overlays);
+  if (!disk.image_overlays.empty()) add("image-overlays", disk.image_overlays);
+  if (!disk.image_shared.empty()) add("image-shared-with", disk.image_shared);
+  if (!disk.image_of.empty()) add("image-of", disk.image_of);
+  if (!disk.info) return json;
+  json["free"] = disk.IsFree();
+  if (disk.IsFree() && !all_read) json["free"] = nullptr;
   return json;
 }
 
@@ -113,23 +135,45 @@ void PrintTree(const Listing& listing, const ListedDisk& disk, const std::string
                         HumanSize(disk.info->actual_size), UseWord(disk));
   else
     text += fmt::format(" ({}){}", Printable(disk.format), disk.error ? ": see below" : "");
+  if (!disk.image_of.empty())
+    text += ", the image file of " + PathsInWords(listing, disk.image_of);
   Print("{}{}\n", indent, text);
   for (const size_t overlay : disk.overlays)
     PrintTree(listing, listing.disks[overlay], indent + "    ");
+}
+
+// Why one on which nothing stands is needed all the same. With all allocated the add-cow file
+// says nothing that its image file alone does not.
+std::string WhatNeedsImage(const Listing& listing, const ListedDisk& disk) {
+  std::string text = fmt::format("    {}: its image file {} ", Printable(disk.path),
+                                 Printable(disk.info->image_path));
+  if (!disk.image_shared.empty())
+    text += "is also that of " + PathsInWords(listing, disk.image_shared);
+  if (disk.image_overlays.empty()) return text + "\n";
+  if (!disk.image_shared.empty()) text += ", and ";
+  text += "is what " + PathsInWords(listing, disk.image_overlays) + " stands on";
+  if (!disk.info->header.all_allocated) text += ", and has a part of the disk only";
+  return text + "\n";
 }
 
 void PrintBases(const Listing& listing, const std::string& directory, bool all_read) {
   for (const ListedDisk& disk : listing.disks)
     if (!disk.base) PrintTree(listing, disk, "");
   std::string free;
-  for (const ListedDisk& disk : listing.disks)
-    if (disk.overlays.empty() && disk.info) free += "    " + Printable(disk.path) + "\n";
+  std::string needed;
+  for (const ListedDisk& disk : listing.disks) {
+    if (disk.IsFree())
+      free += "    " + Printable(disk.path) + "\n";
+    else if (disk.overlays.empty() && disk.info)
+      needed += WhatNeedsImage(listing, disk);
+  }
+  if (!needed.empty())
+    Print("\nNothing stands on these, but their image files are needed:\n{}", needed);
   const std::string where = Printable(directory);
   if (!all_read)
     Print("\nNot all below {} could be looked at, so nothing is said to be free.\n", where);
   else if (!free.empty())
-    Print("\nNothing below {} stands on these; overlays elsewhere are not seen:\n{}", where,
-          free);
+    Print("\nNothing below {} needs these; overlays elsewhere are not seen:\n{}", where, free);
 }
 
 int RunLs(const Arguments& arguments) {

@@ -2,8 +2,9 @@
 //
 // addcow: the command line tool. Parses, runs one verb, and makes sure that
 // whatever goes wrong is one line on standard error and an exit status:
-// 0 done, 1 failed, 64 wrong usage (check has more, see check.cc), 128 and the
-// number of a signal that stopped it.
+// 0 done, 1 failed, 64 wrong usage (check and compare have others, Verb::failed), 128
+// and the number of a signal that stopped it. An answer that could not be printed is
+// a failure, whatever it was: who sees the status only would take it for the answer.
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include <csignal>
 #include <exception>
 #include <new>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -90,7 +92,8 @@ std::string OptionWithoutValue(std::span<char* const> words) {
   return "";
 }
 
-int Run(int argc, char** argv) {
+// `failed` becomes the exit status of a failure, as soon as the verb is known.
+int Run(int argc, char** argv, int& failed) {
   CLI::App tool(
       "Work with add-cow images: a raw image file, a backing file for what it does\n"
       "not hold yet, and the add-cow file, which says what it holds.");
@@ -111,6 +114,8 @@ int Run(int argc, char** argv) {
       AddCompare(tool), AddExport(tool), AddFlatten(tool), AddImport(tool),  AddLs(tool),
       AddMeasure(tool), AddRebase(tool), AddResize(tool),  AddUpgrade(tool), AddDowngrade(tool),
       AddStatus(tool),  AddFill(tool)};
+  for (const Verb& verb : verbs)
+    verb.app->preparse_callback([&failed, code = verb.failed](size_t) { failed = code; });
   const std::string no_value =
       OptionWithoutValue(std::span(argv, static_cast<size_t>(argc)).subspan(argc > 0 ? 1 : 0));
   if (!no_value.empty()) return UsageError("", fmt::format("'{}' has no value", no_value));
@@ -146,9 +151,10 @@ int main(int argc, char** argv) {
   const auto on_pipe = std::signal(SIGPIPE, SIG_IGN);
   // So is a file that would get larger than the process may make it (ulimit -f).
   (void)std::signal(SIGXFSZ, SIG_IGN);
-  int status = addcow::kExitFailed;
+  int failed = addcow::kExitFailed;
+  std::optional<int> status;
   try {
-    status = addcow::Run(argc, argv);
+    status = addcow::Run(argc, argv, failed);
   } catch (const std::bad_alloc&) {
     addcow::PrintError("out of memory");
   } catch (const std::exception& exception) {
@@ -156,10 +162,11 @@ int main(int argc, char** argv) {
   }
   addcow::FlushOutput();
   if (addcow::OutputPipeClosed() && on_pipe != SIG_IGN) {
-    // As programs end that do not care: silently.
+    // As programs end that do not care: silently, but for what they have changed.
+    addcow::SayWhatWasChanged();
     (void)std::signal(SIGPIPE, SIG_DFL);
     (void)std::raise(SIGPIPE);
   }
-  if (!addcow::FinishOutput() && status == addcow::kExitOk) status = addcow::kExitFailed;
-  return status;
+  if (!addcow::FinishOutput() && status < addcow::kExitUsage) return failed;
+  return status.value_or(failed);
 }

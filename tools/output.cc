@@ -12,12 +12,19 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "common/base/printable.h"
+
 namespace addcow {
 
 namespace {
 
 // The errno of the first write to standard output that failed.
 int output_errno = 0;
+
+// See NoteChange.
+std::string change_made;
+
+Error OutputError() { return Error::System(output_errno, "write", "standard output"); }
 
 std::string Base64(std::string_view bytes) {
   static constexpr std::string_view kDigits =
@@ -96,10 +103,21 @@ void FlushOutput() {
 
 bool OutputPipeClosed() { return output_errno == EPIPE; }
 
+void NoteChange(const std::string& file, const char* what) {
+  change_made = fmt::format("{} {}", Printable(file), what);
+}
+
+void SayWhatWasChanged() {
+  if (change_made.empty()) return;
+  PrintError(fmt::format("{}, but this could not be printed: {}", change_made,
+                         OutputError().Message()));
+}
+
 bool FinishOutput() {
   FlushOutput();
   if (output_errno == 0) return true;
-  PrintError(Error::System(output_errno, "write", "standard output"));
+  if (change_made.empty()) PrintError(OutputError());
+  SayWhatWasChanged();
   return false;
 }
 

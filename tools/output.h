@@ -2,7 +2,8 @@
 //
 // What the tool prints: results to standard output, everything else to
 // standard error. A result that did not arrive (full disk, closed pipe) is a
-// failure of the tool; FinishOutput, called last, sees to it.
+// failure of the tool; FinishOutput, called last, sees to it, and says where something
+// was changed all the same.
 //
 // Threads: for the main thread, but LogToStderr, which any may call.
 
@@ -60,11 +61,18 @@ void LogToStderr(LogLevel level, const std::string& message);
 // without notes, if it is `quiet`.
 LogSink NotesOnly(bool quiet);
 
+// Something was changed, and stays so: "x.add-cow was resized". If the message about it cannot
+// be printed, the error says that, lest it be done a second time.
+void NoteChange(const std::string& file, const char* what);
+
 // Brings to standard output what has been printed so far.
 void FlushOutput();
 
 // Whether standard output is a pipe that nobody reads any more.
 bool OutputPipeClosed();
+
+// Says what was changed, where anything was, and that it could not be printed.
+void SayWhatWasChanged();
 
 // Flushes standard output and says whether all of it was written, with a
 // message if not.

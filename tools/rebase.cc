@@ -82,6 +82,7 @@ int RunRebase(const Arguments& arguments) {
   });
   progress.Finish();
   if (!rebased) return FailedUnlessStopped(rebased.error());
+  NoteChange(arguments.file, "was rebased");
   if (arguments.quiet) return kExitOk;
   for (const std::string& note : rebased->notes) PrintNote(note);
   std::string text =

@@ -70,6 +70,8 @@ int RunResize(const Arguments& arguments) {
       [&] { return ResizeImage(PosixFileSystem(), options, NotesOnly(arguments.quiet)); });
   progress.Finish();
   if (!resized) return FailedAsBefore(resized.error(), options.source.add_cow_path, "the disk");
+  if (resized->old_size != resized->new_size)
+    NoteChange(options.source.add_cow_path, "was resized");
   if (arguments.quiet) return kExitOk;
   if (resized->copied > 0)
     Print("{} were completed from the backing file.\n", HumanSize(resized->copied));

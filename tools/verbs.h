@@ -28,6 +28,8 @@ inline constexpr int kExitUsage = 64;  // EX_USAGE of sysexits.h
 struct Verb {
   CLI::App* app = nullptr;
   std::function<int()> run;  // returns the exit status
+  // That of an answer, too, where it could not be printed, and of an exception.
+  int failed = kExitFailed;
 };
 
 Verb AddCreate(CLI::App& tool);

@@ -182,7 +182,8 @@ Result<QemuFiles> OpenQemuFiles(FileSystem& file_system, const BaseRequest& requ
                                 const std::string& path) {
   QemuFiles found;
   ADDCOW_TRY(FilesOfQemuImage(
-      path, request.format, request.access.timeout, [&](const QemuFile& file) -> Status {
+      path, request.format, request.access.program_limits(),
+      [&](const QemuFile& file) -> Status {
         if (request.access.confine) {
           ADDCOW_TRY(CheckConfined(file_system, request.access, file.named_by, file.name));
           if (file.format == kVmdkFormat) {

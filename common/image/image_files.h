@@ -19,6 +19,7 @@
 #include "common/base/log.h"
 #include "common/format/header.h"
 #include "common/io/file_system.h"
+#include "common/source/program.h"
 #include "common/source/source.h"
 
 namespace addcow {
@@ -47,6 +48,11 @@ struct AccessOptions {
   const char* option_prefix = "";
   // Whether what images stand on is compared with what they noted of it.
   bool check_identity = true;
+
+  // Of programs of QEMU's that are asked about a base.
+  ProgramLimits program_limits() const {
+    return {.timeout = timeout, .interrupted = interrupted, .option_prefix = option_prefix};
+  }
 };
 
 class Image;

@@ -52,11 +52,10 @@ class MadeFile {
 // With force: only an add-cow file may be replaced, sound or not; or an empty file,
 // which a crash can leave in its place (durable_create.h).
 Status CheckReplaceable(File& file) {
-  ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
   std::array<std::byte, kMagicBytes> magic = {};
   ADDCOW_TRY_ASSIGN(const size_t count, file.Read(magic, 0));
-  if (!info.is_block_device && count == 0) return {};
-  if (info.is_block_device || !BeginsAsAddCow(std::span(magic).first(count)))
+  if (count == 0) return {};
+  if (!BeginsAsAddCow(std::span(magic).first(count)))
     return Fail(Error::Because(EEXIST, file.name(),
                                "is not an add-cow file, so it is not overwritten (if it may "
                                "go, remove it first)"));
@@ -92,6 +91,11 @@ Result<Target> FindTarget(FileSystem& file_system, const CreateOptions& options)
 // The size of an image file that is there.
 Result<uint64_t> SizeOf(File& image, std::optional<uint64_t> wanted) {
   ADDCOW_TRY_ASSIGN(const uint64_t size, image.Size());
+  ADDCOW_TRY_ASSIGN(const FileInfo info, image.Info());
+  if (size == 0 && info.is_block_device)
+    return Fail(Error::Because(EINVAL, image.name(),
+                               "is a block device of 0 bytes (a loop device that has no file, "
+                               "or a drive without a medium)"));
   if (size == 0)
     return Fail(Error::Because(EINVAL, image.name(),
                                "already exists, but is empty (remove it, and give a new one's "
@@ -219,6 +223,11 @@ Result<std::unique_ptr<File>> MakeImage(FileSystem& file_system, const CreateOpt
 Status TakeImage(File& image, const CreateOptions& options, const Target& target,
                  const Base& backing, CreateResult& result) {
   result.image_was_there = true;
+  ADDCOW_TRY_ASSIGN(const FileInfo info, image.Info());
+  if (options.contents != nullptr && info.is_block_device)
+    return Fail(Error::Because(EEXIST, image.name(),
+                               "is a block device, and a new image file is made here (give the "
+                               "name of a file with -i)"));
   if (options.contents != nullptr)
     return Fail(Error::Because(EEXIST, image.name(),
                                "already exists, and a new image file is made here (give "
@@ -243,7 +252,6 @@ Status TakeImage(File& image, const CreateOptions& options, const Target& target
   }
   result.old_data_ignored = may_hold_data;
   // That of the image that is replaced is its own, whose data may go.
-  ADDCOW_TRY_ASSIGN(const FileInfo info, image.Info());
   const bool own = target.image && info.SameFile(*target.image);
   if (!may_hold_data || options.reuse_image || own) return {};
   const char* const why =

@@ -167,7 +167,7 @@ Result<ExportResult> ExportQcow2(FileSystem& file_system, const ExportOptions& o
   const AccessOptions& access = options.source.access;
   return ExportImage(file_system, options,
                      [&](const NewQcow2& image) -> Result<std::unique_ptr<CommitTarget>> {
-                       ADDCOW_TRY(MakeQcow2(image, access.timeout));
+                       ADDCOW_TRY(MakeQcow2(image, access.program_limits()));
                        return OpenCommitTarget(
                            file_system,
                            {.path = image.path, .format = std::string(kQcow2Format)}, access);

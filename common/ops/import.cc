@@ -167,35 +167,45 @@ Status RefuseLosses(const ImportOptions& options, const QemuLayerInfo& info) {
                   fmt::join(info.extras, ", "))));
 }
 
+ProgramLimits LimitsOf(const CreateOptions& options) {
+  return {
+      .timeout = options.timeout, .interrupted = options.interrupted, .option_prefix = "--"};
+}
+
+// Nothing of it is lost, but it can be many times as large then.
+Status RefuseCompressed(const ImportOptions& options, uint64_t bytes) {
+  if (bytes == 0 || options.force) return {};
+  return Fail(Error::Because(
+      EINVAL, options.qcow2_path,
+      fmt::format(
+          "has {} bytes of the disk compressed, which take their whole size in an image "
+          "file (--force copies them so; the qcow2 stays as it is)",
+          bytes)));
+}
+
 struct OpenedQcow2 {
   std::unique_ptr<Source> source;
-  std::vector<LayerRun> runs;
+  QemuLayerMap map;
 };
 
 // Opens it, locked, and makes sure that it is still what `info` says.
 Result<OpenedQcow2> OpenQcow2Layer(const ImportOptions& options, QemuImage image,
-                                   QemuLayerInfo& info) {
-  const std::chrono::seconds timeout = options.create.timeout;
+                                   const QemuLayerInfo& info) {
+  const ProgramLimits limits = LimitsOf(options.create);
   image.alone = true;
   ADDCOW_TRY_ASSIGN(auto server, ServerOfQemuImage(image));
   OpenedQcow2 opened;
   ADDCOW_TRY_ASSIGN(
       opened.source,
-      NbdSource::Open(
-          std::move(server),
-          {.timeout = timeout, .log = {}, .interrupted = options.create.interrupted}));
+      NbdSource::Open(std::move(server), {.timeout = options.create.timeout,
+                                          .log = {},
+                                          .interrupted = options.create.interrupted}));
   ADDCOW_TRY(opened.source->Start());
-  ADDCOW_TRY_ASSIGN(const QemuLayerInfo now, InfoOfQemuLayer(image, timeout));
+  ADDCOW_TRY_ASSIGN(const QemuLayerInfo now, InfoOfQemuLayer(image, limits));
   if (now.printed != info.printed)
     return Fail(Error::Because(EAGAIN, options.qcow2_path,
                                "was changed by another program meanwhile (try again)"));
-  ADDCOW_TRY_ASSIGN(QemuLayerMap map, MapOfQemuLayer(image, timeout));
-  if (map.compressed > 0)
-    info.extras.push_back(
-        fmt::format("{} bytes that are compressed, and would take as much "
-                    "storage as they have bytes",
-                    map.compressed));
-  opened.runs = std::move(map.runs);
+  ADDCOW_TRY_ASSIGN(opened.map, MapOfQemuLayer(image, limits));
   return opened;
 }
 
@@ -226,7 +236,7 @@ Result<ImportResult> ImportQcow2(FileSystem& file_system, const ImportOptions& o
                         .format = std::string(kQcow2Format),
                         .is_block_device = file_info.is_block_device,
                         .lock = options.create.lock};
-  ADDCOW_TRY_ASSIGN(QemuLayerInfo info, InfoOfQemuLayer(image, options.create.timeout));
+  ADDCOW_TRY_ASSIGN(QemuLayerInfo info, InfoOfQemuLayer(image, LimitsOf(options.create)));
   ADDCOW_TRY(RefuseLosses(options, info));
   CreateOptions create = options.create;
   ADDCOW_TRY_ASSIGN(const std::string to, DirectoryOfNew(file_system, create.add_cow_path));
@@ -234,14 +244,15 @@ Result<ImportResult> ImportQcow2(FileSystem& file_system, const ImportOptions& o
   if (info.image.virtual_size == 0)
     return Fail(Error::Because(EINVAL, options.qcow2_path, "has a disk of 0 bytes"));
   ADDCOW_TRY_ASSIGN(const OpenedQcow2 opened, OpenQcow2Layer(options, image, info));
-  ADDCOW_TRY(RefuseLosses(options, info));
+  ADDCOW_TRY(RefuseCompressed(options, opened.map.compressed));
   const std::vector<std::string> left =
       NotesOfLeftFiles(file_system, ResolveName(to, create.image_name));
-  auto result = ImportLayer(file_system, create, *opened.source, opened.runs, file_info);
+  auto result = ImportLayer(file_system, create, *opened.source, opened.map.runs, file_info);
   if (!result) return Fail(WithNoteOfRoom(result.error(), left));
   auto& notes = result->created.notes;
   notes.insert(notes.end(), left.begin(), left.end());
   result->lost = std::move(info.extras);
+  result->compressed = opened.map.compressed;
   return result;
 }
 

@@ -35,13 +35,14 @@ struct ImportResult {
   uint64_t data = 0;                 // bytes that were copied
   uint64_t zeroes = 0;               // bytes that the image file has as a hole
   std::vector<std::string> lost;     // what was left out, in words
+  uint64_t compressed = 0;           // bytes that were, in the qcow2, and are not any more
 };
 
 // All is durable when it returns. On failure nothing is left behind, and killed, nothing
 // that has a name of the image but a whole image file at most. Refused, before anything is
 // made: a qcow2 that is encrypted, or in use by a program that writes to it; one whose
 // backing file has no format (EINVAL), or none that is served here; one with anything that
-// would be lost, without `force`.
+// would be lost, or that is compressed, without `force`.
 //
 // The backing file is named so that it is the same file from the add-cow file's directory:
 // a relative name stays relative.

@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <map>
 #include <span>
+#include <tuple>
 #include <utility>
 
 #include "common/image/base.h"
@@ -24,6 +26,13 @@ namespace {
 // there: under a second name elsewhere (a hard link) it is another image. Of what is not there,
 // and of URIs in one spelling, by the name.
 using DiskKey = std::pair<std::pair<uint64_t, uint64_t>, std::string>;
+
+// Whatever it is called.
+using FileKey = std::tuple<bool, uint64_t, uint64_t>;
+
+FileKey FileKeyOf(const FileInfo& info) {
+  return {info.is_block_device, info.device, info.inode};
+}
 
 class Lister {
  public:
@@ -56,6 +65,7 @@ class Lister {
       FindBase(i);
     }
     FindCycles();
+    FindImageUses();
     return std::move(listing_);
   }
 
@@ -99,10 +109,16 @@ class Lister {
   }
 
   // Where that cannot be told, one disk may be listed as two, of which one looks free.
-  DiskKey KeyOf(const std::string& path, const std::string& format) {
-    if (IsNbdUri(path)) return {{}, NormalNbdUri(path)};
+  std::optional<FileInfo> Identified(const std::string& path) {
     const auto info = file_system_.Identify(path);
-    if (!info) NotRead(info.error());
+    if (info) return *info;
+    NotRead(info.error());
+    return std::nullopt;
+  }
+
+  DiskKey KeyOf(const std::string& path, const std::string& format,
+                const std::optional<FileInfo>& info) {
+    if (IsNbdUri(path)) return {{}, NormalNbdUri(path)};
     if (!info) return {{}, path};
     // A device's numbers are its own.
     std::string kind = info->is_block_device ? "device" : "";
@@ -115,8 +131,11 @@ class Lister {
   }
 
   size_t Add(const std::string& path, const std::string& format, bool below) {
-    const auto [known, added] = known_.try_emplace(KeyOf(path, format), listing_.disks.size());
+    const auto is = IsNbdUri(path) ? std::nullopt : Identified(path);
+    const auto [known, added] =
+        known_.try_emplace(KeyOf(path, format, is), listing_.disks.size());
     if (!added) return known->second;
+    if (is) files_[FileKeyOf(*is)].push_back(known->second);
     ListedDisk disk{.path = path,
                     .other_names = {},
                     .format = format,
@@ -124,7 +143,10 @@ class Lister {
                     .info = {},
                     .error = {},
                     .base = {},
-                    .overlays = {}};
+                    .overlays = {},
+                    .image_of = {},
+                    .image_overlays = {},
+                    .image_shared = {}};
     if (!IsNbdUri(path)) {
       if (format == kAddCowFormat) {
         auto info = GetOwnInfo(
@@ -134,8 +156,8 @@ class Lister {
           disk.info = std::move(*info);
         else
           disk.error = info.error();
-      } else if (const auto is = file_system_.Identify(path); !is) {
-        disk.error = is.error();
+      } else if (const auto there = file_system_.Identify(path); !there) {
+        disk.error = there.error();
       }
     }
     listing_.disks.push_back(std::move(disk));
@@ -164,10 +186,33 @@ class Lister {
     }
   }
 
+  // An image file can be a base by itself, and be that of several add-cow files: it goes with
+  // none of them then.
+  void FindImageUses() {
+    std::map<FileKey, std::vector<size_t>> images;
+    for (size_t i = 0; i < listing_.disks.size(); i++) {
+      if (!listing_.disks[i].info) continue;
+      if (const auto is = Identified(listing_.disks[i].info->image_path))
+        images[FileKeyOf(*is)].push_back(i);
+    }
+    for (const auto& [file, owners] : images)
+      for (const size_t owner : owners) {
+        ListedDisk& disk = listing_.disks[owner];
+        std::ranges::copy_if(owners, std::back_inserter(disk.image_shared),
+                             [&](size_t other) { return other != owner; });
+        for (const size_t base : files_[file]) {
+          std::ranges::copy(listing_.disks[base].overlays,
+                            std::back_inserter(disk.image_overlays));
+          listing_.disks[base].image_of.push_back(owner);
+        }
+      }
+  }
+
   FileSystem& file_system_;
   const Interrupted& interrupted_;
   std::vector<std::string> found_;
   std::map<DiskKey, size_t> known_;
+  std::map<FileKey, std::vector<size_t>> files_;  // those that are files
   Listing listing_;
 };
 

@@ -28,6 +28,17 @@ struct ListedDisk {
   // Indices into Listing::disks: what it stands on, and what stands on it.
   std::optional<size_t> base;
   std::vector<size_t> overlays;
+  // The images whose image file it is.
+  std::vector<size_t> image_of;
+  // Of an add-cow image: what stands on its image file alone, and other images that have the
+  // same one, as a copy of an add-cow file has.
+  std::vector<size_t> image_overlays;
+  std::vector<size_t> image_shared;
+
+  // Nothing that was found needs it, or its image file.
+  bool IsFree() const {
+    return info && overlays.empty() && image_overlays.empty() && image_shared.empty();
+  }
 };
 
 struct Listing {

@@ -30,6 +30,10 @@ Result<OutputFile> FindOutputFile(FileSystem& file_system, const std::string& pa
     ADDCOW_TRY_ASSIGN(const std::string directory, file_system.RealPath(DirectoryOf(path)));
     return OutputFile{ResolveName(directory, name), nullptr};
   }
+  // Never removed, by whomever.
+  if (const auto is = file_system.Identify(path); is && is->is_block_device)
+    return Fail(Error::Because(
+        EEXIST, path, "is a block device, and a new file is made here (give the name of one)"));
   if (!rules.force)
     return Fail(Error::Because(
         EEXIST, path, fmt::format("already exists (--force replaces {})", rules.replaces)));

@@ -17,6 +17,7 @@
 #include <array>
 #include <cstdlib>
 #include <string_view>
+#include <thread>
 
 #include "common/base/unique_fd.h"
 
@@ -67,20 +68,49 @@ class Files {
   ::posix_spawnattr_t attributes_;
 };
 
-// Until the other side closes it; false: not by then.
-bool ReadAll(int fd, Clock::time_point until, std::string& text) {
+// How long a program may still be waited for.
+class Patience {
+ public:
+  Patience(const std::string& program, const ProgramLimits& limits)
+      : program_(program), limits_(limits), start_(Clock::now()) {}
+
+  Status Check() const {
+    ADDCOW_TRY(CheckInterrupted(limits_.interrupted, program_));
+    if (!limits_.timeout || Clock::now() - start_ < *limits_.timeout) return {};
+    return Fail(Error::Because(ETIMEDOUT, program_,
+                               fmt::format("does not end in {} s ({}timeout=SECONDS gives it "
+                                           "more)",
+                                           limits_.timeout->count(), limits_.option_prefix)));
+  }
+
+ private:
+  const std::string& program_;
+  const ProgramLimits& limits_;
+  const Clock::time_point start_;
+};
+
+// Until the other side closes it.
+Status ReadAll(int fd, const Patience& patience, std::string& text) {
+  constexpr int kLookMilliseconds = 50;
   std::array<char, 4096> part;
   for (;;) {
-    const auto left =
-        std::chrono::ceil<std::chrono::milliseconds>(until - Clock::now()).count();
+    ADDCOW_TRY(patience.Check());
     ::pollfd poll = {.fd = fd, .events = POLLIN, .revents = 0};
-    const int ready = ::poll(&poll, 1, static_cast<int>(std::clamp<int64_t>(left, 0, 60'000)));
-    if (ready == 0 && left <= 0) return false;
-    if (ready <= 0) continue;
+    if (::poll(&poll, 1, kLookMilliseconds) <= 0) continue;
     const ssize_t count = ::read(fd, part.data(), part.size());
-    if (count == 0) return true;
+    if (count == 0) return {};
     if (count > 0) text.append(part.data(), static_cast<size_t>(count));
   }
+}
+
+// What it ended with. It can have closed what it prints to long before.
+Result<int> EndOf(::pid_t child, const Patience& patience) {
+  int status = 0;
+  while (::waitpid(child, &status, WNOHANG) != child) {
+    ADDCOW_TRY(patience.Check());
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return status;
 }
 
 }  // namespace
@@ -97,7 +127,7 @@ bool HasProgram(const std::string& name) {
 }
 
 Result<std::string> OutputOf(const std::vector<std::string>& words,
-                             const std::string& directory, std::chrono::seconds timeout) {
+                             const std::string& directory, const ProgramLimits& limits) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) == -1)
     return Fail(Error::System(errno, "make a pipe for", words.front()));
@@ -107,15 +137,16 @@ Result<std::string> OutputOf(const std::vector<std::string>& words,
   ADDCOW_TRY_ASSIGN(const ::pid_t child, Files(directory, to.get(), errors.fd()).Spawn(words));
   to = UniqueFd();
   std::string text;
-  const bool ended = ReadAll(from.get(), Clock::now() + timeout, text);
-  if (!ended) (void)::kill(child, SIGKILL);
-  int status = 0;
-  while (::waitpid(child, &status, 0) == -1 && errno == EINTR) {
+  const Patience patience(words.front(), limits);
+  const Status read = ReadAll(from.get(), patience, text);
+  const Result<int> end = read ? EndOf(child, patience) : Fail(read.error());
+  if (!end) {
+    (void)::kill(child, SIGKILL);
+    while (::waitpid(child, nullptr, 0) == -1 && errno == EINTR) {
+    }
+    return Fail(end.error());
   }
-  if (!ended)
-    return Fail(Error::Because(ETIMEDOUT, words.front(),
-                               fmt::format("does not end in {} s", timeout.count())));
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return text;
+  if (WIFEXITED(*end) && WEXITSTATUS(*end) == 0) return text;
   std::string said = errors.Text();
   if (said.starts_with(words.front() + ": ")) said.erase(0, words.front().size() + 2);
   return Fail(Error::Because(EIO, words.front(), said.empty() ? "failed" : said));

@@ -14,7 +14,6 @@
 
 #include "common/base/shell_word.h"
 #include "common/io/file_system.h"
-#include "common/source/program.h"
 
 namespace addcow {
 
@@ -106,7 +105,7 @@ Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& 
 }
 
 Result<std::vector<QemuFile>> FilesOfQemuImage(
-    const std::string& path, const std::string& format, std::chrono::seconds timeout,
+    const std::string& path, const std::string& format, const ProgramLimits& limits,
     const std::function<Status(const QemuFile&)>& accept) {
   std::vector<QemuFile> files;
   const auto add = [&](QemuFile file) -> Status {
@@ -124,7 +123,7 @@ Result<std::vector<QemuFile>> FilesOfQemuImage(
       return Fail(Error::Because(ELOOP, name, "stands on itself, or on too many images"));
     const auto printed = OutputOf({"qemu-img", "info", "--force-share", "--output=json",
                                    "--format=" + files[at].format, name},
-                                  directory, timeout);
+                                  directory, limits);
     if (!printed)
       return Fail(Error::Because(printed.error().code(), name, printed.error().Message()));
     ADDCOW_TRY_ASSIGN(const QemuImageInfo info, ParseQemuInfo(*printed, name, directory));

@@ -6,7 +6,6 @@
 #ifndef ADDCOW_COMMON_SOURCE_QEMU_CHAIN_H
 #define ADDCOW_COMMON_SOURCE_QEMU_CHAIN_H
 
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -15,6 +14,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/source/program.h"
 
 namespace addcow {
 
@@ -36,7 +36,7 @@ std::optional<std::string_view> QemuProtocolOf(std::string_view name);
 // where one is named without its format, which QEMU would guess, or in a way that may hide
 // that.
 Result<std::vector<QemuFile>> FilesOfQemuImage(
-    const std::string& path, const std::string& format, std::chrono::seconds timeout,
+    const std::string& path, const std::string& format, const ProgramLimits& limits,
     const std::function<Status(const QemuFile&)>& accept);
 
 // What qemu-img prints of one image, in JSON. EINVAL where it names a file by what is no UTF-8,

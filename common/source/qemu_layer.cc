@@ -13,7 +13,6 @@
 #include "common/base/units.h"
 #include "common/io/file_system.h"
 #include "common/source/nbd_uri.h"
-#include "common/source/program.h"
 #include "common/source/qemu_words.h"
 
 namespace addcow {
@@ -37,14 +36,14 @@ bool IsTrue(const LayerJson& json, const char* key) {
 }
 
 Result<std::string> AskQemuImg(const QemuImage& image, std::vector<std::string> words,
-                               std::chrono::seconds timeout) {
+                               const ProgramLimits& limits) {
   if (!HasProgram("qemu-img"))
     return Fail(Error::Because(
         ENOENT, image.path,
         "needs qemu-img, which is not installed (its package: qemu-utils on Debian "
         "and Ubuntu, qemu-img on Fedora)"));
   if (!image.lock) words.insert(words.begin() + 2, "--force-share");
-  auto printed = OutputOf(words, DirectoryOf(image.path), timeout);
+  auto printed = OutputOf(words, DirectoryOf(image.path), limits);
   if (printed) return printed;
   const Error& error = printed.error();
   if (auto in_use = InUseByQemuWords(error.Message(), image.path))
@@ -133,7 +132,7 @@ Result<QemuLayerMap> ParseQemuLayerMap(const std::string& json, const std::strin
   return map;
 }
 
-Status MakeQcow2(const NewQcow2& image, std::chrono::seconds timeout) {
+Status MakeQcow2(const NewQcow2& image, const ProgramLimits& limits) {
   std::vector<std::string> words = {"qemu-img",
                                     "create",
                                     "-q",
@@ -149,23 +148,24 @@ Status MakeQcow2(const NewQcow2& image, std::chrono::seconds timeout) {
   }
   words.insert(words.end(), {image.path, fmt::format("{}", image.size)});
   ADDCOW_TRY(AskQemuImg({.path = image.path, .format = std::string(kQcow2Format)},
-                        std::move(words), timeout));
+                        std::move(words), limits));
   return {};
 }
 
-Result<QemuLayerInfo> InfoOfQemuLayer(const QemuImage& image, std::chrono::seconds timeout) {
+Result<QemuLayerInfo> InfoOfQemuLayer(const QemuImage& image, const ProgramLimits& limits) {
   ADDCOW_TRY_ASSIGN(
       const std::string printed,
       AskQemuImg(image,
                  {"qemu-img", "info", "--output=json", "--format=" + image.format, image.path},
-                 timeout));
+                 limits));
   return ParseQemuLayerInfo(printed, image.path);
 }
 
-Result<QemuLayerMap> MapOfQemuLayer(const QemuImage& image, std::chrono::seconds timeout) {
+Result<QemuLayerMap> MapOfQemuLayer(const QemuImage& image, ProgramLimits limits) {
+  limits.timeout.reset();
   ADDCOW_TRY_ASSIGN(const std::string name, NameOfQemuLayer(image));
   ADDCOW_TRY_ASSIGN(const std::string printed,
-                    AskQemuImg(image, {"qemu-img", "map", "--output=json", name}, timeout));
+                    AskQemuImg(image, {"qemu-img", "map", "--output=json", name}, limits));
   return ParseQemuLayerMap(printed, image.path);
 }
 

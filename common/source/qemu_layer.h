@@ -6,13 +6,13 @@
 #ifndef ADDCOW_COMMON_SOURCE_QEMU_LAYER_H
 #define ADDCOW_COMMON_SOURCE_QEMU_LAYER_H
 
-#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "common/base/error.h"
 #include "common/format/layout.h"
+#include "common/source/program.h"
 #include "common/source/qemu_chain.h"
 #include "common/source/qemu_server.h"
 
@@ -44,11 +44,12 @@ struct QemuLayerMap {
 
 // `image` is a qcow2. EBUSY where `image.lock` is set and another program has it open for
 // writing; EIO where qemu-img fails otherwise, with what it says.
-Result<QemuLayerInfo> InfoOfQemuLayer(const QemuImage& image, std::chrono::seconds timeout);
+Result<QemuLayerInfo> InfoOfQemuLayer(const QemuImage& image, const ProgramLimits& limits);
 
 // The same for where its data is. kErrUnsupported with a QEMU before 6.1, which does not say
-// what is not there.
-Result<QemuLayerMap> MapOfQemuLayer(const QemuImage& image, std::chrono::seconds timeout);
+// what is not there. It reads all tables of the qcow2, which can take long on a slow disk: of
+// `limits` only an interrupt ends it.
+Result<QemuLayerMap> MapOfQemuLayer(const QemuImage& image, ProgramLimits limits);
 
 // The image without what it stands on, as QEMU's programs take it in place of a file's name.
 // EINVAL where its path is not UTF-8.
@@ -63,7 +64,7 @@ struct NewQcow2 {
 };
 
 // Makes one that holds nothing. Its backing file is not opened.
-Status MakeQcow2(const NewQcow2& image, std::chrono::seconds timeout);
+Status MakeQcow2(const NewQcow2& image, const ProgramLimits& limits);
 
 // For InfoOfQemuLayer and MapOfQemuLayer: what qemu-img printed.
 Result<QemuLayerInfo> ParseQemuLayerInfo(const std::string& json, const std::string& path);

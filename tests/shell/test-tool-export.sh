@@ -170,6 +170,17 @@ rm k.qcow2.2147483646.tmp
 addcow compare -q k.add-cow -F qcow2 k.qcow2 || fail "k.qcow2 is not the same in the end"
 expect_equal "" "$(find . -name '*.tmp')" "what is left behind"
 
+# A qemu-img that hangs is ended by --timeout, which is named, and by a signal at once; and one
+# that looks at a base.
+hanging_program qemu-img create
+expect_fails 1 env PATH="$PWD/hanging:$PATH" "$ADDCOW_RUN" addcow export --timeout=1 k.add-cow h.qcow2
+grep -q 'qemu-img: does not end in 1 s (--timeout=SECONDS gives it more)$' stderr || fail "$(cat stderr)"
+hanging_program qemu-img create
+ended_by_signal export k.add-cow h.qcow2
+expect_equal "" "$(find . -name 'h.qcow2*')" "what is left behind"
+hanging_program qemu-img info
+ended_by_signal compare k.add-cow -F qcow2 k.qcow2
+
 # What has all clusters stands on nothing any more, whatever its header names; and the base that
 # it had is not what is exported to.
 mkdir flat

@@ -170,8 +170,11 @@ addcow import --force -i e.raw extras.qcow2 e.add-cow >out 2>stderr
 grep -q 'note: extras.qcow2: left out: 1 bitmap' stderr || fail "$(cat stderr)"
 same e.add-cow extras.qcow2
 qemu-img convert -c -f raw -O qcow2 base.img packed.qcow2
-refuses 1 'that are compressed' -i p.raw packed.qcow2 p.add-cow
-addcow import -q --force -i p.raw packed.qcow2 p.add-cow
+refuses 1 'packed.qcow2: has [1-9][0-9]* bytes of the disk compressed, which take their whole size.*--force copies' -i p.raw packed.qcow2 p.add-cow
+addcow import --force --output=json -i p.raw packed.qcow2 p.add-cow >json 2>stderr
+jq -e '."left-out" == [] and .uncompressed > 0' json >/dev/null || fail "$(cat json)"
+grep -q 'note: packed.qcow2: [1-9][0-9]* bytes that are compressed there take their whole size' stderr || fail "$(cat stderr)"
+! grep -q 'left out' stderr || fail "nothing is left out: $(cat stderr)"
 same p.add-cow packed.qcow2
 qemu-img create -q -f qcow2 -o data_file=data.raw,data_file_raw=on split.qcow2 1M
 qemu-io -f qcow2 -c 'write -P 9 300k 4k' split.qcow2 >/dev/null
@@ -197,6 +200,17 @@ sleep 0.5
 echo quit >&"${writer[1]}"
 wait "$waiting" || fail "it did not wait"
 same u.add-cow o.qcow2
+
+# A qemu-img that hangs is ended by --timeout, which is named, and by a signal at once, and so is
+# one that maps an image, which may take as long as it likes.
+hanging_program qemu-img info
+expect_fails 1 env PATH="$PWD/hanging:$PATH" "$ADDCOW_RUN" addcow import --timeout=1 -i h.raw o.qcow2 h.add-cow
+grep -q 'o.qcow2: qemu-img: does not end in 1 s (--timeout=SECONDS gives it more)$' stderr || fail "$(cat stderr)"
+hanging_program qemu-img info
+ended_by_signal import -i h.raw o.qcow2 h.add-cow
+hanging_program qemu-img map
+ended_by_signal import --timeout=1 -i h.raw o.qcow2 h.add-cow
+expect_equal "" "$(find . -name 'h.*')" "what is left behind"
 
 # By kill -9 at any moment: X is there, whole, or not at all; run again.
 random_file big.img 8M
@@ -227,6 +241,17 @@ expect_equal part "$(cat k.raw.2147483646.tmp)" "what nobody has removed"
 rm -f k.raw.2147483646.tmp k.raw.tmp "k.raw.$$.tmp"
 same k.add-cow big.qcow2
 expect_equal "" "$(find . -name '*.tmp')" "what is left behind"
+
+# A block device is no file that somebody could remove.
+truncate -s 1M device.img
+if device="$(losetup -f --show device.img 2>stderr)"; then
+    at_exit "losetup -d '$device'"
+    expect_fails 1 addcow import -i "$device" o.qcow2 device.add-cow
+    grep -q "$device: is a block device, and a new image file is made here (give the name of a file with -i)" stderr ||
+        fail "$(cat stderr)"
+else
+    echo "no block device: $(cat stderr)"
+fi
 
 # Who may not read the qcow2 may not read what it held.
 mkdir rights

@@ -43,7 +43,7 @@ expect_equal "vm/deep/er/other-name vm/lower.add-cow" "$(overlays_of base.img)" 
 expect_equal "vm/deep/upper.add-cow" "$(overlays_of vm/lower.add-cow)" "on lower.add-cow"
 expect_equal "" "$(overlays_of upper.add-cow)" "on upper.add-cow"
 addcow ls --bases vm >out
-sed -n '/Nothing below vm stands on these; overlays elsewhere are not seen:/,$p' out >free
+sed -n '/Nothing below vm needs these; overlays elsewhere are not seen:/,$p' out >free
 expect_equal "vm/alone.add-cow vm/deep/er/other-name vm/deep/upper.add-cow" \
     "$(tail -n +2 free | sort | xargs)" "what is free"
 grep -q '^ \{8\}vm/deep/upper.add-cow: 1 MiB' out || fail "no tree: $(cat out)"
@@ -52,6 +52,40 @@ addcow ls --bases --output=json elsewhere |
     jq -e '.[] | select(.filename | endswith("alone.add-cow")) |
         .below == false and .overlays == ["elsewhere/e.add-cow"]' >/dev/null
 expect_equal "$before" "$(find vm -type f -print0 | sort -z | xargs -0 sha256sum)" "what ls leaves"
+
+# An image file can be a base by itself, and be that of two add-cow files: such an image is not
+# free. free_in DIR: in JSON, and for people.
+free_in() {
+    local in_json
+    addcow ls --bases "$1" >out
+    addcow ls --bases --output=json "$1" >json
+    in_json="$(jq -r '.[] | select(.free) | .filename' json | sort | xargs)"
+    expect_equal "$in_json" "$(sed '1,/needs these; overlays/d' out | sort | xargs)" "free for people"
+    expect_equal "" "$(jq -r '.[] | select(.free and (.overlays != [] or has("image-shared-with"))) | .filename' json)" \
+        "free, and needed"
+    echo "$in_json"
+}
+mkdir images
+addcow create -q -b ../base.img -F raw -i a.raw images/a.add-cow
+addcow flatten -q images/a.add-cow
+ln -s a.raw images/link.raw
+addcow create -q -b link.raw -F raw -i b.raw images/b.add-cow
+expect_equal images/b.add-cow "$(free_in images)" "free beside an image file that is a base"
+jq -e '.[] | select(.filename == "images/a.add-cow") | .free == false and
+    .overlays == ["images/b.add-cow"] and ."image-overlays" == .overlays' json >/dev/null || fail "$(cat json)"
+grep -q '^    images/a.add-cow: its image file .*/images/a.raw is what images/b.add-cow stands on$' out || fail "$(cat out)"
+grep -q '/images/link.raw (raw), the image file of images/a.add-cow$' out || fail "$(cat out)"
+cp images/b.add-cow images/copy
+expect_equal "" "$(free_in images)" "free of two with one image file"
+jq -e '.[] | select(.filename == "images/copy") | .free == false and .overlays == [] and
+    ."image-shared-with" == ["images/b.add-cow"]' json >/dev/null || fail "$(cat json)"
+grep -q '^    images/copy: its image file .*/images/b.raw is also that of images/b.add-cow$' out || fail "$(cat out)"
+rm images/copy
+# Another part of the disk is in its base.
+addcow create -q -b ../base.img -F raw -i part.raw images/part.add-cow
+addcow rebase -q -u -b part.raw -F raw images/b.add-cow
+expect_equal "images/a.add-cow images/b.add-cow" "$(free_in images)" "free after a rebase"
+grep -q 'images/part.raw is what images/b.add-cow stands on, and has a part of the disk only$' out || fail "$(cat out)"
 
 # Bases that are leaves: a URI, which nobody asks, and another format.
 addcow create -q -b base.img -F raw -i u.raw elsewhere/u.add-cow 2>/dev/null ||
@@ -122,7 +156,7 @@ complains 'vm/broken.add-cow' --bases vm
 grep -q 'nothing is said to be free' stdout || fail "$(cat stdout)"
 # Nor in JSON: what is not known may stand on it.
 expect_fails 1 addcow ls --bases --output=json vm
-jq -e '[.[] | select(.overlays == [])] == []' stdout >/dev/null || fail "free: $(cat stdout)"
+jq -e '[.[] | select(.overlays == [] or .free)] == []' stdout >/dev/null || fail "free: $(cat stdout)"
 jq -e '.[] | select(.filename == "vm/alone.add-cow") | has("overlays") and .overlays == null' stdout >/dev/null ||
     fail "$(cat stdout)"
 expect_fails 1 addcow ls --output=json vm

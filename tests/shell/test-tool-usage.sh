@@ -102,3 +102,78 @@ cmp base.img disk.raw
 status=0
 "$ADDCOW_RUN" addcow --help >/dev/full 2>stderr || status=$?
 expect_equal 1 "$status" "exit status when standard output is full"
+# Nor is it an answer: 1 of compare, for one, is that the disks are different.
+# unprintable STATUS PATTERN ARGUMENT...
+unprintable() {
+    local status=0
+    "$ADDCOW_RUN" addcow "${@:3}" >/dev/full 2>stderr || status=$?
+    expect_equal "$1" "$status" "exit status with a full standard output ($(cat stderr)): ${*:3}"
+    # But for notes.
+    expect_equal 1 "$(grep -vc '^addcow: note: ' stderr)" "lines of message: $(cat stderr)"
+    grep -q -- "$2" stderr || fail "${*:3}: no '$2' in: $(cat stderr)"
+}
+cant='write: standard output: No space left on device$'
+random_file other.img 48M
+for disks in 'base.img disk.raw' 'base.img other.img' 'base.img --output=json disk.raw'; do
+    # shellcheck disable=SC2086  # words
+    unprintable 2 "^addcow: $cant" compare $disks
+done
+unprintable 2 "$cant" compare --help
+# shellcheck disable=SC2086  # words
+for words in 'info x.add-cow' 'map x.add-cow' 'map --output=svg x.add-cow' 'check x.add-cow' 'ls' \
+    'measure x.add-cow' 'ls --help' '--version'; do
+    unprintable 1 "^addcow: $cant" $words
+done
+for redirection in '>&-' '>/dev/full 2>&1'; do
+    status=0
+    eval "\"\$ADDCOW_RUN\" addcow compare base.img disk.raw 2>stderr $redirection" || status=$?
+    expect_equal 2 "$status" "exit status of compare with $redirection"
+done
+exec 8<>pipe 9>pipe 8<&-
+(trap '' PIPE; expect_fails 2 eval '"$ADDCOW_RUN" addcow compare base.img disk.raw >&9') ||
+    fail "compare, SIGPIPE ignored"
+exec 9>&-
+status=0
+"$ADDCOW_RUN" addcow compare -q base.img disk.raw >/dev/full || status=$?
+expect_equal 0 "$status" "exit status of compare -q, which prints nothing"
+# Nor is want of memory, which is looked for with larger and larger limits; a sanitizer needs
+# terabytes. With very little the tool does not begin, or has no room for an exception.
+if ! built_with_sanitizer; then
+    no_memory=0
+    status=1
+    for ((limit = 8000; status != 0; limit += limit / 20)); do
+        status=0
+        { (ulimit -v "$limit"; exec "$ADDCOW_RUN" addcow compare base.img disk.raw) >stdout 2>stderr; } 2>/dev/null ||
+            status=$?
+        [ "$status" -eq 127 ] || ! grep -q '^addcow: ' stderr || {
+            expect_equal 2 "$status" "exit status of compare with $limit KiB ($(cat stderr))"
+            no_memory=$((no_memory + 1))
+        }
+    done
+    echo "compare was without memory $no_memory times"
+fi
+
+# What was made or changed, and could only not be told, is said, lest it be done twice.
+# changed WORDS ARGUMENT...
+changed() { unprintable 1 "^addcow: $1, but this could not be printed: $cant" "${@:2}"; }
+changed 'n.add-cow was made' create -b base.img -F raw -i n.raw n.add-cow
+changed 'n.add-cow was resized' resize n.add-cow +1M
+expect_equal $((49 << 20)) "$(stat -c %s n.raw)" "the size after a resize that could not be told"
+unprintable 1 "^addcow: $cant" resize n.add-cow 49M
+changed 'n.add-cow was rewritten' upgrade n.add-cow
+unprintable 1 "^addcow: $cant" upgrade n.add-cow
+changed 'n.add-cow was rewritten' downgrade n.add-cow
+changed 'n.add-cow was rebased' rebase -b other.img -F raw n.add-cow
+unprintable 1 "^addcow: $cant" commit --dry-run --output=json n.add-cow
+changed 'n.add-cow was committed' commit n.add-cow
+printf x | dd of=n.raw bs=1 seek=1000000 conv=notrunc status=none
+changed 'n.add-cow was repaired' check -r leaks --force n.add-cow
+changed 'n.add-cow was flattened' flatten n.add-cow
+# Also where nobody reads any more, and a program ends silently otherwise.
+exec 8<>pipe 9>pipe 8<&-
+status=0
+"$ADDCOW_RUN" addcow resize n.add-cow +1M >&9 2>stderr || status=$?
+exec 9>&-
+expect_equal 141 "$status" "exit status of resize without a reader"
+expect_equal "addcow: n.add-cow was resized, but this could not be printed: write: standard output: Broken pipe" \
+    "$(cat stderr)" "what resize says without a reader"

@@ -251,6 +251,21 @@ TEST_F(CreateTest, AnImageFileThatIsTooLargeToBeSearchedNeedsReuseImage) {
   ExpectRefused(again, "already exists and holds data");
 }
 
+// It is no file that somebody could remove first.
+TEST_F(CreateTest, SaysOfABlockDeviceThatItIsOne) {
+  CreateOptions options = Options();
+  options.add_cow_path = "/vm/device";
+  fake_.Put("/vm/device", Repeat(5, 200000));
+  fake_.Find("/vm/device")->SetAbilities({.is_block_device = true});
+  for (const bool force : {false, true}) {
+    options.force = force;
+    ExpectRefused(options, "/vm/device: is a block device, and a new file is made here");
+  }
+  fake_.Put(kImagePath);
+  fake_.Find(kImagePath)->SetAbilities({.is_block_device = true});
+  ExpectRefused(Options(), "is a block device of 0 bytes");
+}
+
 TEST_F(CreateTest, PreallocationIsForNewImageFiles) {
   fake_.Put(kImagePath, 200000);
   CreateOptions options = Options();

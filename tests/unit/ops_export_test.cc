@@ -228,6 +228,11 @@ TEST_F(ExportTest, RefusesToReplaceWhatItMustNot) {
   }
   options.qcow2_path = "/out/other";
   ExpectRefused(options, "/out/other: is not a qcow2, so it is not overwritten");
+  fake_.Find("/out/other")->SetAbilities({.is_block_device = true});
+  ExpectRefused(options, "/out/other: is a block device, and a new file is made here");
+  options.force = false;
+  ExpectRefused(options, "/out/other: is a block device, and a new file is made here");
+  options.force = true;
   options.qcow2_path = "/out/";
   ExpectRefused(options, "is not the name of a file");
   options.qcow2_path = "/nowhere/x.qcow2";

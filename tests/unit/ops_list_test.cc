@@ -29,6 +29,10 @@ class ListTest : public testing::Test {
     for (const ListedDisk& disk : listing.disks) {
       text += disk.path + (disk.below ? "" : " (base)") + (disk.error ? " !" : "");
       for (const size_t overlay : disk.overlays) text += " <- " + listing.disks[overlay].path;
+      for (const size_t on : disk.image_overlays) text += " i<- " + listing.disks[on].path;
+      for (const size_t other : disk.image_shared) text += " = " + listing.disks[other].path;
+      for (const size_t of : disk.image_of) text += " of " + listing.disks[of].path;
+      text += disk.IsFree() ? " free" : "";
       text += "\n";
     }
     return text;
@@ -42,7 +46,7 @@ TEST_F(ListTest, FindsImagesAndWhatTheyStandOn) {
   ASSERT_OK_AND_ASSIGN(const Listing listing, ListImages(fake_, kDirectory));
   EXPECT_EQ(Text(listing),
             "/vm/base.add-cow <- /vm/x.add-cow\n"
-            "/vm/x.add-cow\n"
+            "/vm/x.add-cow free\n"
             "/vm/base.img (base) <- /vm/base.add-cow\n");
   EXPECT_TRUE(listing.unread.empty());
   EXPECT_EQ(fake_.open_files(), 0);
@@ -53,7 +57,7 @@ TEST_F(ListTest, KnowsAllNamesOfAFile) {
   fake_.PutName("/vm/z.add-cow", fake_.Find(kAddCowPath));
   ASSERT_OK_AND_ASSIGN(const Listing listing, ListImages(fake_, kDirectory));
   EXPECT_EQ(Text(listing),
-            "/vm/a.add-cow\n"
+            "/vm/a.add-cow free\n"
             "/vm/base.add-cow <- /vm/a.add-cow\n"
             "/vm/base.img (base) <- /vm/base.add-cow\n");
   EXPECT_EQ(listing.disks[0].other_names,
@@ -86,6 +90,31 @@ TEST_F(ListTest, KnowsAUriInEverySpelling) {
   EXPECT_EQ(base->overlays.size(), 2u) << Text(listing);
 }
 
+// x.add-cow stands on the image file of base.add-cow, under whatever name; its own add-cow file
+// has a copy.
+TEST_F(ListTest, KnowsWhatNeedsAnImageFile) {
+  fake_.PutSymbolicLink("/vm/link.raw", "/vm/base.raw");
+  Header header = TestHeader(fake_);
+  header.backing = NamedFile{"link.raw", "raw"};
+  header.backing_identity.reset();
+  WriteTestHeader(fake_, header);
+  ASSERT_OK_AND_ASSIGN(const Listing on_image, ListImages(fake_, kDirectory));
+  EXPECT_EQ(Text(on_image),
+            "/vm/base.add-cow i<- /vm/x.add-cow\n"
+            "/vm/x.add-cow free\n"
+            "/vm/base.img (base) <- /vm/base.add-cow\n"
+            "/vm/link.raw (base) <- /vm/x.add-cow of /vm/base.add-cow\n");
+  const FakeInode& add_cow = *fake_.Find(kAddCowPath);
+  fake_.Put("/vm/z.add-cow", add_cow.Bytes(0, add_cow.size()));
+  ASSERT_OK_AND_ASSIGN(const Listing copied, ListImages(fake_, kDirectory));
+  EXPECT_EQ(Text(copied),
+            "/vm/base.add-cow i<- /vm/x.add-cow i<- /vm/z.add-cow\n"
+            "/vm/x.add-cow = /vm/z.add-cow\n"
+            "/vm/z.add-cow = /vm/x.add-cow\n"
+            "/vm/base.img (base) <- /vm/base.add-cow\n"
+            "/vm/link.raw (base) <- /vm/x.add-cow <- /vm/z.add-cow of /vm/base.add-cow\n");
+}
+
 TEST_F(ListTest, FailsWithoutAName) {
   EXPECT_TRUE(FailsSaying(ListImages(fake_, ""), "is not the name of a directory"));
 }
@@ -95,7 +124,7 @@ TEST_F(ListTest, SaysWhatIsBrokenAndGoesOn) {
   ASSERT_OK(fake_.Remove(kBackingPath));
   ASSERT_OK_AND_ASSIGN(const Listing listing, ListImages(fake_, kDirectory));
   EXPECT_EQ(Text(listing),
-            "/vm/base.add-cow\n"
+            "/vm/base.add-cow free\n"
             "/vm/x.add-cow !\n"
             "/vm/base.img (base) ! <- /vm/base.add-cow\n");
 }
@@ -107,6 +136,8 @@ TEST_F(ListTest, FailsWhereTheFolderIsNotThere) {
 // An overlay that could not be looked at may stand on anything: never is one left out
 // without a word.
 TEST_F(ListTest, NoFaultHidesAnImage) {
+  const FakeInode& add_cow = *fake_.Find(kAddCowPath);
+  fake_.Put("/vm/z.add-cow", add_cow.Bytes(0, add_cow.size()));
   ASSERT_OK_AND_ASSIGN(const Listing all, ListImages(fake_, "/"));
   for (uint64_t at = 1;; at++) {
     FaultPlan plan({.at = at,

@@ -16,7 +16,7 @@ namespace addcow {
 namespace {
 
 // Each value is another one.
-ServerStatus Example() {
+ServerStatus ExampleStatus() {
   ServerStatus status{.version = "0.2.0",
                       .add_cow = "/vm/x.add-cow",
                       .uptime = 61.5,
@@ -60,7 +60,7 @@ ServerStatus Example() {
 }
 
 TEST(StatusJson, IsReadAsItWasWritten) {
-  const ServerStatus status = Example();
+  const ServerStatus status = ExampleStatus();
   const ServerStatus read = StatusFromJson(ControlJson::parse(ToJson(status).dump()));
   EXPECT_EQ(read.version, status.version);
   EXPECT_EQ(read.add_cow, status.add_cow);
@@ -75,9 +75,9 @@ TEST(StatusJson, IsReadAsItWasWritten) {
 }
 
 TEST(StatusJson, HasWhatFollowsFromTheRest) {
-  const auto json = ToJson(Example());
+  const auto json = ToJson(ExampleStatus());
   EXPECT_EQ(json["fill"]["seconds-left"], 4096.0);
-  EXPECT_EQ(json["requests"]["read"]["count"], Example().requests[0].latencies.count());
+  EXPECT_EQ(json["requests"]["read"]["count"], ExampleStatus().requests[0].latencies.count());
   EXPECT_GT(json["write-amplification"], 0.0);
   const auto empty = ToJson(ServerStatus());
   EXPECT_TRUE(empty["write-amplification"].is_null());
@@ -94,7 +94,7 @@ TEST(StatusJson, WhateverItIsIsNoError) {
 }
 
 TEST(StatusText, HumanTellsWhatMatters) {
-  const std::string text = HumanStatus(Example());
+  const std::string text = HumanStatus(ExampleStatus());
   for (const char* words :
        {"/vm/x.add-cow: 1 TiB, writable, up 1:02", "90.0% (900 of 1000 clusters), 50 in part",
         "all, running, 3.91 MiB left, 0.977 KiB/s, 1:08:16 to go", "read", "trim"})
@@ -144,7 +144,7 @@ TEST(StatusText, HumanHasNoControlCharacters) {
 
 // The rules of the format that a parser of Prometheus insists on.
 TEST(StatusText, PrometheusIsWellFormed) {
-  std::istringstream lines(PrometheusStatus(Example()));
+  std::istringstream lines(PrometheusStatus(ExampleStatus()));
   std::set<std::string> named;
   std::set<std::string> samples;
   std::string family;
@@ -180,8 +180,8 @@ TEST(StatusText, PrometheusIsWellFormed) {
 }
 
 TEST(StatusText, PrometheusHistogramsAddUp) {
-  const std::string text = PrometheusStatus(Example());
-  const uint64_t count = Example().requests[0].latencies.count();
+  const std::string text = PrometheusStatus(ExampleStatus());
+  const uint64_t count = ExampleStatus().requests[0].latencies.count();
   const std::string image = "{image=\"/vm/x.add-cow\",op=\"read\"";
   for (const std::string& line :
        {"addcow_request_duration_seconds_bucket" + image + ",le=\"1e-06\"} 4\n",
