@@ -120,7 +120,7 @@ unit_sources = \
 	tests/unit/rooms_test.cc \
 	tests/unit/sample_test.cc \
 	tests/unit/server_arguments_test.cc plugin/server_arguments.cc \
-	tests/unit/server_status_test.cc tools/output.cc tools/status_text.cc \
+	tests/unit/server_status_test.cc tools/output.cc tools/status_file.cc tools/status_text.cc \
 	tests/unit/summary_test.cc \
 	tests/unit/disk_strip_test.cc tools/disk_strip.cc \
 	tests/unit/disk_svg_test.cc tools/disk_svg.cc \

@@ -92,6 +92,7 @@ int WaitForEnd(ControlClient& client, bool all, bool shown) {
     if (!copied_before) copied_before = fill.copied;
     const uint64_t copied = fill.copied - std::min(fill.copied, *copied_before);
     progress.Show(copied, copied + fill.left);
+    if (OutputFailed() && !InterruptCame()) return kExitFailed;
     if (fill.state == FillState::kDone || fill.state == FillState::kFailed ||
         fill.state == FillState::kOff) {
       progress.Finish();

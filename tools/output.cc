@@ -94,6 +94,8 @@ void FlushOutput() {
   if (std::fflush(stdout) != 0 && output_errno == 0) output_errno = errno != 0 ? errno : EIO;
 }
 
+bool OutputFailed() { return output_errno != 0; }
+
 bool OutputPipeClosed() { return output_errno == EPIPE; }
 
 bool FinishOutput() {
