@@ -135,12 +135,9 @@ Verb AddFill(CLI::App& tool) {
   app->add_option_function<std::string>(
          "--rate",
          [arguments](const std::string& text) {
-           const auto rate = text == "0" ? Result<uint64_t>(0) : ParseSize(text);
-           if (!rate)
-             throw CLI::ValidationError("--rate", "is '" + text +
-                                                      "', must be bytes a second, as 50M, or 0 "
-                                                      "for no limit");
-           arguments->rate = *rate;
+           arguments->rate = ParseRate(text);
+           if (!arguments->rate)
+             throw CLI::ValidationError("--rate", fmt::format("is '{}', {}", text, kRateRule));
          },
          "Copy no more than SIZE a second; 0: no limit")
       ->type_name("SIZE")
