@@ -69,6 +69,7 @@ unit_sources = \
 	tests/unit/fill_pace_test.cc \
 	tests/unit/fill_race_test.cc \
 	tests/unit/fill_rest_test.cc \
+	tests/unit/fill_status_test.cc \
 	tests/unit/fill_test.cc \
 	tests/unit/header_test.cc \
 	tests/unit/holes_test.cc \

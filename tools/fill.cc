@@ -34,7 +34,8 @@ constexpr const char* kUsage = "[--rate=SIZE] [--wait] [-p] SOCKET all|touched|p
 constexpr const char* kFooter =
     "The server is started with control=SOCKET. 'all' copies the rest of the backing\n"
     "file to the image file, while clients go on; 'touched' only that of clusters of\n"
-    "which a part is there. To change the rate of one that runs: resume --rate=SIZE.\n\n"
+    "which a part is there. To change the rate of one that runs: resume --rate=SIZE.\n"
+    "'resume' ends a pause, and a delay (fill-delay=).\n\n"
     "Exit status: 0 done, with --wait when all is filled; 1 failed, or it cannot go\n"
     "on; 64 wrong usage; 130 or 143 stopped by Ctrl-C or SIGTERM, which stops the\n"
     "waiting and not the fill.\n\n"
