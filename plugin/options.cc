@@ -58,7 +58,7 @@ const char kOptionsHelp[] =
     "                    Copy up beside clients: the rest of clusters of which a\n"
     "                    part was written, or all, so that the image file alone is\n"
     "                    the disk, and let the backing file go (default: off).\n"
-    "fill-rate=<SIZE>    What a fill reads in a second at most (default: no limit).\n"
+    "fill-rate=<SIZE>    What a fill reads a second at most (default: 0, no limit).\n"
     "fill-delay=<SECONDS>\n"
     "                    Wait before it begins, a tenth more or less (default: 0).\n"
     "fill-exit=<BOOL>    End nbdkit when it is done and no client is connected\n"
@@ -137,9 +137,8 @@ Status SetFillOption(Options& options, std::string_view key, const std::string& 
     return {};
   }
   if (key == "fill-rate") {
-    const auto rate = ParseSize(value);
-    if (!rate)
-      return Fail(BadOption(key, "is '" + value + "', must be bytes a second, as 50M"));
+    const auto rate = ParseRate(value);
+    if (!rate) return Fail(BadOption(key, "is '" + value + "', " + kRateRule));
     options.fill_rate = *rate;
     return {};
   }

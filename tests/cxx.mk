@@ -69,6 +69,7 @@ unit_sources = \
 	tests/unit/fill_pace_test.cc \
 	tests/unit/fill_race_test.cc \
 	tests/unit/fill_rest_test.cc \
+	tests/unit/fill_status_test.cc \
 	tests/unit/fill_test.cc \
 	tests/unit/header_test.cc \
 	tests/unit/holes_test.cc \
@@ -121,7 +122,7 @@ unit_sources = \
 	tests/unit/rooms_test.cc \
 	tests/unit/sample_test.cc \
 	tests/unit/server_arguments_test.cc plugin/server_arguments.cc \
-	tests/unit/server_status_test.cc tools/output.cc tools/status_text.cc \
+	tests/unit/server_status_test.cc tools/output.cc tools/status_file.cc tools/status_text.cc \
 	tests/unit/summary_test.cc \
 	tests/unit/disk_strip_test.cc tools/disk_strip.cc \
 	tests/unit/disk_svg_test.cc tools/disk_svg.cc \

@@ -34,7 +34,8 @@ constexpr const char* kUsage = "[--rate=SIZE] [--wait] [-p] SOCKET all|touched|p
 constexpr const char* kFooter =
     "The server is started with control=SOCKET. 'all' copies the rest of the backing\n"
     "file to the image file, while clients go on; 'touched' only that of clusters of\n"
-    "which a part is there. To change the rate of one that runs: resume --rate=SIZE.\n\n"
+    "which a part is there. To change the rate of one that runs: resume --rate=SIZE.\n"
+    "'resume' ends a pause, and a delay (fill-delay=).\n\n"
     "Exit status: 0 done, with --wait when all is filled; 1 failed, or it cannot go\n"
     "on; 64 wrong usage; 130 or 143 stopped by Ctrl-C or SIGTERM, which stops the\n"
     "waiting and not the fill.\n\n"
@@ -92,6 +93,7 @@ int WaitForEnd(ControlClient& client, bool all, bool shown) {
     if (!copied_before) copied_before = fill.copied;
     const uint64_t copied = fill.copied - std::min(fill.copied, *copied_before);
     progress.Show(copied, copied + fill.left);
+    if (OutputFailed() && !InterruptCame()) return kExitFailed;
     if (fill.state == FillState::kDone || fill.state == FillState::kFailed ||
         fill.state == FillState::kOff) {
       progress.Finish();
@@ -135,12 +137,9 @@ Verb AddFill(CLI::App& tool) {
   app->add_option_function<std::string>(
          "--rate",
          [arguments](const std::string& text) {
-           const auto rate = text == "0" ? Result<uint64_t>(0) : ParseSize(text);
-           if (!rate)
-             throw CLI::ValidationError("--rate", "is '" + text +
-                                                      "', must be bytes a second, as 50M, or 0 "
-                                                      "for no limit");
-           arguments->rate = *rate;
+           arguments->rate = ParseRate(text);
+           if (!arguments->rate)
+             throw CLI::ValidationError("--rate", fmt::format("is '{}', {}", text, kRateRule));
          },
          "Copy no more than SIZE a second; 0: no limit")
       ->type_name("SIZE")

@@ -28,6 +28,7 @@ tools_addcow_SOURCES = \
 	tools/rebase.cc \
 	tools/resize.cc \
 	tools/status.cc \
+	tools/status_file.cc tools/status_file.h \
 	tools/status_text.cc tools/status_text.h \
 	tools/use_words.h \
 	tools/verbs.cc tools/verbs.h \

@@ -101,6 +101,8 @@ void FlushOutput() {
   if (std::fflush(stdout) != 0 && output_errno == 0) output_errno = errno != 0 ? errno : EIO;
 }
 
+bool OutputFailed() { return output_errno != 0; }
+
 bool OutputPipeClosed() { return output_errno == EPIPE; }
 
 void NoteChange(const std::string& file, const char* what) {

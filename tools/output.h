@@ -68,6 +68,10 @@ void NoteChange(const std::string& file, const char* what);
 // Brings to standard output what has been printed so far.
 void FlushOutput();
 
+// Whether something of it did not arrive, as FinishOutput will say: nobody is to go on
+// printing for ever.
+bool OutputFailed();
+
 // Whether standard output is a pipe that nobody reads any more.
 bool OutputPipeClosed();
 

@@ -2,22 +2,20 @@
 //
 // addcow status.
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "common/base/unique_fd.h"
 #include "common/control/control_client.h"
 #include "common/control/status_json.h"
 #include "tools/interrupt.h"
 #include "tools/output.h"
+#include "tools/status_file.h"
 #include "tools/status_text.h"
 #include "tools/verbs.h"
 
@@ -39,7 +37,8 @@ constexpr const char* kUsage =
 constexpr const char* kFooter =
     "The server is started with control=SOCKET. With --watch it is asked again every\n"
     "second, until it ends or the command is stopped. With --to the text appears in\n"
-    "FILE all at once, as node_exporter's textfile collector wants it.\n\n"
+    "FILE all at once, as node_exporter's textfile collector wants it; FILE must be\n"
+    "new, empty or what --to wrote.\n\n"
     "Exit status: 0 done; 1 failed; 64 wrong usage; 130 or 143 stopped by Ctrl-C or\n"
     "SIGTERM.\n\n"
     "Example:\n"
@@ -67,27 +66,6 @@ std::string TextOf(const ServerStatus& status, const Arguments& arguments) {
   return ToJson(status).dump(indent, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
-// Who reads FILE finds the old text or the new one.
-Status WriteAndRename(const std::string& path, const std::string& text) {
-  const std::string fresh = fmt::format("{}.{}.tmp", path, ::getpid());
-  UniqueFd fd(
-      ::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666));
-  if (!fd.valid()) return Fail(Error::System(errno, "open", fresh));
-  int failed = 0;
-  for (size_t done = 0; failed == 0 && done < text.size();) {
-    const ssize_t count = ::write(fd.get(), text.data() + done, text.size() - done);
-    if (count >= 0)
-      done += static_cast<size_t>(count);
-    else if (errno != EINTR)
-      failed = errno;
-  }
-  if (failed == 0 && ::rename(fresh.c_str(), path.c_str()) == 0) return {};
-  Error error =
-      Error::System(failed != 0 ? failed : errno, failed != 0 ? "write" : "rename", path);
-  (void)::unlink(fresh.c_str());
-  return Fail(std::move(error));
-}
-
 int RunStatus(const Arguments& arguments) {
   CatchInterrupts();
   auto client =
@@ -99,12 +77,13 @@ int RunStatus(const Arguments& arguments) {
     if (!status) return FailedUnlessStopped(status.error());
     const std::string text = TextOf(*status, arguments);
     if (arguments.to) {
-      if (const Status written = WriteAndRename(*arguments.to, text); !written)
+      if (const Status written = ReplaceStatusFile(*arguments.to, text); !written)
         return Failed(written.error());
     } else {
       if (!first && arguments.output == "human") PrintText(clears ? "\033[H\033[J" : "\n");
       PrintText(text);
       FlushOutput();
+      if (OutputFailed() && !InterruptCame()) return kExitFailed;
     }
     const auto interval = ParseInterval(arguments.watch);
     if (!interval) return kExitOk;

@@ -85,4 +85,10 @@ Result<uint64_t> ParseSize(const std::string& text) {
   return static_cast<uint64_t>(size);
 }
 
+std::optional<uint64_t> ParseRate(const std::string& text) {
+  if (text == "0") return 0;
+  const auto rate = ParseSize(text);
+  return rate ? std::optional(*rate) : std::nullopt;
+}
+
 }  // namespace addcow

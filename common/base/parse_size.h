@@ -6,6 +6,7 @@
 #define ADDCOW_COMMON_BASE_PARSE_SIZE_H
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "common/base/error.h"
@@ -18,6 +19,11 @@ namespace addcow {
 // is refused. The size of a disk: 1 .. 2^63 - 1, else EINVAL with a message
 // that says what is accepted.
 Result<uint64_t> ParseSize(const std::string& text);
+
+// The same of bytes a second, the most there may be, where "0" is no limit. None where it is
+// not what kRateRule says.
+std::optional<uint64_t> ParseRate(const std::string& text);
+inline constexpr const char* kRateRule = "must be bytes a second, as 50M, or 0 for no limit";
 
 }  // namespace addcow
 

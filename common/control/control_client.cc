@@ -49,7 +49,8 @@ Result<ControlClient> ControlClient::Connect(const std::string& path,
     if (code == ENOENT)
       return Fail(Error::Because(
           code, path.empty() ? "''" : path,
-          "there is no such control socket: is the server started with control=?"));
+          "there is no such control socket: is the server started with control=? One that "
+          "has ended has removed it"));
     if (code == ENOTSOCK)
       return Fail(Error::Because(code, path,
                                  "is no socket: name the control socket, which a server makes "

@@ -141,13 +141,15 @@ Status CopyUp::FillChunk(uint64_t offset, uint64_t end, Told& told) {
         layout_.End(allocation_.ClustersAt(offset, end - offset).range.end()) >= end)
       return {};
     done = true;
-    for (uint64_t at = offset; done && at < end; at += claim) {
+    for (uint64_t at = offset; at < end; at += claim) {
       const uint64_t stop = std::min(at + claim, end);
       ADDCOW_TRY(allocation_.TakeStorage(at, stop));
       const MutexLock alone(writing_);
       const RangeLock lock(allocation_.locks(), at, stop, RangeLocks::Kind::kExclusive);
       ADDCOW_TRY_ASSIGN(done, CarryOut(*plan, at, stop));
-      if (done) allocation_.SetInImage(at, stop);
+      if (!done) break;
+      told.filled += Unallocated(at, stop);
+      allocation_.SetInImage(at, stop);
     }
     if (!done) {
       clone = false;  // by reading, then
@@ -157,6 +159,18 @@ Status CopyUp::FillChunk(uint64_t offset, uint64_t end, Told& told) {
       if (piece.kind == Piece::Kind::kData) told.data += piece.end - piece.offset;
   }
   return {};
+}
+
+// Bytes of the clusters in [offset, end), whole ones, that are not allocated.
+uint64_t CopyUp::Unallocated(uint64_t offset, uint64_t end) const {
+  uint64_t bytes = 0;
+  while (offset < end) {
+    const ClusterRun run = allocation_.ClustersAt(offset, end - offset);
+    const uint64_t stop = layout_.End(run.range.end());
+    if (!run.allocated) bytes += stop - offset;
+    offset = stop;
+  }
+  return bytes;
 }
 
 // What is missing, and what the backing file has there.

@@ -45,6 +45,7 @@ class CopyUp {
   // What there is to say of a copy-up.
   struct Told {
     uint64_t data = 0;            // bytes that were read from the backing file
+    uint64_t filled = 0;          // bytes of clusters that it has made allocated ones
     bool backing_failed = false;  // it could not be read, or not say where its data is
   };
 
@@ -91,6 +92,7 @@ class CopyUp {
   Status KeepChunk(std::span<const std::byte> data, uint64_t offset);
   Result<Edge> ReadEdge(uint64_t offset, uint64_t end) const;
   Status FillChunk(uint64_t offset, uint64_t end, Told& told);
+  uint64_t Unallocated(uint64_t offset, uint64_t end) const;
   Result<Plan> MakePlan(uint64_t offset, uint64_t end, bool clone);
   Status ReadData(uint64_t end, Plan& plan);
   Status PlanData(uint64_t offset, uint64_t end, bool clone, Plan& plan);

@@ -75,7 +75,8 @@ Status Fill::Start(FillMode mode, Clock::duration delay, std::optional<uint64_t>
   }
   mode_ = mode;
   run_++;
-  paused_ = done_ = told_ = failed_here_ = ended_ = false;
+  paused_ = done_ = told_ = ended_ = false;
+  failed_.reset();
   next_ = 0;
   begin_ = options_.now() + delay;
   meter_.Begin(copied_, begin_);
@@ -94,7 +95,9 @@ Status Fill::Pause() {
 Status Fill::Resume() {
   MutexLock lock(mutex_);
   if (mode_ == FillMode::kOff) return Fail(NoFill("resume"));
-  if (std::exchange(paused_, false)) meter_.Begin(copied_, options_.now());
+  const auto now = options_.now();
+  if (std::exchange(paused_, false) || begin_ > now) meter_.Begin(copied_, now);
+  begin_ = std::min(begin_, now);
   Changed();
   return {};
 }
@@ -155,7 +158,8 @@ FillStatus Fill::status() {
     status.retries = retries_;
     if (mode_ == FillMode::kOff) return status;
     status.copied = copied_;
-    const uint64_t first = taken_.empty() ? next_ : std::min(next_, *taken_.begin());
+    uint64_t first = std::min(next_, failed_.value_or(next_));
+    if (!taken_.empty()) first = std::min(first, *taken_.begin());
     status.position = done_ ? layout_.virtual_size() : layout_.End(first);
     if (error_) status.error = error_->Message();
     if (ended_)
@@ -180,13 +184,19 @@ uint64_t Fill::PieceClusters() const {
   return std::max<uint64_t>(bytes / layout_.cluster_size(), 1);
 }
 
+// The first cluster at or after `from` that is to be filled; the disk's end where none is.
+uint64_t Fill::NextMissing(uint64_t from) const {
+  const uint64_t count = layout_.clusters();
+  if (mode_ == FillMode::kTouched) return image_.NextPartial(from);
+  while (mode_ == FillMode::kAll && from < count && image_.bitmap().Test(from))
+    from = image_.bitmap().RunAt({from, count - from}).range.end();
+  return from;
+}
+
 // Goes on to the next cluster that is to be filled. False: there is none.
 bool Fill::FindNext() {
-  const uint64_t count = layout_.clusters();
-  if (mode_ == FillMode::kTouched) next_ = image_.NextPartial(next_);
-  while (mode_ == FillMode::kAll && next_ < count && image_.bitmap().Test(next_))
-    next_ = image_.bitmap().RunAt({next_, count - next_}).range.end();
-  return next_ < count;
+  next_ = NextMissing(next_);
+  return next_ < layout_.clusters();
 }
 
 // From what FindNext found.
@@ -208,7 +218,8 @@ Fill::Task Fill::TakeTask(Clock::time_point now) {
   if (error_ && !taken_.empty()) return later;
   if (done_) next_ = 0;
   bool found = FindNext();
-  if (!found && taken_.empty() && std::exchange(failed_here_, false)) {
+  if (!found && taken_.empty() && failed_) {
+    failed_.reset();
     next_ = 0;
     found = FindNext();
   }
@@ -265,12 +276,13 @@ void Fill::Copy(ClusterRange range) {
     const auto now = options_.now();
     taken_.erase(taken_.find(range.first));
     pace_.Copied(told.data, begun, now);
+    // Also of one that failed what could be had counts.
+    copied_ += told.filled;
+    unflushed_ += told.filled;
     if (copied) {
-      copied_ += BytesOf(range);
-      unflushed_ += BytesOf(range);
       meter_.Note(copied_, now);
-    } else {
-      failed_here_ = true;
+    } else if (const uint64_t missing = NextMissing(range.first); missing < range.end()) {
+      failed_ = std::min(missing, failed_.value_or(missing));
     }
     Changed();
   }

@@ -74,6 +74,7 @@ class Fill {
   // Pieces that are under way are still copied. EINVAL where no fill was started, or that ended
   // it.
   Status Pause() ADDCOW_EXCLUDES(mutex_);
+  // Ends a pause, and a delay that is not over. EINVAL as Pause.
   Status Resume() ADDCOW_EXCLUDES(mutex_);
   void SetRate(uint64_t rate) ADDCOW_EXCLUDES(mutex_);
 
@@ -109,6 +110,7 @@ class Fill {
   };
 
   Task TakeTask(Clock::time_point now) ADDCOW_REQUIRES(mutex_);
+  uint64_t NextMissing(uint64_t from) const ADDCOW_REQUIRES(mutex_);
   bool FindNext() ADDCOW_REQUIRES(mutex_);
   ClusterRange NextPiece() const ADDCOW_REQUIRES(mutex_);
   uint64_t PieceClusters() const ADDCOW_REQUIRES(mutex_);
@@ -139,14 +141,15 @@ class Fill {
   bool done_ ADDCOW_GUARDED_BY(mutex_) = false;
   bool told_ ADDCOW_GUARDED_BY(mutex_) = false;  // that it is done
   bool finishing_ ADDCOW_GUARDED_BY(mutex_) = false;
-  bool failed_here_ ADDCOW_GUARDED_BY(mutex_) = false;       // a piece of this round
-  uint64_t next_ ADDCOW_GUARDED_BY(mutex_) = 0;              // the first cluster not taken
-  std::multiset<uint64_t> taken_ ADDCOW_GUARDED_BY(mutex_);  // first clusters of pieces
-  Clock::time_point begin_ ADDCOW_GUARDED_BY(mutex_) = {};   // not earlier
-  Clock::time_point retry_ ADDCOW_GUARDED_BY(mutex_) = {};   // not earlier
-  Clock::duration back_off_ ADDCOW_GUARDED_BY(mutex_) = {};  // 0: nothing fails
-  std::optional<Error> error_ ADDCOW_GUARDED_BY(mutex_);     // why it waits, or ended
-  bool ended_ ADDCOW_GUARDED_BY(mutex_) = false;             // by that
+  std::optional<uint64_t> failed_ ADDCOW_GUARDED_BY(mutex_);  // the first cluster that this
+                                                              // round could not fill
+  uint64_t next_ ADDCOW_GUARDED_BY(mutex_) = 0;               // the first cluster not taken
+  std::multiset<uint64_t> taken_ ADDCOW_GUARDED_BY(mutex_);   // first clusters of pieces
+  Clock::time_point begin_ ADDCOW_GUARDED_BY(mutex_) = {};    // not earlier
+  Clock::time_point retry_ ADDCOW_GUARDED_BY(mutex_) = {};    // not earlier
+  Clock::duration back_off_ ADDCOW_GUARDED_BY(mutex_) = {};   // 0: nothing fails
+  std::optional<Error> error_ ADDCOW_GUARDED_BY(mutex_);      // why it waits, or ended
+  bool ended_ ADDCOW_GUARDED_BY(mutex_) = false;              // by that
   uint64_t retries_ ADDCOW_GUARDED_BY(mutex_) = 0;
   uint64_t copied_ ADDCOW_GUARDED_BY(mutex_) = 0;     // bytes
   uint64_t unflushed_ ADDCOW_GUARDED_BY(mutex_) = 0;  // bytes of these

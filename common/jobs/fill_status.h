@@ -29,9 +29,9 @@ enum class FillState {
 struct FillStatus {
   FillMode mode = FillMode::kOff;
   FillState state = FillState::kOff;
-  uint64_t position = 0;  // bytes; what lies before is done
+  uint64_t position = 0;  // bytes; nothing that lies before is left to be filled
   uint64_t left = 0;      // bytes of clusters that are to be filled
-  uint64_t copied = 0;    // bytes of clusters filled since the start
+  uint64_t copied = 0;    // bytes of clusters that it filled since the start
   uint64_t rate = 0;      // bytes a second, lately
   uint64_t limit = 0;     // bytes a second, the most; 0: none
   uint64_t retries = 0;   // how often the backing file was tried again

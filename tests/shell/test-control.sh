@@ -163,14 +163,51 @@ for line in open("metrics"):
 assert len(seen) > 200
 '
 grep -q '^addcow_requests_total{image=".*/x.add-cow",op="read"} [1-9]' metrics || fail "no reads: $(cat metrics)"
-# Each has its line in docs/control.md, and the other way round.
+# Each that the program can print, not only those that this server has now, has its line in
+# docs/control.md, and the other way round.
 documented="$(grep -oE '`addcow_[a-z_]+' "$srcdir/docs/control.md" | tr -d '`' | sort -u)"
-expect_equal "$(sed -n 's/^# HELP \([a-z_]*\) .*/\1/p' metrics | cat - <(echo addcow_fill_left_seconds) | sort -u)" \
-    "$documented" "metrics in docs/control.md"
-addcow status ctl --output=prometheus --to=node.prom
-grep -q '^addcow_requests_total' node.prom || fail "--to: $(cat node.prom)"
-expect_equal '' "$(find . -name 'node.prom.*')" "what --to leaves"
+printable="$(grep -oE '"addcow_[a-z_]+"' "$srcdir/tools/status_text.cc" | tr -d '"' | sort -u)"
+expect_equal "$printable" "$documented" "metrics in docs/control.md"
+expect_equal '' "$(sed -n 's/^# HELP \([a-z_]*\) .*/\1/p' metrics | sort -u | comm -23 - <(echo "$printable"))" \
+    "metrics that tools/status_text.cc does not name"
+
+# --to: what it wrote before, in whatever form, is replaced, and so is what a link leads to.
+ln -s dir/node.prom link.prom
+mkdir dir
+: >dir/node.prom
+for output in prometheus json human prometheus; do
+    addcow status ctl --output=$output --to=link.prom
+    expect_equal "$(addcow status ctl --output=$output | head -c 10)" "$(head -c 10 dir/node.prom)" "--to"
+done
+[ -L link.prom ] || fail "--to: the symbolic link was replaced"
+grep -q '^addcow_requests_total' dir/node.prom || fail "--to: $(cat dir/node.prom)"
+expect_equal '' "$(find . -name '*.prom.*')" "what --to leaves"
 expect_fails 1 addcow status ctl --to=none/file
+# Anything else is refused, and stays as it is: the disk that is served, first of all.
+mkfifo fifo
+ln -s nowhere dangling
+ln -s x.add-cow disk-link
+printf '# HELP node_load1 of another\n' >other.prom
+cp x.add-cow before.add-cow
+others=(x.add-cow disk.raw base.img sock ctl fifo dir dangling disk-link other.prom /dev/stdout)
+if [ "$(id -u)" = 0 ] && mknod null c 1 3 2>/dev/null; then
+    others+=(null)
+else
+    echo "SKIP of a part: no device can be made here, so --to of one is not tried"
+fi
+for name in "${others[@]}"; do
+    kind="$(stat -c '%F %i' "$name")"
+    status=0
+    # Its standard output is a pipe, which has no name to be replaced.
+    addcow status ctl --output=prometheus --to="$name" 2>stderr | cat >printed || status=$?
+    expect_equal 1 "$status" "exit status of --to=$name"
+    grep -qE "^addcow: $name: (is no regular file|holds something else than a status), which --to would put an end to: .*leave --to out|^addcow: $name: is a symbolic link that leads to no file" \
+        stderr || fail "--to=$name: $(cat stderr)"
+    expect_equal "$kind" "$(stat -c '%F %i' "$name")" "what --to=$name is"
+done
+expect_equal '' "$(find . -name '*.tmp')" "what --to leaves of what it refused"
+cmp before.add-cow x.add-cow
+client 'assert h.pread(4096, 8192) == b"kept" * 1024'
 addcow status ctl | awk 'length > 80 { exit 1 }' || fail "more than 80 columns: $(addcow status ctl)"
 
 # Of a fill that was not started there is nothing to pause. Its mode and state, once it was.
@@ -189,6 +226,17 @@ addcow fill ctl touched --wait >/dev/null
 in_state touched 'done'
 addcow fill ctl pause || fail "a fill cannot be paused"
 
+# Nobody goes on printing where nothing arrives.
+# ends_at_full COMMAND...
+ends_at_full() {
+    local status=0
+    timeout 60 "$ADDCOW_RUN" addcow "$@" >/dev/full 2>stderr || status=$?
+    expect_equal 1 "$status" "exit status of $* >/dev/full"
+    expect_equal 'addcow: write: standard output: No space left on device' "$(cat stderr)" "$* >/dev/full"
+}
+ends_at_full status ctl --watch --output=json
+ends_at_full status ctl --watch
+
 # By the other socket nobody is asked, nor waited for.
 expect_fails 1 addcow status sock
 grep -q 'sock: this is the socket by which clients use the disk' stderr || fail "$(cat stderr)"
@@ -206,8 +254,11 @@ stop_server "$server_pid"
 ends_with 1 "$watch" "status --watch of a server that ended" stderr
 grep -qxF 'addcow: ctl: the server has ended' stderr || fail "$(cat stderr)"
 jq -es 'all(.version != null)' watched >/dev/null || fail "--watch --output=json: $(cat watched)"
-expect_fails 1 addcow status ctl
-grep -q 'control=' stderr || fail "$(cat stderr)"
+for arguments in "status ctl" "fill ctl all --wait"; do
+    # shellcheck disable=SC2086
+    expect_fails 1 addcow $arguments
+    grep -q 'started with control=? One that has ended has removed it$' stderr || fail "$(cat stderr)"
+done
 expect_fails 1 addcow status file
 grep -q 'file: is no socket: name the control socket, which' stderr || fail "$(cat stderr)"
 expect_fails 1 addcow status "$long$long"
@@ -237,6 +288,8 @@ for line in file:
     fill = {'mode': 'all', 'state': state, 'left': 1000, 'rate': 10, 'error': 'the disk is full' if state == 'failed' else ''}
     if state == 'mute':
         import time; time.sleep(60)
+    if state == 'half':
+        fill.update(state='running', copied=1000)
     if state == 'touched':
         fill.update(mode='touched', state='done')
     if state == 'end':
@@ -270,6 +323,8 @@ grep -qxF 'addcow: ctl: the server has ended' stderr || fail "$(cat stderr)"
 filling running touched
 expect_fails 1 addcow fill ctl all --wait
 grep -q "was changed to 'touched' meanwhile" stderr || fail "$(cat stderr)"
+filling running half
+ends_at_full fill ctl all --wait -p
 # A signal ends who waits for an answer.
 filling running mute
 status=0

@@ -106,6 +106,40 @@ client 'right(0, K)'
 stop_server "$server_pid"
 expect_equal 0 "$(allocated)" "clusters after a delay that was not over"
 
+# One that 'resume' ends. fill-rate=0 is no limit.
+start_server sock addcow x.add-cow fill=all fill-delay=3600 fill-rate=0 control=ctl
+fill_of() { addcow status ctl --output=json | jq -r ".fill | $1"; }
+expect_equal 'delayed 0' "$(fill_of '"\(.state) \(.limit)"')" "state and limit of a fill that is delayed"
+timeout 120 "$ADDCOW_RUN" addcow fill ctl resume --wait >out || fail "a fill that is delayed, and resumed: $(cat out sock.log)"
+stop_server "$server_pid"
+cmp <(head -c 24M disk.raw) noise
+
+# What it says of how far it is is so after a failure, too: of an image file that may not get
+# larger, in the middle of a piece, and of a base that was truncated.
+new_image
+rm -f sock
+(ulimit -f 10240 && exec "$ADDCOW_RUN" nbdkit -f -U sock -P limited.pid addcow x.add-cow fill=all control=ctl 2>sock.log) &
+server_pid=$!
+at_exit "kill $server_pid 2>/dev/null; wait $server_pid 2>/dev/null"
+wait_for limited.pid "$server_pid" || fail "no server: $(cat sock.log)"
+in_log 'so the fill waits'
+tried() { [ "$(fill_of .retries)" -ge 3 ]; }
+wait_until "$server_pid" tried || fail "not tried again: $(cat sock.log)"
+expect_equal "waiting $((10 << 20)) $((10 << 20)) $((14 << 20))" \
+    "$(fill_of '"\(.state) \(.position) \(.copied) \(.left)"')" "a fill that met a limit"
+stop_server "$server_pid"
+expect_equal 160 "$(allocated)" "clusters of a fill that met a limit"
+new_image
+start_server sock addcow x.add-cow fill=all control=ctl fill-delay=3600
+truncate -s 10M base.img
+addcow fill ctl resume
+in_log 'so the fill waits'
+wait_until "$server_pid" tried || fail "not tried again: $(cat sock.log)"
+expect_equal "waiting $((10 << 20)) $((10 << 20)) $((14 << 20))" \
+    "$(fill_of '"\(.state) \(.position) \(.copied) \(.left)"')" "a fill over a base that was truncated"
+stop_server "$server_pid"
+expect_equal 160 "$(allocated)" "clusters of a fill over a base that was truncated"
+
 # Only what was touched, also later. A small write makes a cluster of two parts.
 image
 start_server sock addcow x.add-cow fill=touched

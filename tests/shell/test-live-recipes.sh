@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # What docs/recipes.md prints is what is run here, with directories of the system in the
 # scratch directory; but for the conversion, which tests/slow/test-v2v-in-place.sh runs.
+# A step that did not come to its good end loses no disk, in a script and where the lines
+# are pasted (without set -e).
 
 . "$(dirname "$0")/../functions.sh"
 requires nbdsh nbdcopy jq python3
@@ -10,6 +12,18 @@ python3 - "$srcdir/docs/recipes.md" "$scratch" <<'END_OF_PYTHON'
 import re, sys
 for kind, name, text in re.findall(r"^```(sh|ini) (\S+)\n(.*?)^```$", open(sys.argv[1]).read(), re.M | re.S):
     open(f"block.{name}", "w").write(text.replace("/srv/", sys.argv[2] + "/srv/"))
+END_OF_PYTHON
+# In no document an add-cow file is removed whatever came before; but where that is the point.
+python3 - "$srcdir" <<'END_OF_PYTHON' || fail "rm of an add-cow file"
+import glob, re, sys
+found = 0
+for path in [sys.argv[1] + "/README.md", *glob.glob(sys.argv[1] + "/docs/*.md"), *glob.glob(sys.argv[1] + "/*/*.pod")]:
+    text = open(path, encoding="utf-8").read().replace("\\\n", " ")
+    text = re.sub(r"^```sh convert-drop\n.*?^```$", "", text, flags=re.M | re.S)
+    for command in re.findall(r"^.*\brm\b[^`\n]*?\.add-cow\b.*$", re.sub(r"(&&|\|\|)\s*\n", r"\1 ", text), re.M):
+        assert re.search(r"&& +rm \S*\.add-cow$", command), f"{path}: {command}"
+        found += 1
+assert found == 3, found
 END_OF_PYTHON
 mkdir -p bin srv/backups srv/bases srv/imports
 for program in addcow nbdkit; do
@@ -20,6 +34,7 @@ block() { # NAME: as printed
     [ -s "block.$1" ] || fail "docs/recipes.md has no block $1"
     PATH="$scratch/bin:$PATH" bash -e -u -o pipefail "block.$1"
 }
+pasted() { PATH="$scratch/bin:$PATH" bash "block.$1"; }
 # daemon DIRECTORY: the server that a block has left there; it is stopped at the end.
 daemon() {
     # nbdkit notes its process id once it is in the background.
@@ -56,6 +71,15 @@ rm srv/vm01/pid # of the one that was killed
 block restore-again
 daemon vm01
 has_open srv/backups/vm01.img || fail "the backup is not what it stands on"
+# To end it now would lose what is still to be copied: in a script, and pasted.
+for way in block pasted; do
+    expect_fails 1 "$way" restore-end
+    expect_equal false "$(cat stdout)" "what restore-end says of a fill that is not done"
+    [ -e srv/vm01/x.add-cow ] || fail "x.add-cow of a fill that is not done was removed ($way)"
+    rm srv/vm01/pid
+    block restore-again
+    daemon vm01
+done
 addcow fill srv/vm01/control resume --rate=0
 block restore-wait
 if has_open srv/backups/vm01.img; then fail "the backup is not let go"; fi
@@ -65,7 +89,19 @@ block restore-end >/dev/null
 cmp srv/vm01/disk.raw want
 [ ! -e srv/vm01/control ] || fail "the control socket is left"
 
-# An import, killed in the middle, and again.
+# What a conversion has left, kept, though there was no room for it at first.
+mkdir srv/vm03
+random_file srv/imports/vm03.img 16M
+addcow create -q -b "$scratch/srv/imports/vm03.img" -F raw -i disk.raw srv/vm03/x.add-cow
+for way in block pasted; do
+    (ulimit -f 10240 && expect_fails 1 "$way" convert-keep) || fail "convert-keep without room ($way)"
+    [ -e srv/vm03/x.add-cow ] || fail "x.add-cow of a flatten that failed was removed ($way)"
+done
+pasted convert-keep >/dev/null
+[ ! -e srv/vm03/x.add-cow ] || fail "x.add-cow is left"
+cmp srv/vm03/disk.raw srv/imports/vm03.img
+
+# An import, stopped by signals, killed in the middle, and again.
 if built_with_sanitizer; then
     echo "SKIP of a part: no import: with the sanitizer preloaded nbdkit does not end after libnbd's strerror"
 elif nbdkit curl --dump-plugin >/dev/null 2>&1; then
@@ -104,12 +140,33 @@ END_OF_PYTHON
     wait_for port "$web"
     url="http://127.0.0.1:$(cat port)/image.img"
     export url
-    sed 's/fill=all/& fill-rate=4M/' block.import >block.import-slowly
-    setsid bash -c "PATH='$scratch/bin:$PATH' bash -e -u -o pipefail block.import-slowly" &
-    import=$!
-    at_exit "kill -9 -- -$import 2>/dev/null"
-    some() { [ -e srv/vm02/disk.raw ] && [ "$(used_bytes srv/vm02/disk.raw)" -ge 4194304 ]; }
-    wait_until "$import" some
+    sed 's/fill=all/& fill-rate=2M/' block.import >block.import-slowly
+    # import_slowly BASH-OPTION...: until it has gone on. Its process group is $import.
+    imported() { if [ -e srv/vm02/disk.raw ]; then used_bytes srv/vm02/disk.raw; else echo 0; fi; }
+    import_slowly() {
+        local bytes=$(($(imported) + 1048576))
+        PATH="$scratch/bin:$PATH" setsid env --default-signal=INT,QUIT bash "$@" block.import-slowly >import.log 2>&1 &
+        import=$!
+        at_exit "kill -9 -- -$import 2>/dev/null"
+        some() { [ "$(imported)" -ge "$bytes" ]; }
+        wait_until "$import" some || fail "the import: $(cat import.log)"
+    }
+    # nbdkit ends with 0 then, and what the script does next must not lose the disk. Ctrl-C is
+    # for all of the group.
+    for signal in INT TERM; do
+        for options in '-e -u -o pipefail' ''; do
+            # shellcheck disable=SC2086
+            import_slowly $options
+            if [ "$signal" = INT ]; then
+                kill -INT -- "-$import"
+            else
+                kill "-$signal" "$(pgrep -P "$import" -x nbdkit)"
+            fi
+            ends_with 1 "$import" "the import that got SIG$signal ('$options')" import.log
+            [ -e srv/vm02/x.add-cow ] || fail "SIG$signal ('$options'): x.add-cow was removed: $(cat import.log)"
+        done
+    done
+    import_slowly -e -u -o pipefail
     kill -9 -- "-$import" "$(cat srv/vm02/url.pid)"
     ends_with 137 "$import" "the import that is killed"
     [ -e srv/vm02/x.add-cow ] || fail "it was done before it was killed"

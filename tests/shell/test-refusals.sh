@@ -90,7 +90,9 @@ for value in '' x 0 2k 100k 64M 1.3M -4k '64 k'; do
     refused "^nbdkit: error: fetch-size=: is '.*', must be a power of two from 4k to 32M, as 256k$" fetch-size="$value"
 done
 refused "fill=: is 'some', must be 'off', 'touched' or 'all'" fill=some
-refused "fill-rate=: is 'fast', must be bytes a second, as 50M" fill-rate=fast
+for value in '' fast 0M -1 1.5; do
+    refused "^nbdkit: error: fill-rate=: is '.*', must be bytes a second, as 50M, or 0 for no limit$" fill-rate="$value"
+done
 refused "fill-delay=: is '1h', must be whole seconds, 0 \(off\) to 86400" fill-delay=1h
 refused "fill-exit=: there is no fill to wait for" fill-exit=on
 refused "parameter 'fill-colour': unknown" fill=all fill-colour=red

@@ -54,6 +54,18 @@ TEST_F(ImageCountsTest, FlushesAndWhatTheyWrite) {
   EXPECT_EQ(image_->Counts().flushes_shared, 0u);
 }
 
+// docs/control.md says so of flushes.count.
+TEST_F(ImageCountsTest, AFuaWriteThatSyncsItsOwnBytesAloneIsNoFlush) {
+  Make({.size = 4 * kC});
+  Write(kC, kC);
+  ASSERT_OK(image_->Flush());
+  ASSERT_EQ(image_->Counts().flushes.count(), 1u);
+  Write(kC, random_.Bytes(kS), Fua::kYes);
+  EXPECT_EQ(image_->Counts().flushes.count(), 1u);
+  Write(2 * kC, random_.Bytes(kS), Fua::kYes);
+  EXPECT_EQ(image_->Counts().flushes.count(), 2u);
+}
+
 TEST_F(ImageCountsTest, AllAllocatedHasAllClusters) {
   Make({.size = 4 * kC - 7, .all_allocated = true});
   const AllocationCounts counts = image_->Counts().allocation;

@@ -79,6 +79,13 @@ TEST(ParseSize, RefusesAllElse) {
     EXPECT_TRUE(FailsSaying(ParseSize(text), std::string("size '") + text + "'"));
 }
 
+TEST(ParseRate, TakesASizeAndNoLimit) {
+  EXPECT_EQ(ParseRate("0"), 0u);
+  EXPECT_EQ(ParseRate("50M"), 50 * kMiB);
+  for (const char* text : {"", "fast", "0M", "00", "-1", "1.5"})
+    EXPECT_EQ(ParseRate(text), std::nullopt) << text;
+}
+
 class OpsTest : public testing::Test {
  protected:
   OpsTest() { fake_.MakeDirectory(kDirectory); }

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "common/control/status_json.h"
+#include "tools/status_file.h"
 #include "tools/status_text.h"
 
 namespace addcow {
@@ -120,6 +121,23 @@ TEST(StatusText, OnlyAllOfItIs100Percent) {
   EXPECT_EQ(tells((uint64_t{1} << 62) - 1, uint64_t{1} << 62), "99.9");
   EXPECT_EQ(tells(1000000, 1000000), "100.0");
   EXPECT_EQ(tells(0, 0), "100.0");
+}
+
+// What --to may replace.
+TEST(StatusText, IsKnownInEachForm) {
+  for (const ServerStatus& status : {Example(), ServerStatus()}) {
+    EXPECT_TRUE(IsStatusText(HumanStatus(status)));
+    EXPECT_TRUE(IsStatusText(PrometheusStatus(status)));
+    EXPECT_TRUE(IsStatusText(ToJson(status).dump() + "\n"));
+    EXPECT_TRUE(IsStatusText(ToJson(status).dump(4) + "\n"));
+  }
+  const std::string json = ToJson(Example()).dump();
+  for (const std::string& text :
+       {std::string(), std::string(1, '\0'), std::string("ADDCOW"), std::string("\n"),
+        std::string("{}"), std::string("{\"version\": 1, \"add-cow\": \"x\"}"), json + json,
+        json.substr(0, json.size() - 1), std::string("# HELP node_load1 of another\n"),
+        std::string("x:\nallocated  much\n"), "x\n" + HumanStatus(Example())})
+    EXPECT_FALSE(IsStatusText(text)) << text;
 }
 
 // Clusters that clients have written in part since.
