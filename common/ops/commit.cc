@@ -111,9 +111,9 @@ Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
   if (options.dry_run) ADDCOW_TRY(LookAtWriting(file_system, files, options.access));
   if (!files.header.backing)
     return Fail(Refused(files.add_cow_path, "has no backing file to commit to"));
-  ADDCOW_TRY(RefuseIrreplaceable(*files.add_cow));
   // Known now, and not only when the base has all.
-  ADDCOW_TRY(file_system.CheckMayChange(files.add_cow_path, FileChange::kReplace));
+  ADDCOW_TRY(options.dry_run ? CheckMayReplaceAddCow(file_system, files)
+                             : TryReplacingAddCow(file_system, files));
   layer.base = {.path = files.backing_path, .format = files.header.backing->format};
   // The one that was opened, and looked at: a name may lead elsewhere by now.
   if (!IsNbdUri(files.backing_path)) {

@@ -192,7 +192,7 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
   if (!opened) return Fail(std::move(opened).error());
   const ImageFiles files = std::move(*opened);
   if (files.not_writable) return Fail(*files.not_writable);
-  ADDCOW_TRY(RefuseIrreplaceable(*files.add_cow));
+  ADDCOW_TRY(CheckMayReplaceAddCow(file_system, files));
   ADDCOW_TRY(CheckExpected(options, files));
 
   RebaseResult result;
