@@ -104,6 +104,7 @@ TEST_F(RebaseTest, KeepsEverythingElse) {
   ASSERT_TRUE(add_cow.Truncate(kHeaderSize + 5 * kBitmapPadding + 3));
   ASSERT_TRUE(add_cow.Write(Repeat(0xab, 3), kHeaderSize + 5 * kBitmapPadding));
   add_cow.SetRights(0640, 11, 12);
+  add_cow.SetAttributes({{"user.note", "5"}});
   const uint64_t storage = add_cow.Info()->allocated_bytes;
   const auto bitmap = add_cow.Bytes(kBitmapOffset, 5 * kBitmapPadding + 3);
   ASSERT_OK(Rebase("base.img"));
@@ -115,6 +116,7 @@ TEST_F(RebaseTest, KeepsEverythingElse) {
   EXPECT_EQ(now.Info()->permissions, 0640u);
   EXPECT_EQ(now.Info()->owner, 11u);
   EXPECT_EQ(now.Info()->group, 12u);
+  EXPECT_EQ(now.GetAttributes(), (Attributes{{"user.note", "5"}}));
   EXPECT_EQ(now.Info()->allocated_bytes, storage) << "holes stay holes";
 }
 
