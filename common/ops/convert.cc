@@ -145,7 +145,6 @@ Result<ConvertResult> ConvertImage(FileSystem& file_system, const ConvertOptions
   std::unique_ptr<Image> image;
   const ImageFiles* files = &opened;
   if (in_part && after.no_subclusters) {
-    ADDCOW_TRY(TryReplacingAddCow(file_system, opened));
     opened = {};  // it is opened by the engine, with its backing file
     source.want_backing = true;
     ADDCOW_TRY_ASSIGN(image, Image::Open(file_system, source, std::move(log)));
@@ -154,6 +153,7 @@ Result<ConvertResult> ConvertImage(FileSystem& file_system, const ConvertOptions
     // Meanwhile it was not locked: another program's change must not be undone.
     if (files->header != result.before || files->virtual_size != result.virtual_size)
       return Fail(HasChanged(*files));
+    ADDCOW_TRY(TryReplacingAddCow(file_system, *files));
     const Status copied = CompleteClusters(*image, layout, options, result);
     const Status closed = image->Close();
     ADDCOW_TRY(copied);

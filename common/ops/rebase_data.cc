@@ -147,7 +147,7 @@ Result<RebaseResult> RebaseSafely(FileSystem& file_system, const RebaseOptions& 
                                               std::move(log)));
     const ImageFiles& files = image->files();
     if (files.not_writable) return Fail(*files.not_writable);
-    ADDCOW_TRY(TryReplacingAddCow(file_system, files));
+    ADDCOW_TRY(CheckMayReplaceAddCow(file_system, files));
     ADDCOW_TRY(CheckNamesFit(files, options));
     if (options.backing) {
       ADDCOW_TRY_ASSIGN(
@@ -155,6 +155,7 @@ Result<RebaseResult> RebaseSafely(FileSystem& file_system, const RebaseOptions& 
                                  files.add_cow.get(), files.image.get(), options.access));
       ADDCOW_TRY(CheckNotOfBase(*files.image, base));
     }
+    ADDCOW_TRY(TryReplacingAddCow(file_system, files));
     ADDCOW_TRY(image->Start());
     now = std::make_unique<Backing>(std::move(base.source));
     if (options.backing) ADDCOW_TRY(now->Start());

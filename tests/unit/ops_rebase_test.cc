@@ -261,6 +261,13 @@ TEST_F(RebaseTest, SaysWhereMoreMayReadTheImageFileThanTheNewBase) {
   fake_.Find(kImagePath)->SetRights(0640, 1, 1);
   ASSERT_OK_AND_ASSIGN(result, Rebase("base.img"));
   EXPECT_EQ(result.notes.size(), 0u);
+  // Within the group's bits, which are its mask, a list can name others: no user, the group
+  // rw-, and all within r--.
+  const std::string list("\2\0\0\0\4\0\6\0\377\377\377\377\20\0\4\0\377\377\377\377", 20);
+  fake_.Find(kImagePath)->SetAttributes({{kAclAttribute, list}});
+  ASSERT_OK_AND_ASSIGN(result, Rebase("base.img"));
+  ASSERT_EQ(result.notes.size(), 1u);
+  EXPECT_NE(result.notes[0].find("may be read by more users"), std::string::npos);
 }
 
 TEST_F(RebaseTest, RefusesAnImageThatIsInUse) {
