@@ -23,12 +23,14 @@ engine_sources = \
 	common/base/units.h \
 	common/base/xxh3.cc common/base/xxh3.h \
 	common/base/zero_bytes.h \
+	common/io/attributes.cc common/io/attributes.h \
 	common/io/cloner.cc common/io/cloner.h \
 	common/io/durable_create.cc common/io/durable_create.h \
 	common/io/file.cc common/io/file.h common/io/file_calls.h common/io/file_info.h \
 	common/io/file_lock.cc common/io/file_lock.h \
 	common/io/file_system.cc common/io/file_system.h \
 	common/io/holes.cc common/io/holes.h \
+	common/io/posix_attributes.cc common/io/posix_attributes.h \
 	common/io/posix_file.cc common/io/posix_file.h \
 	common/io/posix_file_system.cc \
 	common/io/zeroer.cc common/io/zeroer.h \

@@ -14,7 +14,7 @@ build_packages=(
 )
 use_packages=(e2fsprogs fuse3 jq libnbd-bin python3-libnbd qemu-utils)
 test_packages=(
-    bash-completion binutils btrfs-progs clang clang-format-19 exfat-fuse exfatprogs fio git
+    acl bash-completion binutils btrfs-progs clang clang-format-19 exfat-fuse exfatprogs fio git
     gnutls-bin
     libclang-rt-dev libfuse3-dev shellcheck util-linux valgrind xfsprogs
 )

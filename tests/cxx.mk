@@ -44,6 +44,7 @@ unit_sources = \
 	tests/unit/allocation_bitmap_test.cc \
 	tests/unit/allocation_test.cc \
 	tests/unit/background_flush_test.cc \
+	tests/unit/attributes_test.cc \
 	tests/unit/backing_identity_test.cc \
 	tests/unit/backing_test.cc \
 	tests/unit/base_names_test.cc \

@@ -70,6 +70,7 @@ shell_tests = \
 	tests/shell/test-refusals.sh \
 	tests/shell/test-refusals-acow.sh \
 	tests/shell/test-removed-files.sh \
+	tests/shell/test-replaced-rights.sh \
 	tests/shell/test-request-cost.sh \
 	tests/shell/test-revision-20.sh \
 	tests/shell/test-run-script.sh \

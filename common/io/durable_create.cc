@@ -90,6 +90,11 @@ Status FillAndSync(FileSystem& file_system, const std::string& path, File* file,
 Status RenameTo(FileSystem& file_system, const std::string& from, const std::string& to,
                 RenameMode mode) {
   Status renamed = file_system.Rename(from, to, mode);
+  // Nobody uses it, so that waiting would help: it is a mount point, as far as is known.
+  if (!renamed && renamed.error().code() == EBUSY)
+    return Fail(Error::Because(EINVAL, to,
+                               "cannot be replaced by a new file: " + ErrnoText(EBUSY) +
+                                   " (is it a mount point itself?)"));
   if (renamed || mode == RenameMode::kReplace || renamed.error().code() != EOPNOTSUPP)
     return renamed;
   // The last rung: making a file never replaces one, and what is replaced then
@@ -121,6 +126,14 @@ Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMod
   // What replaced an older file cannot be taken back; what is new can.
   if (!synced && mode == RenameMode::kKeepExisting) there = !file_system.Remove(path);
   return synced;
+}
+
+Status TryCreateBeside(FileSystem& file_system, const std::string& path,
+                       const NewRights& rights) {
+  ADDCOW_TRY_ASSIGN(auto file, CreateBeside(file_system, path, rights));
+  const std::string temporary = file->name();
+  file.reset();
+  return Called(path, temporary, file_system.Remove(temporary));
 }
 
 std::vector<std::string> LeftUnfinished(FileSystem& file_system, const std::string& path) {

@@ -29,6 +29,11 @@ Status DurableCreate(FileSystem& file_system, const std::string& path, RenameMod
                      const std::function<Status(File&)>& fill, bool* in_place = nullptr,
                      const NewRights& rights = {});
 
+// Makes such a file beside `path`, empty, and removes it: whether it can have these rights. Not
+// synced; a crash may leave it.
+Status TryCreateBeside(FileSystem& file_system, const std::string& path,
+                       const NewRights& rights);
+
 // The temporary files of `path` that nobody finishes: no process of this machine has the number
 // that they are called by. One of another host, or of another container, may have it. Sorted;
 // none where the directory cannot be read.

@@ -218,4 +218,10 @@ Result<FileInfo> File::Info() {
   return *info;
 }
 
+Result<Attributes> File::ReadAttributes() {
+  auto attributes = RetryInterrupted([&] { return DoAttributes(); });
+  if (!attributes) return Fail(Failure(attributes.error(), "getxattr"));
+  return std::move(*attributes);
+}
+
 }  // namespace addcow

@@ -112,6 +112,10 @@ class File : public FileCalls {
   Status Prefetch(uint64_t offset, uint64_t length);
   Result<FileInfo> Info();
 
+  // Its access control list, if it has one, and its other extended attributes, as far as they
+  // can be read and are not the kernel's own (what its contents hash to).
+  Result<Attributes> ReadAttributes();
+
   // The same file once more, opened in the same way, by no name that could lead
   // elsewhere by now. It has no lock and shares none. Any error: it has to be
   // opened by its name.

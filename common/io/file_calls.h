@@ -13,6 +13,7 @@
 #include <span>
 #include <tl/expected.hpp>
 
+#include "common/io/attributes.h"
 #include "common/io/file_info.h"
 
 namespace addcow {
@@ -48,6 +49,7 @@ class FileCalls {
   virtual SysResult<uint64_t> DoSeekHole(uint64_t offset) = 0;
   virtual SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) = 0;
   virtual SysResult<FileInfo> DoInfo() = 0;
+  virtual SysResult<Attributes> DoAttributes() = 0;
   virtual SysResult<std::unique_ptr<File>> DoReopen() = 0;
   // EAGAIN: somebody else's lock stands against it. Any other error: this
   // file cannot be locked.

@@ -24,6 +24,10 @@ struct FileInfo {
   // No byte at or past it can be written by this process (RLIMIT_FSIZE).
   uint64_t size_limit = UINT64_MAX;
   uint32_t permissions = 0600;  // the mode's lowest nine bits
+  // Where an access control list says more than the mode, of which the group's bits are then
+  // the list's mask: AclLimit of it (attributes.h). Not looked up where the mode gives rights
+  // to the owner only.
+  std::optional<uint32_t> acl_limit = std::nullopt;
   uint32_t owner = 0;
   uint32_t group = 0;
   FileTime modified = {};  // for a block device it says nothing of its contents

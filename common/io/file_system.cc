@@ -58,8 +58,9 @@ Status WithLockRemedy(Status locked, const std::string& option_prefix) {
 }
 
 uint32_t RightsWithin(const FileInfo& model, bool same_group) {
-  uint32_t group = model.permissions >> 3 & 06;
-  uint32_t other = model.permissions & 06;
+  const uint32_t shared = model.permissions & model.acl_limit.value_or(077);
+  uint32_t group = shared >> 3 & 06;
+  uint32_t other = shared & 06;
   // Of another group, some may be in the model's and some not.
   if (!same_group) group = other = group & other;
   return 0600 | group << 3 | other;

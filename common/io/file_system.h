@@ -24,8 +24,9 @@ namespace addcow {
 
 enum class OpenMode { kReadOnly, kReadWrite };
 enum class RenameMode { kReplace, kKeepExisting };
-// kReplace: by a new file beside it, which gets its owner and permissions, and then its name.
-enum class FileChange { kWrite, kReplace };
+// kReplace: by a new file beside it, which gets its rights (NewRights::kSame), and then its
+// name. kReplaceByNew: by one with rights of its own.
+enum class FileChange { kWrite, kReplace, kReplaceByNew };
 
 // What is in a directory. A symbolic link is kOther, wherever it leads.
 struct DirectoryEntry {
@@ -39,10 +40,13 @@ struct NewRights {
   enum class Kind {
     kUsual,   // whom the process lets (umask)
     kWithin,  // nobody who may not use the model, and whom the process lets
-    kSame,    // owner, group and permissions of the model; fails where that cannot be
+    // Owner, group, permissions and access control list of the model; fails where that cannot
+    // be. Of its other attributes those that can be set.
+    kSame,
   };
   Kind kind = Kind::kUsual;
   FileInfo model = {};
+  Attributes attributes = {};  // the model's, for kSame
 };
 
 // The permissions for a file of which nobody but its owner may do more than
@@ -85,8 +89,9 @@ class FileSystem {
   virtual Result<FileInfo> Identify(const std::string& path) = 0;
 
   // Whether this process may change the file at `path` so, as far as that can be told
-  // without opening anything for writing: EACCES, EPERM, EROFS. What needs room, or what a
-  // file system refuses for reasons of its own, is not known before.
+  // without opening anything for writing: EACCES, EPERM, EROFS; to replace it also EINVAL,
+  // where it is a mount point. What needs room, or what a file system refuses for reasons of
+  // its own, is not known before.
   virtual Status CheckMayChange(const std::string& path, FileChange change) = 0;
 
   // The absolute path without symbolic links. The file must be there.

@@ -27,6 +27,7 @@
 
 #include "common/base/units.h"
 #include "common/io/file_lock.h"
+#include "common/io/posix_attributes.h"
 
 namespace addcow {
 
@@ -202,6 +203,7 @@ SysResult<FileInfo> PosixFile::DoInfo() {
   if (!info.is_block_device && ::fstatvfs(fd_.get(), &space) == 0 && space.f_blocks > 0)
     info.free_bytes = uint64_t{space.f_bavail} * space.f_frsize;
   info.permissions = st.st_mode & 0777;
+  if ((info.permissions & 077) != 0) info.acl_limit = AclLimitOf(fd_.get());
   info.owner = st.st_uid;
   info.group = st.st_gid;
   info.modified = {st.st_mtim.tv_sec, static_cast<uint32_t>(st.st_mtim.tv_nsec)};
@@ -209,6 +211,8 @@ SysResult<FileInfo> PosixFile::DoInfo() {
   info.hidden = !info.well_known && IsHidden();
   return info;
 }
+
+SysResult<Attributes> PosixFile::DoAttributes() { return AttributesOf(fd_.get()); }
 
 // ext2 and ext3 have the number of ext4, and go by the same code.
 bool PosixFile::IsWellKnown() {

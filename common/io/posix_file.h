@@ -38,6 +38,7 @@ class PosixFile final : public File {
   SysResult<uint64_t> DoSeekHole(uint64_t offset) override;
   SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) override;
   SysResult<FileInfo> DoInfo() override;
+  SysResult<Attributes> DoAttributes() override;
   SysResult<std::unique_ptr<File>> DoReopen() override;
   SysResult<void> DoLock(LockKind kind) override;
   SysResult<FileUse> DoUseByOthers() override;

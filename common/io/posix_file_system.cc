@@ -22,6 +22,7 @@
 #include <string>
 #include <string_view>
 
+#include "common/io/posix_attributes.h"
 #include "common/io/posix_file.h"
 
 namespace addcow {
@@ -62,7 +63,7 @@ class PosixFileSystemImpl final : public FileSystem {
       case NewRights::Kind::kWithin:
         return CreateWithin(path, rights.model);
       case NewRights::Kind::kSame:
-        return CreateSame(path, rights.model);
+        return CreateSame(path, rights);
     }
     return Fail(Error::System(EINVAL, "open", path));
   }
@@ -134,7 +135,9 @@ class PosixFileSystemImpl final : public FileSystem {
   Status CheckMayChange(const std::string& path, FileChange change) override {
     struct stat st;
     if (::stat(path.c_str(), &st) != 0) return Fail(Error::System(errno, "stat", path));
-    if (change == FileChange::kReplace) return CheckMayReplace(path, st);
+    if (change != FileChange::kWrite) ADDCOW_TRY(CheckMayReplace(path, st));
+    if (change == FileChange::kReplace) return CheckMayBeSame(path, st);
+    if (change == FileChange::kReplaceByNew) return {};
     ADDCOW_TRY(CheckAccess(path, W_OK));
     if (!S_ISBLK(st.st_mode)) return {};
     ADDCOW_TRY_ASSIGN(const UniqueFd fd, OpenFd(path, O_RDONLY | O_NONBLOCK, 0));
@@ -183,35 +186,30 @@ class PosixFileSystemImpl final : public FileSystem {
     return MakeFile(path, std::move(fd));
   }
 
-  // The group that a new file gets is known when it is there. Not narrowed then:
-  // who opened it before would keep it.
+  // The group that a new file gets is known when it is there, and so is the access control
+  // list that its directory gives it. Not narrowed then: who opened it before would keep it.
   Result<std::unique_ptr<File>> CreateWithin(const std::string& path, const FileInfo& model) {
     ADDCOW_TRY_ASSIGN(auto file, CreateWith(path, RightsWithin(model, true)));
     const mode_t narrow = RightsWithin(model, false);
     const auto info = file->Info();
-    if (info && (info->group == model.group || (info->permissions & ~narrow & 077) == 0))
+    if (info && ((info->group == model.group && !info->acl_limit) ||
+                 (info->permissions & ~narrow & 077) == 0))
       return file;
     ADDCOW_TRY(Remove(path));
     if (!info) return Fail(info.error());
     return CreateWith(path, narrow);
   }
 
-  // Nobody else may open it before it has its owner.
-  Result<std::unique_ptr<File>> CreateSame(const std::string& path, const FileInfo& model) {
+  // Nobody else may open it before it has its rights.
+  Result<std::unique_ptr<File>> CreateSame(const std::string& path, const NewRights& rights) {
     ADDCOW_TRY_ASSIGN(UniqueFd fd, OpenFd(path, O_RDWR | O_CREAT | O_EXCL, 0600));
-    const auto fail = [&](int code) {
+    if (const auto given = GiveRights(fd.get(), rights); !given) {
       (void)Remove(path);
-      return Fail(Error::Because(code, path,
-                                 "cannot be given the owner, group and permissions of the file "
-                                 "that it is to replace: " +
-                                     ErrnoText(code)));
-    };
-    struct stat st;
-    if (::fstat(fd.get(), &st) != 0) return fail(errno);
-    const bool same_owner = st.st_uid == model.owner && st.st_gid == model.group;
-    if (!same_owner && ::fchown(fd.get(), model.owner, model.group) != 0) return fail(errno);
-    if ((st.st_mode & 0777) != model.permissions && ::fchmod(fd.get(), model.permissions) != 0)
-      return fail(errno);
+      return Fail(Error::Because(given.error(), path,
+                                 "cannot be given the owner, group, permissions and access "
+                                 "control list of the file that it is to replace: " +
+                                     ErrnoText(given.error())));
+    }
     return MakeFile(path, std::move(fd));
   }
 
@@ -256,8 +254,13 @@ class PosixFileSystemImpl final : public FileSystem {
     return Fail(Error::System(errno, "open", path));
   }
 
-  // What CreateSame and a rename over the file need: capabilities(7), inode(7).
+  // What a rename over the file needs: inode(7), rename(2).
   static Status CheckMayReplace(const std::string& path, const struct stat& st) {
+    if (IsMountPoint(path))
+      return Fail(Error::Because(EINVAL, path,
+                                 "is a mount point itself, as a single file of a container is, "
+                                 "and no new file can take its place (run this where the file "
+                                 "lies, or mount its directory)"));
     const std::string directory = DirectoryOf(path);
     struct stat parent;
     if (::stat(directory.c_str(), &parent) != 0)
@@ -272,15 +275,37 @@ class PosixFileSystemImpl final : public FileSystem {
     if ((parent.st_mode & S_ISVTX) != 0 && st.st_uid != user && parent.st_uid != user &&
         !HasCapability(CAP_FOWNER))
       return cannot(EPERM);
+    return {};
+  }
+
+  // What CreateSame needs: capabilities(7).
+  static Status CheckMayBeSame(const std::string& path, const struct stat& st) {
+    struct stat parent;
+    if (::stat(DirectoryOf(path).c_str(), &parent) != 0)
+      return Fail(Error::System(errno, "stat", DirectoryOf(path)));
     const ::gid_t group = (parent.st_mode & S_ISGID) != 0 ? parent.st_gid : ::getegid();
     const bool own_group =
         st.st_gid == group || st.st_gid == ::getegid() || ::group_member(st.st_gid) != 0;
-    if ((st.st_uid != user || !own_group) && !HasCapability(CAP_CHOWN))
+    if ((st.st_uid != ::geteuid() || !own_group) && !HasCapability(CAP_CHOWN))
       return Fail(Error::Because(EPERM, path,
                                  "belongs to another user or group, which a new file in its "
                                  "place could not be given: " +
                                      ErrnoText(EPERM)));
-    return {};
+    const auto acl = AclAt(path);
+    if (acl && !HasForeignNames(*acl)) return {};
+    return Fail(Error::Because(
+        acl ? EPERM : acl.error(), path,
+        acl ? "has an access control list with users or groups that are not known here (a user "
+              "name space), which a new file in its place could not be given"
+            : "has an access control list that cannot be read: " + ErrnoText(acl.error())));
+  }
+
+  // Linux has told it since 5.8; before, the rename says so.
+  static bool IsMountPoint(const std::string& path) {
+    struct statx st;
+    return ::statx(AT_FDCWD, path.c_str(), AT_STATX_DONT_SYNC, 0, &st) == 0 &&
+           (st.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) != 0 &&
+           (st.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
   }
 
   static bool HasCapability(unsigned number) {

@@ -111,9 +111,8 @@ Result<Layer> OpenLayer(FileSystem& file_system, const CommitOptions& options,
   if (options.dry_run) ADDCOW_TRY(LookAtWriting(file_system, files, options.access));
   if (!files.header.backing)
     return Fail(Refused(files.add_cow_path, "has no backing file to commit to"));
-  ADDCOW_TRY(RefuseIrreplaceable(*files.add_cow));
   // Known now, and not only when the base has all.
-  ADDCOW_TRY(file_system.CheckMayChange(files.add_cow_path, FileChange::kReplace));
+  ADDCOW_TRY(CheckMayReplaceAddCow(file_system, files));
   layer.base = {.path = files.backing_path, .format = files.header.backing->format};
   // The one that was opened, and looked at: a name may lead elsewhere by now.
   if (!IsNbdUri(files.backing_path)) {
@@ -346,6 +345,8 @@ Result<CommitResult> CommitImages(FileSystem& file_system, const CommitOptions& 
   }
   for (Layer& layer : layers) ADDCOW_TRY(OpenLayerForWriting(file_system, options, layer));
   if (!options.dry_run) {
+    // Once nothing else is refused: it leaves no file, but the directory's time.
+    for (const Layer& layer : layers) ADDCOW_TRY(TryReplacingAddCow(file_system, layer.files));
     Status done = WriteAll(file_system, options, layers);
     if (done) done = EmptyAll(file_system, options, layers);
     // Where nothing of a base was changed, its record is right. If that fails too, there is

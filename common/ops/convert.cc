@@ -127,7 +127,7 @@ Result<ConvertResult> ConvertImage(FileSystem& file_system, const ConvertOptions
   after.cluster_size = options.cluster_size;
   after.no_subclusters = after.no_subclusters || !options.subclusters;
   if (after == result.before && !(after.subclusters && after.no_subclusters)) return result;
-  ADDCOW_TRY(RefuseIrreplaceable(*opened.add_cow));
+  ADDCOW_TRY(CheckMayReplaceAddCow(file_system, opened));
   result.notes = NotesOfLeftFiles(file_system, opened.add_cow_path);
   DropUnknownFeatures(opened.add_cow_path, result);
   if (after.backing_identity && !IdentityFits(after)) {
@@ -153,6 +153,7 @@ Result<ConvertResult> ConvertImage(FileSystem& file_system, const ConvertOptions
     // Meanwhile it was not locked: another program's change must not be undone.
     if (files->header != result.before || files->virtual_size != result.virtual_size)
       return Fail(HasChanged(*files));
+    ADDCOW_TRY(TryReplacingAddCow(file_system, *files));
     const Status copied = CompleteClusters(*image, layout, options, result);
     const Status closed = image->Close();
     ADDCOW_TRY(copied);
@@ -162,13 +163,17 @@ Result<ConvertResult> ConvertImage(FileSystem& file_system, const ConvertOptions
   ADDCOW_TRY_ASSIGN(const Header before, ReadHeader(*files->add_cow, files->add_cow_path));
   after.all_allocated = before.all_allocated;
   ADDCOW_TRY_ASSIGN(const HeaderBytes bytes, SerializeHeader(after, files->add_cow_path));
-  ADDCOW_TRY_ASSIGN(const FileInfo old, files->add_cow->Info());
+  ADDCOW_TRY_ASSIGN(const NewRights rights, RightsOf(*files->add_cow));
   ADDCOW_TRY(CheckInterrupted(options.interrupted, files->add_cow_path));
-  ADDCOW_TRY(
-      DurableCreate(file_system, files->add_cow_path, RenameMode::kReplace,
-                    [&](File& file) { return FillNewFile(file, *files, before, after, bytes); },
-                    nullptr, {.kind = NewRights::Kind::kSame, .model = old}));
-  return result;
+  bool in_place = false;
+  const Status done = DurableCreate(
+      file_system, files->add_cow_path, RenameMode::kReplace,
+      [&](File& file) { return FillNewFile(file, *files, before, after, bytes); }, &in_place,
+      rights);
+  if (done) return result;
+  if (in_place || result.copied == 0) return Fail(done.error());
+  return Fail(done.error().WithNote(
+      "the image is as before, but for clusters that were copied up; run it again to go on"));
 }
 
 }  // namespace addcow

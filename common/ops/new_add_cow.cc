@@ -81,16 +81,23 @@ WriteBits SameBits(const ImageFiles& files) {
   };
 }
 
+Result<NewRights> RightsOf(File& add_cow) {
+  NewRights rights{.kind = NewRights::Kind::kSame, .model = {}, .attributes = {}};
+  ADDCOW_TRY_ASSIGN(rights.model, add_cow.Info());
+  ADDCOW_TRY_ASSIGN(rights.attributes, add_cow.ReadAttributes());
+  return rights;
+}
+
 Status ReplaceAddCow(FileSystem& file_system, const ImageFiles& files, const Header& header,
                      const WriteBits& bits) {
   ADDCOW_TRY_ASSIGN(const HeaderBytes bytes, SerializeHeader(header, files.add_cow_path));
-  ADDCOW_TRY_ASSIGN(const FileInfo old, files.add_cow->Info());
+  ADDCOW_TRY_ASSIGN(const NewRights rights, RightsOf(*files.add_cow));
   const auto fill = [&](File& file) -> Status {
     ADDCOW_TRY(WriteNewHeader(file, bytes));
     return bits(file);
   };
   return DurableCreate(file_system, files.add_cow_path, RenameMode::kReplace, fill, nullptr,
-                       {.kind = NewRights::Kind::kSame, .model = old});
+                       rights);
 }
 
 Status RefuseIrreplaceable(File& add_cow) {
@@ -106,6 +113,17 @@ Status RefuseIrreplaceable(File& add_cow) {
                   "others would keep what is wrong by then, and spoil the image file (remove "
                   "them first)",
                   info.names)));
+}
+
+Status CheckMayReplaceAddCow(FileSystem& file_system, const ImageFiles& files) {
+  ADDCOW_TRY(RefuseIrreplaceable(*files.add_cow));
+  return file_system.CheckMayChange(files.add_cow_path, FileChange::kReplace);
+}
+
+Status TryReplacingAddCow(FileSystem& file_system, const ImageFiles& files) {
+  ADDCOW_TRY(CheckMayReplaceAddCow(file_system, files));
+  ADDCOW_TRY_ASSIGN(const NewRights rights, RightsOf(*files.add_cow));
+  return TryCreateBeside(file_system, files.add_cow_path, rights);
 }
 
 }  // namespace addcow

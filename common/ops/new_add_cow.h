@@ -49,17 +49,28 @@ using WriteBits = std::function<Status(File&)>;
 // the result.
 WriteBits SameBits(const ImageFiles& files);
 
-// Puts a new add-cow file with that header in the old one's place, in one step, with its owner
-// and permissions. Durable when it returns; on failure the old one is untouched, with one
+// The rights, and the other attributes, of an add-cow file that is to be written anew.
+Result<NewRights> RightsOf(File& add_cow);
+
+// Puts a new add-cow file with that header in the old one's place, in one step, with its
+// rights. Durable when it returns; on failure the old one is untouched, with one
 // exception: where only the directory's sync failed, the new one may be there. The old one
 // stays open, and locked.
 Status ReplaceAddCow(FileSystem& file_system, const ImageFiles& files, const Header& header,
                      const WriteBits& bits);
 
-// EINVAL where ReplaceAddCow would not do: a device; or a file with several names (hard links),
-// of which only one would lead to the new file. The others would keep the old one's bits, of an
-// image file that goes on without them.
+// EINVAL where no new file can take this one's place: a device; or a file with several names
+// (hard links), of which only one would lead to the new file. The others would keep the old
+// one's bits, of an image file that goes on without them.
 Status RefuseIrreplaceable(File& add_cow);
+
+// Where ReplaceAddCow would not do, as far as that can be told without making anything: also
+// where the new file could not have the old one's rights, or its name (CheckMayChange).
+Status CheckMayReplaceAddCow(FileSystem& file_system, const ImageFiles& files);
+
+// The same for who has much to do before: a file with these rights is made, and removed. So it
+// is found, too, what only the file system knows.
+Status TryReplacingAddCow(FileSystem& file_system, const ImageFiles& files);
 
 }  // namespace addcow
 

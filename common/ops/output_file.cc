@@ -42,6 +42,7 @@ Result<OutputFile> FindOutputFile(FileSystem& file_system, const std::string& pa
   if (!real && IsNotThere(real.error())) return Fail(DanglingLink(path));
   ADDCOW_TRY_ASSIGN(output.path, std::move(real));
   ADDCOW_TRY_ASSIGN(output.existing, file_system.Open(output.path, rules.mode));
+  ADDCOW_TRY(file_system.CheckMayChange(output.path, FileChange::kReplaceByNew));
   return output;
 }
 

@@ -25,7 +25,8 @@ struct OutputRules {
 };
 
 // `path` is from the working directory. EINVAL where it is no file's name, EEXIST without
-// `force`, ENOENT where it is a symbolic link to nothing. Nothing is made or locked.
+// `force`, ENOENT where it is a symbolic link to nothing; and where no new file can take the
+// place of what is there (CheckMayChange). Nothing is made or locked.
 Result<OutputFile> FindOutputFile(FileSystem& file_system, const std::string& path,
                                   const OutputRules& rules);
 

@@ -120,8 +120,9 @@ Status CheckNewImage(FileSystem& file_system, const RebaseOptions& options,
 // it to them.
 Result<Note> NoteWiderRights(File& image, const FileInfo& base) {
   ADDCOW_TRY_ASSIGN(const FileInfo own, image.Info());
-  const uint32_t more =
-      own.permissions & ~RightsWithin(base, own.group == base.group) & uint32_t{044};
+  // Whom a list of its own names may be in no group of the base's.
+  const bool same_group = own.group == base.group && !own.acl_limit;
+  const uint32_t more = own.permissions & ~RightsWithin(base, same_group) & uint32_t{044};
   if (base.is_block_device || more == 0) return Note();
   return Note(Error::Because(0, image.name(),
                              "may be read by more users than the new backing file, whose data "
@@ -225,7 +226,7 @@ Result<RebaseResult> RebaseUnsafely(FileSystem& file_system, const RebaseOptions
   if (!opened) return Fail(std::move(opened).error());
   const ImageFiles files = std::move(*opened);
   if (files.not_writable) return Fail(*files.not_writable);
-  ADDCOW_TRY(RefuseIrreplaceable(*files.add_cow));
+  ADDCOW_TRY(CheckMayReplaceAddCow(file_system, files));
   ADDCOW_TRY(CheckExpected(options, files));
 
   RebaseResult result;

@@ -46,8 +46,8 @@ struct RebaseResult {
 };
 
 // All is durable when it returns. The files are locked as for serving. The new
-// add-cow file takes the old one's place in one step, with its owner and
-// permissions; on failure the old one is untouched, with one exception: where
+// add-cow file takes the old one's place in one step, with its rights (ReplaceAddCow);
+// on failure the old one is untouched, with one exception: where
 // only the directory's sync failed, the new one may be there.
 //
 // Refuses to do without a backing file as long as a cluster is not allocated. Refuses an image

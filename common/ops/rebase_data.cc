@@ -26,6 +26,10 @@ namespace {
 constexpr uint64_t kRebasePiece = 4 * kMiB;      // compared at once; whole grains of any image
 constexpr uint64_t kRebaseCommand = 256 * kKiB;  // of what is read from a slow one
 
+// Of any failure that comes after the first byte was copied.
+constexpr const char* kStillOnOld =
+    "the disk is still on its old backing file; run it again to go on";
+
 class DifferenceCopier {
  public:
   // `now`: the new backing file, without a source if there is none.
@@ -114,6 +118,16 @@ Status CopyDifferences(Image& image, const Backing& now, const RebaseOptions& op
   return {};
 }
 
+// That the new header has room for the names.
+Status CheckNamesFit(const ImageFiles& files, const RebaseOptions& options) {
+  Header after = files.header;
+  after.backing = options.backing;
+  after.backing_identity.reset();
+  after.optional_features &= ~kOptionalBackingIdentity;
+  ADDCOW_TRY(SerializeHeader(after, files.add_cow_path));
+  return {};
+}
+
 }  // namespace
 
 Result<RebaseResult> RebaseSafely(FileSystem& file_system, const RebaseOptions& options,
@@ -122,6 +136,7 @@ Result<RebaseResult> RebaseSafely(FileSystem& file_system, const RebaseOptions& 
   names.same_without = true;
   // Locked for reading until the names have changed, so that it is what was compared.
   std::unique_ptr<Backing> now;
+  std::string path;
   {
     Base base;
     ADDCOW_TRY_ASSIGN(auto image, Image::Open(file_system,
@@ -132,26 +147,32 @@ Result<RebaseResult> RebaseSafely(FileSystem& file_system, const RebaseOptions& 
                                               std::move(log)));
     const ImageFiles& files = image->files();
     if (files.not_writable) return Fail(*files.not_writable);
-    ADDCOW_TRY(RefuseIrreplaceable(*files.add_cow));
+    ADDCOW_TRY(CheckMayReplaceAddCow(file_system, files));
+    ADDCOW_TRY(CheckNamesFit(files, options));
     if (options.backing) {
       ADDCOW_TRY_ASSIGN(
           base, OpenNamedBacking(file_system, *options.backing, DirectoryOf(files.add_cow_path),
                                  files.add_cow.get(), files.image.get(), options.access));
       ADDCOW_TRY(CheckNotOfBase(*files.image, base));
     }
+    ADDCOW_TRY(TryReplacingAddCow(file_system, files));
     ADDCOW_TRY(image->Start());
     now = std::make_unique<Backing>(std::move(base.source));
     if (options.backing) ADDCOW_TRY(now->Start());
     const Status copied = CopyDifferences(*image, *now, options, progress);
     const Status closed = image->Close();
-    if (!copied)
-      return Fail(copied.error().WithNote(
-          "the disk is still on its old backing file; run it again to go on"));
-    ADDCOW_TRY(closed);
+    for (const Status* const done : {&copied, &closed})
+      if (!*done) return Fail(done->error().WithNote(kStillOnOld));
+    path = files.add_cow_path;
     ADDCOW_TRY_ASSIGN(const FileInfo add_cow, files.add_cow->Info());
     names.expected = {.add_cow = add_cow, .virtual_size = image->virtual_size()};
   }
-  return RebaseUnsafely(file_system, names);
+  auto rebased = RebaseUnsafely(file_system, names);
+  if (rebased) return rebased;
+  // Of a directory that could not be synced the new file may be there.
+  const auto there = file_system.Identify(path);
+  const bool replaced = there && !there->SameFile(names.expected->add_cow);
+  return replaced ? rebased : Fail(rebased.error().WithNote(kStillOnOld));
 }
 
 }  // namespace addcow

@@ -41,6 +41,7 @@ class CrashFile final : public File {
   SysResult<void> DoStartWriteback(uint64_t, uint64_t) override { return {}; }
   SysResult<void> DoPrefetch(uint64_t, uint64_t) override { return {}; }
   SysResult<FileInfo> DoInfo() override { return inode_->Info(); }
+  SysResult<Attributes> DoAttributes() override { return inode_->GetAttributes(); }
   SysResult<std::unique_ptr<File>> DoReopen() override {
     return std::make_unique<CrashFile>(name(), inode_, mode_, disk_);
   }

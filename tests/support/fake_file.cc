@@ -381,6 +381,18 @@ void FakeInode::SetRights(uint32_t permissions, uint32_t owner, uint32_t group) 
   rights_.group = group;
 }
 
+void FakeInode::SetAttributes(const Attributes& attributes) {
+  MutexLock lock(mutex_);
+  attributes_ = attributes;
+  const auto acl = attributes.find(kAclAttribute);
+  rights_.acl_limit = acl == attributes.end() ? std::nullopt : AclLimit(acl->second);
+}
+
+Attributes FakeInode::GetAttributes() const {
+  MutexLock lock(mutex_);
+  return attributes_;
+}
+
 void FakeInode::SetModified(const FileTime& time) {
   MutexLock lock(mutex_);
   rights_.modified = time;
@@ -405,6 +417,7 @@ std::shared_ptr<FakeInode> FakeInode::Clone() const {
   clone->abilities_ = abilities_;
   clone->size_ = size_;
   clone->rights_ = rights_;
+  clone->attributes_ = attributes_;
   clone->blocks_ = blocks_;
   return clone;
 }

@@ -104,6 +104,8 @@ class FakeInode {
   void SetAbilities(const Abilities& abilities);
   // Nothing else changes these.
   void SetRights(uint32_t permissions, uint32_t owner, uint32_t group);
+  void SetAttributes(const Attributes& attributes);
+  Attributes GetAttributes() const;
   void SetModified(const FileTime& time);
   uint64_t size() const;
   std::vector<std::byte> Bytes(uint64_t offset, uint64_t length) const;  // zeroes past the end
@@ -137,6 +139,7 @@ class FakeInode {
   Abilities abilities_ ADDCOW_GUARDED_BY(mutex_);
   uint64_t size_ ADDCOW_GUARDED_BY(mutex_) = 0;
   FileInfo rights_ ADDCOW_GUARDED_BY(mutex_);  // of which only rights and time count
+  Attributes attributes_ ADDCOW_GUARDED_BY(mutex_);
   uint64_t names_ ADDCOW_GUARDED_BY(mutex_) = 0;
   uint64_t losses_ ADDCOW_GUARDED_BY(mutex_) = 0;
   int last_loss_ ADDCOW_GUARDED_BY(mutex_) = 0;
@@ -182,6 +185,7 @@ class FakeFile final : public File {
   SysResult<void> DoStartWriteback(uint64_t, uint64_t) override { return {}; }
   SysResult<void> DoPrefetch(uint64_t, uint64_t) override { return {}; }
   SysResult<FileInfo> DoInfo() override { return inode_->Info(); }
+  SysResult<Attributes> DoAttributes() override { return inode_->GetAttributes(); }
   SysResult<std::unique_ptr<File>> DoReopen() override {
     return std::make_unique<FakeFile>(name(), inode_, access_, ticket_);
   }

@@ -79,6 +79,8 @@ Result<std::unique_ptr<File>> FakeFileSystem::Create(const std::string& path,
     return Fail(Error::System(code->second, "open", path));
   auto inode = std::make_shared<FakeInode>();
   const FileInfo& model = rights.model;
+  if (rights.kind == NewRights::Kind::kSame && model.owner != 0 && !can_give_away_)
+    return Fail(Error::Because(EPERM, path, "cannot be given to another user"));
   switch (rights.kind) {
     case NewRights::Kind::kUsual:
       inode->SetRights(0644, 0, 0);
@@ -88,6 +90,7 @@ Result<std::unique_ptr<File>> FakeFileSystem::Create(const std::string& path,
       break;
     case NewRights::Kind::kSame:
       inode->SetRights(model.permissions, model.owner, model.group);
+      inode->SetAttributes(rights.attributes);
       break;
   }
   inode->AddName();
@@ -107,6 +110,7 @@ Status FakeFileSystem::Rename(const std::string& from, const std::string& to, Re
     return Fail(Error::System(EEXIST, "rename", to));
   if (mode == RenameMode::kKeepExisting && !can_keep_existing_)
     return Fail(Error::System(EOPNOTSUPP, "link", to));
+  if (mount_points_.contains(target)) return Fail(Error::System(EBUSY, "rename", to));
   if (source == target) return {};
   const auto inode = found->second;
   files_.erase(found);
@@ -171,7 +175,16 @@ Status FakeFileSystem::CheckMayChange(const std::string& path, FileChange change
   MutexLock lock(mutex_);
   std::string absolute = Absolute(path);
   if (!files_.contains(absolute)) return Fail(Error::System(ENOENT, "stat", path));
-  if (change == FileChange::kReplace) absolute = DirectoryOf(absolute);
+  if (change != FileChange::kWrite) {
+    if (const auto mount = mount_points_.find(absolute);
+        mount != mount_points_.end() && mount->second)
+      return Fail(Error::Because(EINVAL, path, "is a mount point itself"));
+    const auto info = files_.at(absolute)->Info();
+    if (change == FileChange::kReplace && info && info->owner != 0 && !can_give_away_ &&
+        tells_of_giving_)
+      return Fail(Error::Because(EPERM, path, "belongs to another user"));
+    absolute = DirectoryOf(absolute);
+  }
   if (const auto code = not_writable_.find(absolute); code != not_writable_.end())
     return Fail(Error::System(code->second, "open", path));
   return {};
@@ -230,6 +243,17 @@ void FakeFileSystem::ForbidKeepExisting() {
   can_keep_existing_ = false;
 }
 
+void FakeFileSystem::MakeMountPoint(const std::string& path, bool told) {
+  MutexLock lock(mutex_);
+  mount_points_[Absolute(path)] = told;
+}
+
+void FakeFileSystem::ForbidGivingAway(bool told) {
+  MutexLock lock(mutex_);
+  can_give_away_ = false;
+  tells_of_giving_ = told;
+}
+
 std::shared_ptr<FakeInode> FakeFileSystem::Find(const std::string& path) const {
   MutexLock lock(mutex_);
   const auto found = files_.find(Absolute(path));
@@ -270,6 +294,9 @@ std::unique_ptr<FakeFileSystem> FakeFileSystem::Clone() const {
   clone->directories_ = directories_;
   clone->not_writable_ = not_writable_;
   clone->can_keep_existing_ = can_keep_existing_;
+  clone->mount_points_ = mount_points_;
+  clone->can_give_away_ = can_give_away_;
+  clone->tells_of_giving_ = tells_of_giving_;
   return clone;
 }
 

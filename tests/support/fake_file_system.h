@@ -60,6 +60,10 @@ class FakeFileSystem final : public FileSystem {
   void ForbidWriting(const std::string& path, int code);
   // From now on a rename that is not to replace fails with EOPNOTSUPP, as on exFAT.
   void ForbidKeepExisting();
+  // From now on nothing can take the place of `path`. `told`: CheckMayChange knows it.
+  void MakeMountPoint(const std::string& path, bool told = true);
+  // From now on no file can be given to another user than 0. `told` as above.
+  void ForbidGivingAway(bool told = true);
   // Null where there is no such file.
   std::shared_ptr<FakeInode> Find(const std::string& path) const;
   std::vector<std::string> List() const;  // all names of files, in order
@@ -84,6 +88,9 @@ class FakeFileSystem final : public FileSystem {
   std::set<std::string> directories_ ADDCOW_GUARDED_BY(mutex_);
   std::map<std::string, int> not_writable_ ADDCOW_GUARDED_BY(mutex_);
   bool can_keep_existing_ ADDCOW_GUARDED_BY(mutex_) = true;
+  std::map<std::string, bool> mount_points_ ADDCOW_GUARDED_BY(mutex_);  // told or not
+  bool can_give_away_ ADDCOW_GUARDED_BY(mutex_) = true;
+  bool tells_of_giving_ ADDCOW_GUARDED_BY(mutex_) = true;
 };
 
 }  // namespace addcow

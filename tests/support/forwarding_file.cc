@@ -113,6 +113,11 @@ SysResult<FileInfo> ForwardingFile::DoInfo() {
   return Pass({OpKind::kInfo, name()}, [&](const Verdict&) { return inner_->DoInfo(); });
 }
 
+SysResult<Attributes> ForwardingFile::DoAttributes() {
+  return Pass({OpKind::kAttributes, name()},
+              [&](const Verdict&) { return inner_->DoAttributes(); });
+}
+
 SysResult<std::unique_ptr<File>> ForwardingFile::DoReopen() {
   return Pass({OpKind::kReopen, name()},
               [&](const Verdict&) -> SysResult<std::unique_ptr<File>> {

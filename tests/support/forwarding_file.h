@@ -62,6 +62,7 @@ class ForwardingFile final : public File {
   SysResult<void> DoStartWriteback(uint64_t offset, uint64_t length) override;
   SysResult<void> DoPrefetch(uint64_t offset, uint64_t length) override;
   SysResult<FileInfo> DoInfo() override;
+  SysResult<Attributes> DoAttributes() override;
   SysResult<std::unique_ptr<File>> DoReopen() override;
   SysResult<void> DoLock(LockKind kind) override;
   SysResult<FileUse> DoUseByOthers() override;

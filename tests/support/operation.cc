@@ -44,6 +44,8 @@ const char* Name(OpKind kind) {
       return "prefetch";
     case OpKind::kInfo:
       return "info";
+    case OpKind::kAttributes:
+      return "attributes";
     case OpKind::kReopen:
       return "open again";
     case OpKind::kLock:

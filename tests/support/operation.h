@@ -34,6 +34,7 @@ enum class OpKind {
   kSeekHole,
   kPrefetch,
   kInfo,
+  kAttributes,
   kReopen,
   kLock,
   // Of a FileSystem.

@@ -93,6 +93,17 @@ TEST_F(MayChangeTest, AFileOfAnotherUserIsNotReplacedByOneOfOnesOwn) {
   EXPECT_EQ(MayChange(FileChange::kReplace), 0) << "root";
 }
 
+// One with rights of its own may be put there.
+TEST_F(MayChangeTest, AFileOfAnotherUserIsReplacedByANewOne) {
+  if (::geteuid() != 0) GTEST_SKIP() << "not root: there is no other user";
+  Permit(directory_.path(), 0777);
+  EXPECT_EQ(AsUser(FileChange::kReplaceByNew), 0);
+  Permit(directory_.path(), 01777);
+  EXPECT_EQ(AsUser(FileChange::kReplaceByNew), EPERM);
+  Permit(directory_.path(), 0755);
+  EXPECT_EQ(AsUser(FileChange::kReplaceByNew), EACCES);
+}
+
 TEST_F(MayChangeTest, WhatIsNotThereIsAnError) {
   EXPECT_TRUE(FailsWith(
       PosixFileSystem().CheckMayChange(directory_ / "none", FileChange::kWrite), ENOENT));

@@ -140,6 +140,26 @@ TEST_F(CommitTest, ADryRunChangesNothing) {
   EXPECT_EQ(fake_.DifferenceFrom(*before), "");
 }
 
+TEST_F(CommitTest, WhatCannotBeReplacedIsRefusedBeforeAnythingIs) {
+  Make({.size = 5 * kC, .backing_size = 5 * kC, .allocated = {1}});
+  fake_.Find(kAddCowPath)->SetRights(0666, 1, 1);
+  for (const bool dry_run : {false, true}) {
+    CommitOptions options = Of({kAddCowPath});
+    options.dry_run = dry_run;
+    const auto files = fake_.Clone();
+    files->MakeMountPoint(kAddCowPath);
+    EXPECT_TRUE(FailsSaying(CommitImages(*files, options), "is a mount point itself"));
+    EXPECT_EQ(files->DifferenceFrom(fake_), "");
+  }
+  // What only a try shows.
+  const auto files = fake_.Clone();
+  files->ForbidGivingAway(false);
+  EXPECT_TRUE(
+      FailsSaying(CommitImages(*files, Of({kAddCowPath})), "cannot be given to another user"));
+  EXPECT_EQ(files->DifferenceFrom(fake_), "");
+  EXPECT_EQ(files->open_files(), 0);
+}
+
 TEST_F(CommitTest, WhatMayNotBeWrittenIsRefusedBeforeAnythingIsAlsoByADryRun) {
   for (const bool on_image : {false, true}) {
     Make({.size = 5 * kC, .backing_size = 5 * kC, .allocated = {1}, .on_image = on_image});

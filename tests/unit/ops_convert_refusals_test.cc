@@ -70,6 +70,7 @@ TEST_F(ConvertRefusals, TheRestOfTheHeaderAndTheRightsAreKept) {
         header.backing_identity = {.size = 3 * kC, .modified = FileTime{77, 5}};
       });
       AddCow().SetRights(0640, 11, 12);
+      AddCow().SetAttributes({{"user.note", "5"}});
       Header wanted = TestHeader(fake_);
       wanted.revision = to.revision;
       wanted.cluster_size = to.cluster_size;
@@ -81,6 +82,7 @@ TEST_F(ConvertRefusals, TheRestOfTheHeaderAndTheRightsAreKept) {
       EXPECT_EQ(AddCow().Info()->permissions, 0640u);
       EXPECT_EQ(AddCow().Info()->owner, 11u);
       EXPECT_EQ(AddCow().Info()->group, 12u);
+      EXPECT_EQ(AddCow().GetAttributes(), (Attributes{{"user.note", "5"}}));
       ExpectDisk();
     }
   }
@@ -237,6 +239,41 @@ TEST_F(ConvertRefusals, FilesThatMayNotBeWrittenAreRefused) {
       EXPECT_TRUE(FailsWith(Convert(files, To(k4kForm, subclusters)), EACCES));
     EXPECT_EQ(files.DifferenceFrom(*before), "");
   }
+}
+
+// With copying up, before that.
+TEST_F(ConvertRefusals, WhatCannotBeReplacedIsRefused) {
+  for (const bool subclusters : {true, false}) {
+    MakePartial();
+    fake_.MakeMountPoint(kAddCowPath);
+    ExpectRefused(Convert(fake_, To(k64kForm, subclusters)), "is a mount point itself");
+  }
+  for (const bool told : {true, false}) {
+    FakeFileSystem files;
+    files.MakeDirectory(kDirectory);
+    ASSERT_OK(MakeTestImage(files, kDirectory, {.subclusters = {3}}));
+    files.Find(kAddCowPath)->SetRights(0666, 1, 1);
+    files.ForbidGivingAway(told);
+    const auto before = files.Clone();
+    EXPECT_TRUE(
+        FailsSaying(Convert(files, To(k64kForm, false)),
+                    told ? "belongs to another user" : "cannot be given to another user"));
+    EXPECT_EQ(files.DifferenceFrom(*before), "");
+  }
+}
+
+TEST_F(ConvertRefusals, ALateFailureSaysWhatWasCopied) {
+  MakePartial();
+  FaultPlan plan({.at = 1, .error = ENOSPC, .where = [](const Operation& operation) {
+                    return operation.kind == OpKind::kRename;
+                  }});
+  ForwardingFileSystem faulty(fake_, plan);
+  EXPECT_TRUE(FailsSaying(Convert(faulty, To(k64kForm, false)),
+                          "the image is as before, but for clusters that were copied up; run "
+                          "it again to go on"));
+  ExpectDisk();
+  ASSERT_OK(Convert(fake_, To(k64kForm, false)));
+  ExpectDisk();
 }
 
 TEST_F(ConvertRefusals, WhatIsNotSoundIsRefused) {

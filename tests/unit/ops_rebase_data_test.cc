@@ -7,9 +7,12 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "common/ops/check.h"
 #include "tests/support/expect.h"
 #include "tests/support/fake_file_system.h"
+#include "tests/support/fault_file.h"
 #include "tests/support/forms.h"
 #include "tests/support/test_image.h"
 #include "tests/support/with_subclusters.h"
@@ -91,6 +94,87 @@ TEST_F(RebaseDataTest, RefusesAFileWithTwoNames) {
   const auto before = fake_.Clone();
   EXPECT_TRUE(FailsSaying(Rebase(OntoNew()), "has 2 names (hard links)"));
   EXPECT_EQ(fake_.DifferenceFrom(*before), "");
+}
+
+// The same: a place where no other file can be, an owner that a new one cannot have, also
+// where only a try shows it, and a name for which the header has no room.
+TEST_F(RebaseDataTest, RefusesBeforeItCopiesWhatCannotBeReplaced) {
+  Make({.size = 6 * kC, .backing_size = 6 * kC});
+  PutNewBase(6 * kC, {{kC, 100}});
+  const auto refused = [&](const RebaseOptions& options, const std::string& text,
+                           const std::function<void(FakeFileSystem&)>& change) {
+    const auto files = fake_.Clone();
+    change(*files);
+    const auto before = files->Clone();
+    EXPECT_TRUE(FailsSaying(
+        RebaseSafely(*files, options, {}, [](uint64_t, uint64_t) { FAIL(); }), text));
+    EXPECT_EQ(files->DifferenceFrom(*before), "");
+    EXPECT_EQ(files->open_files(), 0);
+  };
+  refused(OntoNew(), "is a mount point itself",
+          [](FakeFileSystem& files) { files.MakeMountPoint(kAddCowPath); });
+  for (const bool told : {true, false})
+    refused(OntoNew(), told ? "belongs to another user" : "cannot be given to another user",
+            [&](FakeFileSystem& files) {
+              files.Find(kAddCowPath)->SetRights(0666, 1, 1);
+              files.ForbidGivingAway(told);
+            });
+  refused(OntoNew(), "Permission denied",
+          [](FakeFileSystem& files) { files.ForbidWriting(kDirectory, EACCES); });
+  RebaseOptions options = OntoNew();
+  options.backing->name = std::string(4019, '/') + "vm/new.img";
+  refused(options, "room for", [](FakeFileSystem&) {});
+}
+
+// What only the new file or its name fails with comes when all is copied.
+TEST_F(RebaseDataTest, ALateFailureSaysThatTheDiskIsOnTheOldOne) {
+  for (const OpKind kind : {OpKind::kTruncate, OpKind::kSync, OpKind::kRename}) {
+    SCOPED_TRACE(Name(kind));
+    Make({.size = 6 * kC, .backing_size = 6 * kC});
+    PutNewBase(6 * kC, {{kC, 100}});
+    FaultPlan plan({.at = 1, .error = ENOSPC, .where = [&](const Operation& operation) {
+                      return operation.kind == kind && operation.path.ends_with(".tmp");
+                    }});
+    ForwardingFileSystem faulty(fake_, plan);
+    const auto nothing = [](uint64_t, uint64_t) {};
+    EXPECT_TRUE(FailsSaying(RebaseSafely(faulty, OntoNew(), {}, nothing),
+                            "No space left on device; the disk is still on its old backing "
+                            "file; run it again to go on"));
+    EXPECT_EQ(TestHeader(fake_).backing, (NamedFile{"base.img", "raw"}));
+    ExpectDisk();
+    ASSERT_OK(Rebase(OntoNew()));
+    ExpectDisk();
+  }
+}
+
+// Only the directory's sync failed: the new file is there.
+TEST_F(RebaseDataTest, AFailureAfterTheChangeDoesNotSaySo) {
+  Make({.size = 6 * kC, .backing_size = 6 * kC});
+  PutNewBase(6 * kC, {{kC, 100}});
+  bool renamed = false;
+  FaultPlan plan({.at = 1, .error = EIO, .where = [&](const Operation& operation) {
+                    renamed = renamed || operation.kind == OpKind::kRename;
+                    return renamed && operation.kind == OpKind::kSyncDirectory;
+                  }});
+  ForwardingFileSystem faulty(fake_, plan);
+  const auto result = RebaseSafely(faulty, OntoNew(), {}, [](uint64_t, uint64_t) {});
+  ASSERT_FALSE(result);
+  EXPECT_EQ(result.error().Message().find("still on its old"), std::string::npos);
+  EXPECT_EQ(TestHeader(fake_).backing, (NamedFile{"new.img", "raw"}));
+  ExpectDisk();
+}
+
+// EBUSY is what --wait waits for, and nobody lets a mount point go.
+TEST_F(RebaseDataTest, AMountPointThatNobodyToldOfIsNotInUse) {
+  Make({.size = 6 * kC, .backing_size = 6 * kC});
+  PutNewBase(6 * kC, {{kC, 100}});
+  fake_.MakeMountPoint(kAddCowPath, false);
+  const auto result = Rebase(OntoNew());
+  ASSERT_FALSE(result);
+  EXPECT_NE(result.error().code(), EBUSY);
+  EXPECT_NE(result.error().Message().find("is it a mount point itself?"), std::string::npos);
+  EXPECT_NE(result.error().Message().find("still on its old"), std::string::npos);
+  ExpectDisk();
 }
 
 TEST_F(RebaseDataTest, OntoAShorterAndALongerOne) {

@@ -104,6 +104,7 @@ TEST_F(RebaseTest, KeepsEverythingElse) {
   ASSERT_TRUE(add_cow.Truncate(kHeaderSize + 5 * kBitmapPadding + 3));
   ASSERT_TRUE(add_cow.Write(Repeat(0xab, 3), kHeaderSize + 5 * kBitmapPadding));
   add_cow.SetRights(0640, 11, 12);
+  add_cow.SetAttributes({{"user.note", "5"}});
   const uint64_t storage = add_cow.Info()->allocated_bytes;
   const auto bitmap = add_cow.Bytes(kBitmapOffset, 5 * kBitmapPadding + 3);
   ASSERT_OK(Rebase("base.img"));
@@ -115,6 +116,7 @@ TEST_F(RebaseTest, KeepsEverythingElse) {
   EXPECT_EQ(now.Info()->permissions, 0640u);
   EXPECT_EQ(now.Info()->owner, 11u);
   EXPECT_EQ(now.Info()->group, 12u);
+  EXPECT_EQ(now.GetAttributes(), (Attributes{{"user.note", "5"}}));
   EXPECT_EQ(now.Info()->allocated_bytes, storage) << "holes stay holes";
 }
 
@@ -274,6 +276,13 @@ TEST_F(RebaseTest, SaysWhereMoreMayReadTheImageFileThanTheNewBase) {
   fake_.Find(kImagePath)->SetRights(0640, 1, 1);
   ASSERT_OK_AND_ASSIGN(result, Rebase("base.img"));
   EXPECT_EQ(result.notes.size(), 0u);
+  // Within the group's bits, which are its mask, a list can name others: no user, the group
+  // rw-, and all within r--.
+  const std::string list("\2\0\0\0\4\0\6\0\377\377\377\377\20\0\4\0\377\377\377\377", 20);
+  fake_.Find(kImagePath)->SetAttributes({{kAclAttribute, list}});
+  ASSERT_OK_AND_ASSIGN(result, Rebase("base.img"));
+  ASSERT_EQ(result.notes.size(), 1u);
+  EXPECT_NE(result.notes[0].find("may be read by more users"), std::string::npos);
 }
 
 TEST_F(RebaseTest, RefusesAnImageThatIsInUse) {
