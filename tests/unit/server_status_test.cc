@@ -125,18 +125,18 @@ TEST(StatusText, OnlyAllOfItIs100Percent) {
 
 // What --to may replace.
 TEST(StatusText, IsKnownInEachForm) {
-  for (const ServerStatus& status : {Example(), ServerStatus()}) {
+  for (const ServerStatus& status : {ExampleStatus(), ServerStatus()}) {
     EXPECT_TRUE(IsStatusText(HumanStatus(status)));
     EXPECT_TRUE(IsStatusText(PrometheusStatus(status)));
     EXPECT_TRUE(IsStatusText(ToJson(status).dump() + "\n"));
     EXPECT_TRUE(IsStatusText(ToJson(status).dump(4) + "\n"));
   }
-  const std::string json = ToJson(Example()).dump();
+  const std::string json = ToJson(ExampleStatus()).dump();
   for (const std::string& text :
        {std::string(), std::string(1, '\0'), std::string("ADDCOW"), std::string("\n"),
         std::string("{}"), std::string("{\"version\": 1, \"add-cow\": \"x\"}"), json + json,
         json.substr(0, json.size() - 1), std::string("# HELP node_load1 of another\n"),
-        std::string("x:\nallocated  much\n"), "x\n" + HumanStatus(Example())})
+        std::string("x:\nallocated  much\n"), "x\n" + HumanStatus(ExampleStatus())})
     EXPECT_FALSE(IsStatusText(text)) << text;
 }
 
