@@ -84,7 +84,8 @@ Result<std::optional<NamedFile>> BackingForQemu(FileSystem& file_system,
     return std::optional(std::move(backing));
   }
   if (options.source.backing_path) {
-    ADDCOW_TRY_ASSIGN(backing.name, file_system.RealPath(*options.source.backing_path));
+    // By the name that was given: from there QEMU starts what the file names.
+    ADDCOW_TRY_ASSIGN(backing.name, PathOfName(file_system, *options.source.backing_path));
     return std::optional(std::move(backing));
   }
   ADDCOW_TRY_ASSIGN(backing.name, NameFrom(file_system, backing.name,

@@ -44,7 +44,7 @@ Result<std::string> AskQemuImg(const QemuImage& image, std::vector<std::string> 
         "needs qemu-img, which is not installed (its package: qemu-utils on Debian "
         "and Ubuntu, qemu-img on Fedora)"));
   if (!image.lock) words.insert(words.begin() + 2, "--force-share");
-  auto printed = OutputOf(words, DirectoryOf(image.path), timeout);
+  auto printed = OutputOf(words, image.RunsIn(), timeout);
   if (printed) return printed;
   const Error& error = printed.error();
   if (auto in_use = InUseByQemuWords(error.Message(), image.path))
@@ -91,9 +91,9 @@ Result<std::string> NameOfQemuLayer(const QemuImage& image) {
   return "json:" + text;
 }
 
-Result<QemuLayerInfo> ParseQemuLayerInfo(const std::string& json, const std::string& path) {
+Result<QemuLayerInfo> ParseQemuLayerInfo(const std::string& json, const QemuImage& image) {
   QemuLayerInfo info;
-  ADDCOW_TRY_ASSIGN(info.image, ParseQemuInfo(json, path, DirectoryOf(path)));
+  ADDCOW_TRY_ASSIGN(info.image, ParseQemuInfo(json, image.path, image.RunsIn()));
   const LayerJson parsed = LayerJson::parse(json, nullptr, false);
   info.encrypted = IsTrue(parsed, "encrypted");
   if (const size_t count = CountOf(parsed, "snapshots"); count > 0)
@@ -159,7 +159,7 @@ Result<QemuLayerInfo> InfoOfQemuLayer(const QemuImage& image, std::chrono::secon
       AskQemuImg(image,
                  {"qemu-img", "info", "--output=json", "--format=" + image.format, image.path},
                  timeout));
-  return ParseQemuLayerInfo(printed, image.path);
+  return ParseQemuLayerInfo(printed, image);
 }
 
 Result<QemuLayerMap> MapOfQemuLayer(const QemuImage& image, std::chrono::seconds timeout) {
