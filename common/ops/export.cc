@@ -88,8 +88,14 @@ Result<std::optional<NamedFile>> BackingForQemu(FileSystem& file_system,
     ADDCOW_TRY_ASSIGN(backing.name, PathOfName(file_system, *options.source.backing_path));
     return std::optional(std::move(backing));
   }
-  ADDCOW_TRY_ASSIGN(backing.name, NameFrom(file_system, backing.name,
-                                           DirectoryOf(files.add_cow_path), directory));
+  // What is opened by a link too would have two directories from which a name starts.
+  ADDCOW_TRY_ASSIGN(const std::string given, PathOfName(file_system, options.qcow2_path));
+  const std::string from = DirectoryOf(files.add_cow_path);
+  if (DirectoryOf(given) != directory) {
+    ADDCOW_TRY_ASSIGN(backing.name, PathOfName(file_system, ResolveName(from, backing.name)));
+    return std::optional(std::move(backing));
+  }
+  ADDCOW_TRY_ASSIGN(backing.name, NameFrom(file_system, backing.name, from, directory));
   return std::optional(std::move(backing));
 }
 

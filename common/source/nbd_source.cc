@@ -173,11 +173,11 @@ Result<std::vector<DataRun>> NbdSource::Ask(uint64_t offset) {
   const NbdExport& found = pool_->found();
   const uint64_t first = RoundDown(offset, found.minimum);
   bool refused = false;
-  if (few_.load(std::memory_order_relaxed)) {
+  if (few_.load(std::memory_order_relaxed) && !no_long_.load(std::memory_order_relaxed)) {
     auto runs = AskUpTo(first, std::min(first + kLongRegion, found.size), offset, refused);
     if (!runs || !refused) return runs;
     // Others count with 31 bits.
-    few_.store(false, std::memory_order_relaxed);
+    no_long_.store(true, std::memory_order_relaxed);
   }
   const uint64_t region_end = RoundDown(offset, kRegion) + kRegion;
   return AskUpTo(first, std::min(region_end, found.size), offset, refused);

@@ -77,6 +77,7 @@ class NbdSource final : public Source {
 
   const std::unique_ptr<NbdPool> pool_;
   std::atomic<bool> few_ = false;  // the last answer was short: more can be asked for at once
+  std::atomic<bool> no_long_ = false;  // the server does not take that
 
   Mutex mutex_;
   ConditionVariable asked_;
