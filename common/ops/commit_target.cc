@@ -279,7 +279,12 @@ Result<std::unique_ptr<CommitTarget>> OpenCommitTarget(FileSystem& file_system,
                                                     .lock = access.lock,
                                                     .writable = true,
                                                     .directory = DirectoryOf(real)}));
-  return OpenServed(std::move(server), access, std::move(file), std::move(below));
+  ADDCOW_TRY_ASSIGN(auto target,
+                    OpenServed(std::move(server), access, std::move(file), std::move(below)));
+  // QEMU has opened what had the name by then; nothing is written to it yet.
+  ADDCOW_TRY_ASSIGN(const FileInfo there, file_system.Identify(path));
+  ADDCOW_TRY(CheckSame(base, there));
+  return target;
 }
 
 Result<std::unique_ptr<CommitTarget>> LookAtCommitTarget(FileSystem& file_system,
