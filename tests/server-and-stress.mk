@@ -58,6 +58,7 @@ tests_source_source_tests_SOURCES = \
 	tests/source/nbd_source_test.cc \
 	tests/source/nbd_writer_test.cc \
 	tests/source/odd_servers_test.cc \
+	tests/source/qemu_server_test.cc \
 	tests/source/scripted_server.cc tests/source/scripted_server.h
 tests_source_source_tests_CPPFLAGS = $(test_cppflags)
 tests_source_source_tests_LDADD = common/libops.la $(test_ldadd)

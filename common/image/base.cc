@@ -155,34 +155,50 @@ Result<Base> OpenUriBase(const BaseRequest& request) {
   return OpenServedBase(ServerOfUri(request.path), request.access);
 }
 
+// `path`, for which `named` is what the user knows, leads to the open file.
+Status CheckLeadsTo(FileSystem& file_system, File& file, const std::string& path,
+                    const std::string& named) {
+  ADDCOW_TRY_ASSIGN(const FileInfo there, file_system.Identify(path));
+  ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
+  if (info.SameFile(there)) return {};
+  return Fail(Error::Because(
+      EAGAIN, named, "was replaced by another program while it was being opened (try again)"));
+}
+
 constexpr std::string_view kVmdkFormat = "vmdk";
 
-// Those that QEMU opens besides the image that it is told to.
+// Those that QEMU opens.
 struct QemuFiles {
-  std::vector<ChainFile> files;
-  std::vector<std::unique_ptr<File>> locked;
+  std::vector<ChainFile> files;  // besides the image that it is told to
+  std::vector<QemuHeldFile> held;
 };
 
 // The file that an image of QEMU's names, locked for reading. QEMU itself lets others write
 // to what is below an image that is only served, and to raw files with contents of it.
-Status LockQemuFile(FileSystem& file_system, const AccessOptions& access, const QemuFile& file,
-                    QemuFiles& found) {
-  if (!access.lock) return {};
-  ADDCOW_TRY_ASSIGN(auto opened, access.confine
-                                     ? OpenConfined(file_system, access, file.named_by,
-                                                    file.name, OpenMode::kReadOnly)
-                                     : file_system.Open(file.name, OpenMode::kReadOnly));
-  ADDCOW_TRY(WithLockRemedy(opened->Lock(LockKind::kRead), access.option_prefix));
-  found.locked.push_back(std::move(opened));
+Status HoldQemuFile(FileSystem& file_system, const AccessOptions& access, const QemuFile& file,
+                    const FileInfo& info, QemuFiles& found) {
+  QemuHeldFile held{.path = file.name, .info = info, .file = nullptr};
+  auto opened = access.confine ? OpenConfined(file_system, access, file.named_by, file.name,
+                                              OpenMode::kReadOnly)
+                               : file_system.Open(file.name, OpenMode::kReadOnly);
+  if (opened) {
+    held.file = std::move(*opened);
+    ADDCOW_TRY(CheckLeadsTo(file_system, *held.file, file.name, file.name));
+    if (access.lock)
+      ADDCOW_TRY(WithLockRemedy(held.file->Lock(LockKind::kRead), access.option_prefix));
+  } else if (access.lock) {
+    return Fail(std::move(opened).error());
+  }
+  found.held.push_back(std::move(held));
   return {};
 }
 
 // None of them is one that it must not be, nor opened before that is known.
 Result<QemuFiles> OpenQemuFiles(FileSystem& file_system, const BaseRequest& request,
-                                const std::string& path) {
+                                const QemuImage& image) {
   QemuFiles found;
   ADDCOW_TRY(FilesOfQemuImage(
-      path, request.format, request.access.program_limits(),
+      image.path, image.format, image.directory, request.access.program_limits(),
       [&](const QemuFile& file) -> Status {
         if (request.access.confine) {
           ADDCOW_TRY(CheckConfined(file_system, request.access, file.named_by, file.name));
@@ -198,27 +214,35 @@ Result<QemuFiles> OpenQemuFiles(FileSystem& file_system, const BaseRequest& requ
         const auto info = file_system.Identify(file.name);
         if (!info) return {};
         ADDCOW_TRY(CheckNotAbove(*info, file.name, request.above));
-        found.files.push_back({.info = *info,
-                               .path = file.name,
-                               .with_contents = file.format.empty() && file.named_by == path});
-        return LockQemuFile(file_system, request.access, file, found);
+        found.files.push_back(
+            {.info = *info,
+             .path = file.name,
+             .with_contents = file.format.empty() && file.named_by == image.path});
+        return HoldQemuFile(file_system, request.access, file, *info, found);
       }));
   return found;
 }
 
-Result<Base> OpenQemuBase(FileSystem& file_system, const BaseRequest& request,
-                          const FileInfo& info) {
+Result<Base> OpenQemuBase(FileSystem& file_system, BaseRequest request, const FileInfo& info) {
   ADDCOW_TRY_ASSIGN(const std::string path,
+                    QemuPathOf(file_system, *request.file, request.path));
+  ADDCOW_TRY_ASSIGN(const std::string real,
                     RealPathOf(file_system, *request.file, request.path));
   const QemuImage image{.path = path,
                         .format = request.format,
                         .is_block_device = info.is_block_device,
-                        .lock = request.access.lock};
+                        .lock = request.access.lock,
+                        .directory = DirectoryOf(real)};
   ADDCOW_TRY(CheckQemuNbd(image));
   if (request.access.confine && request.format == kVmdkFormat)
     ADDCOW_TRY(CheckOwnExtents(*request.file, request.access));
-  ADDCOW_TRY_ASSIGN(QemuFiles found, OpenQemuFiles(file_system, request, path));
-  ADDCOW_TRY_ASSIGN(auto server, ServerOfQemuImage(image, std::move(found.locked)));
+  // QEMU's own lock is gone for as long as its program is.
+  if (request.access.lock)
+    ADDCOW_TRY(
+        WithLockRemedy(request.file->Lock(LockKind::kRead), request.access.option_prefix));
+  ADDCOW_TRY_ASSIGN(QemuFiles found, OpenQemuFiles(file_system, request, image));
+  found.held.push_back({.path = path, .info = info, .file = std::move(request.file)});
+  ADDCOW_TRY_ASSIGN(auto server, ServerOfQemuImage(file_system, image, std::move(found.held)));
   ADDCOW_TRY_ASSIGN(Base base, OpenServedBase(std::move(server), request.access));
   base.files = std::move(found.files);
   if (!info.is_block_device) base.modified = info.modified;
@@ -264,7 +288,7 @@ Result<Base> OpenBase(FileSystem& file_system, BaseRequest request) {
     if (request.format == kRawFormat) {
       ADDCOW_TRY_ASSIGN(base, OpenRawBase(std::move(request), info));
     } else {
-      ADDCOW_TRY_ASSIGN(base, OpenQemuBase(file_system, request, info));
+      ADDCOW_TRY_ASSIGN(base, OpenQemuBase(file_system, std::move(request), info));
     }
     base.files.insert(base.files.begin(), {.info = info, .path = path});
   }
@@ -273,11 +297,14 @@ Result<Base> OpenBase(FileSystem& file_system, BaseRequest request) {
 
 Result<std::string> RealPathOf(FileSystem& file_system, File& file, const std::string& path) {
   ADDCOW_TRY_ASSIGN(std::string real, file_system.RealPath(path));
-  ADDCOW_TRY_ASSIGN(const FileInfo there, file_system.Identify(real));
-  ADDCOW_TRY_ASSIGN(const FileInfo info, file.Info());
-  if (info.SameFile(there)) return real;
-  return Fail(Error::Because(
-      EAGAIN, path, "was replaced by another program while it was being opened (try again)"));
+  ADDCOW_TRY(CheckLeadsTo(file_system, file, real, path));
+  return real;
+}
+
+Result<std::string> QemuPathOf(FileSystem& file_system, File& file, const std::string& path) {
+  ADDCOW_TRY_ASSIGN(std::string named, PathOfName(file_system, path));
+  ADDCOW_TRY(CheckLeadsTo(file_system, file, named, path));
+  return named;
 }
 
 Status CheckNotAbove(const FileInfo& file, const std::string& path, const Above& above) {

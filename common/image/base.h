@@ -66,6 +66,10 @@ Result<Base> BaseOfImage(FileSystem& file_system, ImageFiles files);
 // start. EAGAIN where `path`, by which it was opened, leads elsewhere by now.
 Result<std::string> RealPathOf(FileSystem& file_system, File& file, const std::string& path);
 
+// The same but for a link that the file itself is named by, which is not followed: from the
+// directory of that QEMU starts the relative names of what an image stands on.
+Result<std::string> QemuPathOf(FileSystem& file_system, File& file, const std::string& path);
+
 }  // namespace addcow
 
 #endif  // ADDCOW_COMMON_IMAGE_BASE_H

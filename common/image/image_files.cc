@@ -86,7 +86,7 @@ std::string HowToAccept(FileSystem& file_system, const ImageSource& source,
                         const ImageFiles& files) {
   std::string name = files.header.backing->name;
   if (source.backing_path)
-    name = file_system.RealPath(*source.backing_path).value_or(*source.backing_path);
+    name = PathOfName(file_system, *source.backing_path).value_or(*source.backing_path);
   if (name.starts_with('-')) name.insert(0, "./");
   return fmt::format("addcow rebase -u -b {} -F {} {}", ShellWord(name),
                      ShellWord(files.header.backing->format), ShellWord(files.add_cow_path));

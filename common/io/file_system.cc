@@ -72,6 +72,11 @@ std::string DirectoryOf(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
+Result<std::string> PathOfName(FileSystem& file_system, const std::string& path) {
+  ADDCOW_TRY_ASSIGN(const std::string directory, file_system.RealPath(DirectoryOf(path)));
+  return ResolveName(directory, path.substr(path.rfind('/') + 1));
+}
+
 std::string ResolveName(const std::string& directory, const std::string& name) {
   if (!name.empty() && name.front() == '/') return name;
   if (directory.empty() || directory == ".") return name;

@@ -120,6 +120,10 @@ Status WithLockRemedy(Status locked, const std::string& option_prefix);
 // The directory part of a path; "." where it has none.
 std::string DirectoryOf(const std::string& path);
 
+// The absolute path by which `path` is named: links on the way to its directory are followed,
+// and not one that it is itself. The directory must be there.
+Result<std::string> PathOfName(FileSystem& file_system, const std::string& path);
+
 // Where `name`, found in a file in `directory`, leads: relative names start
 // from `directory`, never from the working directory.
 std::string ResolveName(const std::string& directory, const std::string& name);

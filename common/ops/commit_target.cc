@@ -269,14 +269,22 @@ Result<std::unique_ptr<CommitTarget>> OpenCommitTarget(FileSystem& file_system,
     return OpenImageTarget(file_system, base, OpenMode::kReadWrite, access);
   }
   ADDCOW_TRY(RefuseReaders(*file, access));
-  ADDCOW_TRY_ASSIGN(const std::string path, file_system.RealPath(base.path));
+  ADDCOW_TRY_ASSIGN(const std::string path, QemuPathOf(file_system, *file, base.path));
+  ADDCOW_TRY_ASSIGN(const std::string real, RealPathOf(file_system, *file, base.path));
   ADDCOW_TRY_ASSIGN(HeldFiles below, LockBelow(file_system, base, access));
-  ADDCOW_TRY_ASSIGN(auto server, ServerOfQemuImage({.path = path,
+  ADDCOW_TRY_ASSIGN(auto server,
+                    ServerOfQemuImage(file_system, {.path = path,
                                                     .format = base.format,
                                                     .is_block_device = info.is_block_device,
                                                     .lock = access.lock,
-                                                    .writable = true}));
-  return OpenServed(std::move(server), access, std::move(file), std::move(below));
+                                                    .writable = true,
+                                                    .directory = DirectoryOf(real)}));
+  ADDCOW_TRY_ASSIGN(auto target,
+                    OpenServed(std::move(server), access, std::move(file), std::move(below)));
+  // QEMU has opened what had the name by then; nothing is written to it yet.
+  ADDCOW_TRY_ASSIGN(const FileInfo there, file_system.Identify(path));
+  ADDCOW_TRY(CheckSame(base, there));
+  return target;
 }
 
 Result<std::unique_ptr<CommitTarget>> LookAtCommitTarget(FileSystem& file_system,

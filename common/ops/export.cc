@@ -84,11 +84,18 @@ Result<std::optional<NamedFile>> BackingForQemu(FileSystem& file_system,
     return std::optional(std::move(backing));
   }
   if (options.source.backing_path) {
-    ADDCOW_TRY_ASSIGN(backing.name, file_system.RealPath(*options.source.backing_path));
+    // By the name that was given: from there QEMU starts what the file names.
+    ADDCOW_TRY_ASSIGN(backing.name, PathOfName(file_system, *options.source.backing_path));
     return std::optional(std::move(backing));
   }
-  ADDCOW_TRY_ASSIGN(backing.name, NameFrom(file_system, backing.name,
-                                           DirectoryOf(files.add_cow_path), directory));
+  // What is opened by a link too would have two directories from which a name starts.
+  ADDCOW_TRY_ASSIGN(const std::string given, PathOfName(file_system, options.qcow2_path));
+  const std::string from = DirectoryOf(files.add_cow_path);
+  if (DirectoryOf(given) != directory) {
+    ADDCOW_TRY_ASSIGN(backing.name, PathOfName(file_system, ResolveName(from, backing.name)));
+    return std::optional(std::move(backing));
+  }
+  ADDCOW_TRY_ASSIGN(backing.name, NameFrom(file_system, backing.name, from, directory));
   return std::optional(std::move(backing));
 }
 

@@ -189,11 +189,12 @@ struct OpenedQcow2 {
 };
 
 // Opens it, locked, and makes sure that it is still what `info` says.
-Result<OpenedQcow2> OpenQcow2Layer(const ImportOptions& options, QemuImage image,
+Result<OpenedQcow2> OpenQcow2Layer(FileSystem& file_system, const ImportOptions& options,
+                                   QemuImage image, std::vector<QemuHeldFile> held,
                                    const QemuLayerInfo& info) {
   const ProgramLimits limits = LimitsOf(options.create);
   image.alone = true;
-  ADDCOW_TRY_ASSIGN(auto server, ServerOfQemuImage(image));
+  ADDCOW_TRY_ASSIGN(auto server, ServerOfQemuImage(file_system, image, std::move(held)));
   OpenedQcow2 opened;
   ADDCOW_TRY_ASSIGN(
       opened.source,
@@ -229,13 +230,16 @@ Result<ImportResult> ImportLayer(FileSystem& file_system, CreateOptions create, 
 }
 
 Result<ImportResult> ImportQcow2(FileSystem& file_system, const ImportOptions& options) {
-  ADDCOW_TRY_ASSIGN(const auto file, file_system.Open(options.qcow2_path, OpenMode::kReadOnly));
+  ADDCOW_TRY_ASSIGN(auto file, file_system.Open(options.qcow2_path, OpenMode::kReadOnly));
   ADDCOW_TRY_ASSIGN(const FileInfo file_info, file->Info());
-  ADDCOW_TRY_ASSIGN(const std::string path, RealPathOf(file_system, *file, options.qcow2_path));
+  ADDCOW_TRY_ASSIGN(const std::string path, QemuPathOf(file_system, *file, options.qcow2_path));
+  ADDCOW_TRY_ASSIGN(const std::string real, RealPathOf(file_system, *file, options.qcow2_path));
   const QemuImage image{.path = path,
                         .format = std::string(kQcow2Format),
                         .is_block_device = file_info.is_block_device,
-                        .lock = options.create.lock};
+                        .lock = options.create.lock,
+                        .directory = DirectoryOf(real)};
+  if (image.lock) ADDCOW_TRY(WithLockRemedy(file->Lock(LockKind::kRead), "--"));
   ADDCOW_TRY_ASSIGN(QemuLayerInfo info, InfoOfQemuLayer(image, LimitsOf(options.create)));
   ADDCOW_TRY(RefuseLosses(options, info));
   CreateOptions create = options.create;
@@ -243,7 +247,10 @@ Result<ImportResult> ImportQcow2(FileSystem& file_system, const ImportOptions& o
   ADDCOW_TRY_ASSIGN(create.backing, BackingOf(file_system, options, path, info.image, to));
   if (info.image.virtual_size == 0)
     return Fail(Error::Because(EINVAL, options.qcow2_path, "has a disk of 0 bytes"));
-  ADDCOW_TRY_ASSIGN(const OpenedQcow2 opened, OpenQcow2Layer(options, image, info));
+  std::vector<QemuHeldFile> held(1);
+  held.front() = {.path = path, .info = file_info, .file = std::move(file)};
+  ADDCOW_TRY_ASSIGN(const OpenedQcow2 opened,
+                    OpenQcow2Layer(file_system, options, image, std::move(held), info));
   ADDCOW_TRY(RefuseCompressed(options, opened.map.compressed));
   const std::vector<std::string> left =
       NotesOfLeftFiles(file_system, ResolveName(to, create.image_name));

@@ -80,15 +80,17 @@ Status AddQemuLinks(FileSystem& file_system, File& file, const std::string& path
     chain.push_back(std::move(link));
     return {};
   }
+  ADDCOW_TRY_ASSIGN(const std::string by, QemuPathOf(file_system, file, path));
   ADDCOW_TRY_ASSIGN(const std::string real, RealPathOf(file_system, file, path));
-  ADDCOW_TRY_ASSIGN(const auto files,
-                    FilesOfQemuImage(real, format, source.access.program_limits(),
-                                     [&](const QemuFile& named) {
-                                       return source.access.confine
-                                                  ? CheckConfined(file_system, source.access,
-                                                                  named.named_by, named.name)
-                                                  : Status();
-                                     }));
+  ADDCOW_TRY_ASSIGN(
+      const auto files,
+      FilesOfQemuImage(by, format, DirectoryOf(real), source.access.program_limits(),
+                       [&](const QemuFile& named) {
+                         return source.access.confine
+                                    ? CheckConfined(file_system, source.access, named.named_by,
+                                                    named.name)
+                                    : Status();
+                       }));
   for (const QemuFile& found : files) {
     if (found.format.empty()) continue;
     chain.push_back(

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "common/io/holes.h"
 #include "common/ops/raw_bitmap.h"
 #include "common/source/nbd_uri.h"
+#include "common/source/qemu_chain.h"
 
 namespace addcow {
 
@@ -27,10 +29,7 @@ std::string Remedy(FileSystem& file_system, const std::string& name, const char*
                    const std::string& directory, bool is_new) {
   if (name.empty() || name.front() == '/') return "";
   auto there = file_system.RealPath(name);
-  if (!there && is_new) {
-    there = file_system.RealPath(DirectoryOf(name));
-    if (there) there = ResolveName(*there, name.substr(name.rfind('/') + 1));
-  }
+  if (!there && is_new) there = PathOfName(file_system, name);
   if (!there) return "";
   const std::string relative =
       std::filesystem::path(*there).lexically_relative(directory).string();
@@ -41,15 +40,32 @@ std::string Remedy(FileSystem& file_system, const std::string& name, const char*
 Result<std::string> NameFrom(FileSystem& file_system, const std::string& name,
                              const std::string& from, const std::string& to) {
   if (name.starts_with('/') || from == to) return name;
-  const std::string path = ResolveName(from, name);
-  ADDCOW_TRY_ASSIGN(const std::string directory, file_system.RealPath(DirectoryOf(path)));
-  const std::string there = ResolveName(directory, path.substr(path.rfind('/') + 1));
+  ADDCOW_TRY_ASSIGN(const std::string there, PathOfName(file_system, ResolveName(from, name)));
   const std::string relative = std::filesystem::path(there).lexically_relative(to).string();
   return relative.empty() ? there : relative;
 }
 
+namespace {
+
+// Whether what is no file was to be a server: a URI, or what QEMU has in place of one.
+bool LooksLikeServer(const std::string& name) {
+  constexpr std::array<std::string_view, 6> kOfQemu = {"nbd",  "rbd",   "ssh",
+                                                       "json", "iscsi", "nvme"};
+  const auto protocol = QemuProtocolOf(name);
+  if (!protocol || protocol->empty()) return false;
+  return name.compare(protocol->size(), 3, "://") == 0 ||
+         std::ranges::find(kOfQemu, *protocol) != kOfQemu.end();
+}
+
+}  // namespace
+
 Error NotFound(FileSystem& file_system, const Error& error, const std::string& name,
                const char* option, const std::string& directory, bool is_new) {
+  if (!is_new && LooksLikeServer(name))
+    return Error::Because(error.code(), name,
+                          "is no file, nor a URI that is known: those begin with nbd://, "
+                          "nbds://, nbd+unix:// or nbds+unix:// (what has another name can be "
+                          "served by nbdkit or qemu-nbd)");
   return Error::Because(error.code(), error.file(),
                         "not found (names start from the add-cow file's directory" +
                             Remedy(file_system, name, option, directory, is_new) + ")");

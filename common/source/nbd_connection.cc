@@ -180,6 +180,7 @@ Error NbdConnection::LibnbdError() const {
 void NbdConnection::Connect() {
   if (wake_.get() == -1)  // nobody could end its waiting
     return Lose(Error::System(EMFILE, "eventfd", name_));
+  if (const Status may = peer_.MayConnect(); !may) return Refuse(may.error());
   Handle handle(nbd_create(), {&peer_});
   if (handle == nullptr) return Lose(LibnbdError());
   connect_by_ = Clock::now() + timeout_;
@@ -197,11 +198,8 @@ void NbdConnection::Connect() {
 
 void NbdConnection::Establish() {
   KeepAlive(nbd_aio_get_fd(handle_.get()));
-  if (const Status accepted = peer_.Accept(handle_.get(), ExportOf(handle_.get())); !accepted) {
-    Forget();
-    closed_ = true;
-    return peer_.Lost(accepted.error());
-  }
+  if (const Status accepted = peer_.Accept(handle_.get(), ExportOf(handle_.get())); !accepted)
+    return Refuse(accepted.error());
   established_ = true;
   established_at_ = Clock::now();
   {
@@ -229,6 +227,12 @@ void NbdConnection::Lose(const Error& error) {
   back_off_ = std::min(back_off_ * 2, kLastBackOff);
   Forget();
   drop_ = false;
+  peer_.Lost(error);
+}
+
+void NbdConnection::Refuse(const Error& error) {
+  Forget();
+  closed_ = true;
   peer_.Lost(error);
 }
 

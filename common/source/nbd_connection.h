@@ -46,6 +46,8 @@ class NbdConnection {
   class Peer {
    public:
     virtual ~Peer() = default;
+    // Whether it is to be made. An error ends all, as of Accept.
+    virtual Status MayConnect() { return {}; }
     // Begins to connect the handle by one of libnbd's asynchronous calls. Its result.
     virtual int Connect(nbd_handle* handle) = 0;
     // Whether that is what was to be found. An error ends all, it is not tried again.
@@ -78,6 +80,9 @@ class NbdConnection {
   // One step: connects, or moves what can be moved, or waits for that, until then at most.
   void Run(Clock::time_point until) ADDCOW_EXCLUDES(mutex_);
 
+  // Nothing is tried any more. For who drives it.
+  bool closed() const { return closed_; }
+
   // Says goodbye to the server. After it nothing can be sent, and Run does nothing.
   void Close() ADDCOW_EXCLUDES(mutex_);
 
@@ -91,6 +96,7 @@ class NbdConnection {
   void Connect() ADDCOW_EXCLUDES(mutex_);
   void Establish() ADDCOW_EXCLUDES(mutex_);
   void Lose(const Error& error) ADDCOW_EXCLUDES(mutex_);
+  void Refuse(const Error& error) ADDCOW_EXCLUDES(mutex_);
   void Forget() ADDCOW_EXCLUDES(mutex_);
   // Waits for the socket and lets libnbd work; what it says where that fails.
   Status Move(Clock::time_point until);

@@ -38,15 +38,16 @@ class NbdPool::Line final : public NbdConnection::Peer {
 
   Status Start() {
     ADDCOW_TRY_ASSIGN(thread_, StartThread("addcow-nbd", pool_.server_->name(), [this] {
-                        while (!pool_.stop_)
+                        while (!pool_.stop_ && !connection_.closed())
                           connection_.Run(Clock::now() + std::chrono::hours(1));
                       }));
     return {};
   }
 
+  Status MayConnect() override { return pool_.MayConnect(index_); }
   int Connect(nbd_handle* handle) override { return pool_.server_->Connect(handle, index_); }
   Status Accept(nbd_handle* handle, const NbdExport& found) override {
-    ADDCOW_TRY(pool_.Accept(found));
+    ADDCOW_TRY(pool_.Accept(index_, found));
     if (index_ == 0) pool_.server_->Connected(handle);
     return {};
   }
@@ -119,23 +120,40 @@ void NbdPool::Abandon() {
   for (const auto& line : lines_) line->connection().Drop();
 }
 
-Status NbdPool::Accept(const NbdExport& found) {
-  if (!opened_) {
+Status NbdPool::MayConnect(size_t index) {
+  {
+    MutexLock lock(mutex_);
+    if (refused_) return Fail(*lost_);
+  }
+  return index == 0 ? RefuseOther(server_->Changed(false)) : Status();
+}
+
+Status NbdPool::Accept(size_t index, const NbdExport& found) {
+  std::string wrong = index == 0 ? server_->Changed(true) : "";
+  if (!opened_ && wrong.empty()) {
     found_ = found;
     return {};
   }
-  std::string wrong;
+  if (!wrong.empty()) return RefuseOther(wrong);
   if (found.size != found_.size)
     wrong = fmt::format("has {} bytes now, and had {}", found.size, found_.size);
   else if (found_.minimum % found.minimum != 0 || found.maximum < found_.maximum)
     wrong = "takes other sizes of requests than it did";
+  return RefuseOther(wrong);
+}
+
+Status NbdPool::RefuseOther(const std::string& wrong) {
   if (wrong.empty()) return {};
+  if (!opened_)
+    return Fail(Error::Because(EAGAIN, server_->name(),
+                               wrong + " while it was being opened (try again)"));
   Error error = Error::Because(EIO, server_->name(),
                                wrong + ": it is not the same any more, and so not read again");
   bool first = false;
   {
     MutexLock lock(mutex_);
     first = !std::exchange(refused_, true);
+    if (first) lost_ = error;
   }
   if (first && options_.log) options_.log(LogLevel::kError, error.Message());
   return Fail(std::move(error));
@@ -171,7 +189,8 @@ void NbdPool::Lost(const Error& error, bool was_ready) {
     // One that froze has been lost for as long as it has not answered: who asks again does
     // not wait once more.
     if (last) down_since_ = silent_since_.value_or(Clock::now());
-    lost_ = error;
+    // Why it was refused stays.
+    if (!refused_) lost_ = error;
   }
   changed_.NotifyAll();
   if (last && !stop_ && options_.log) {

@@ -5,7 +5,8 @@
 //
 // A connection that was lost is made again with back-off, and what was in flight on it is
 // sent again. What has no answer after the timeout fails; where nothing was connected for
-// so long, at once. A server that comes back with another size is refused for good.
+// so long, at once. A server that comes back as another one, by its size or what it says
+// itself, is refused for good.
 //
 // Threads: Start gives each connection a thread that moves bytes. Before it, which is as
 // long as the process may still fork, there is one connection, and who waits drives it.
@@ -78,8 +79,11 @@ class NbdPool {
 
   NbdPool(std::unique_ptr<NbdServer> server, NbdOptions options);
 
-  // For the connections.
-  Status Accept(const NbdExport& found) ADDCOW_EXCLUDES(mutex_);
+  // For the connections; `index` is which one.
+  Status MayConnect(size_t index) ADDCOW_EXCLUDES(mutex_);
+  Status Accept(size_t index, const NbdExport& found) ADDCOW_EXCLUDES(mutex_);
+  // For good, where anything is wrong.
+  Status RefuseOther(const std::string& wrong) ADDCOW_EXCLUDES(mutex_);
   // `again`: that connection was there before.
   void Ready(bool again) ADDCOW_EXCLUDES(mutex_);
   void Lost(const Error& error, bool was_ready) ADDCOW_EXCLUDES(mutex_);

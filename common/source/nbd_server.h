@@ -36,6 +36,11 @@ class NbdServer {
   // The handle of that connection is about to be closed.
   virtual void Closing(nbd_handle*, size_t) {}
 
+  // What leads to another disk now than when this was made, in words that follow its name;
+  // empty: nothing that is known of. Asked before the first connection is begun, and when it
+  // is there (`connected`): what has no name any more may be back before that.
+  virtual std::string Changed(bool /*connected*/) const { return ""; }
+
   // What the server itself has to say of why it fails; may be empty.
   virtual std::string Explanation() const { return ""; }
   // The same where it is understood: all that is to be said of why nothing was connected.

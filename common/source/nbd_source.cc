@@ -18,6 +18,9 @@ namespace {
 // What one block status asks for: few round trips for a disk of any size, and an answer
 // that a server need not look for long. A multiple of any minimum.
 constexpr uint64_t kRegion = kGiB;
+// The same where the last answer had few runs: nearly all that NBD has 32 bits for.
+constexpr uint64_t kLongRegion = 4 * kGiB - 32 * kMiB;
+constexpr size_t kFewRuns = 1024;
 
 // Some 20 MiB of memory. A base with more of them than that is asked again and again by
 // who wants extents, and not at all by who wants to read.
@@ -169,16 +172,30 @@ Result<std::vector<DataRun>> NbdSource::AskOrFail(uint64_t offset) try {
 Result<std::vector<DataRun>> NbdSource::Ask(uint64_t offset) {
   const NbdExport& found = pool_->found();
   const uint64_t first = RoundDown(offset, found.minimum);
+  bool refused = false;
+  if (few_.load(std::memory_order_relaxed) && !no_long_.load(std::memory_order_relaxed)) {
+    auto runs = AskUpTo(first, std::min(first + kLongRegion, found.size), offset, refused);
+    if (!runs || !refused) return runs;
+    // Others count with 31 bits.
+    no_long_.store(true, std::memory_order_relaxed);
+  }
   const uint64_t region_end = RoundDown(offset, kRegion) + kRegion;
+  return AskUpTo(first, std::min(region_end, found.size), offset, refused);
+}
+
+Result<std::vector<DataRun>> NbdSource::AskUpTo(uint64_t first, uint64_t end, uint64_t offset,
+                                                bool& refused) {
+  const NbdExport& found = pool_->found();
   NbdBatch batch;
-  const NbdCommand& command = batch.Add({.kind = NbdCommand::Kind::kBlockStatus,
-                                         .offset = first,
-                                         .length = std::min(region_end, found.size) - first});
+  const NbdCommand& command = batch.Add(
+      {.kind = NbdCommand::Kind::kBlockStatus, .offset = first, .length = end - first});
   std::vector<DataRun> runs;
   if (const Status done = pool_->Perform(batch); !done) {
-    if (command.answered) return runs;
+    refused = command.answered;
+    if (refused) return runs;
     return Fail(done.error());
   }
+  few_.store(command.blocks.size() < kFewRuns, std::memory_order_relaxed);
   uint64_t at = first;
   for (const NbdCommand::Block& block : command.blocks) {
     at += std::min(block.length, found.size - at);

@@ -8,6 +8,7 @@
 #ifndef ADDCOW_COMMON_SOURCE_NBD_SOURCE_H
 #define ADDCOW_COMMON_SOURCE_NBD_SOURCE_H
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -63,6 +64,8 @@ class NbdSource final : public Source {
   Result<DataRun> Look(uint64_t offset, uint64_t limit, For what) ADDCOW_EXCLUDES(mutex_);
   // The runs from `offset` on; none where the server does not say.
   Result<std::vector<DataRun>> Ask(uint64_t offset);
+  Result<std::vector<DataRun>> AskUpTo(uint64_t first, uint64_t end, uint64_t offset,
+                                       bool& refused);
   Result<std::vector<DataRun>> AskOrFail(uint64_t offset);
 
   // What is being asked about a region. Who wants to know the same waits for the answer, and
@@ -73,6 +76,8 @@ class NbdSource final : public Source {
   };
 
   const std::unique_ptr<NbdPool> pool_;
+  std::atomic<bool> few_ = false;  // the last answer was short: more can be asked for at once
+  std::atomic<bool> no_long_ = false;  // the server does not take that
 
   Mutex mutex_;
   ConditionVariable asked_;

@@ -105,8 +105,8 @@ Result<QemuImageInfo> ParseQemuInfo(const std::string& json, const std::string& 
 }
 
 Result<std::vector<QemuFile>> FilesOfQemuImage(
-    const std::string& path, const std::string& format, const ProgramLimits& limits,
-    const std::function<Status(const QemuFile&)>& accept) {
+    const std::string& path, const std::string& format, const std::string& directory,
+    const ProgramLimits& limits, const std::function<Status(const QemuFile&)>& accept) {
   std::vector<QemuFile> files;
   const auto add = [&](QemuFile file) -> Status {
     ADDCOW_TRY(CheckName(file));
@@ -114,7 +114,6 @@ Result<std::vector<QemuFile>> FilesOfQemuImage(
     files.push_back(std::move(file));
     return {};
   };
-  const std::string directory = DirectoryOf(path);
   std::set<std::string> seen;
   files.push_back({.name = path, .named_by = "", .format = format});
   for (size_t at = 0; files[at].format != "raw"; at = files.size() - 1) {

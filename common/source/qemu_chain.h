@@ -35,9 +35,11 @@ std::optional<std::string_view> QemuProtocolOf(std::string_view name);
 // but the first is shown to `accept` before, and not opened where that refuses it. EINVAL
 // where one is named without its format, which QEMU would guess, or in a way that may hide
 // that.
+// Relative names start as QEMU has it: from the directory of the name by which an image is
+// opened, a link or not, and of data files from `directory`, where QEMU runs.
 Result<std::vector<QemuFile>> FilesOfQemuImage(
-    const std::string& path, const std::string& format, const ProgramLimits& limits,
-    const std::function<Status(const QemuFile&)>& accept);
+    const std::string& path, const std::string& format, const std::string& directory,
+    const ProgramLimits& limits, const std::function<Status(const QemuFile&)>& accept);
 
 // What qemu-img prints of one image, in JSON. EINVAL where it names a file by what is no UTF-8,
 // of which JSON does not say what it is. `directory`: where QEMU runs,

@@ -43,7 +43,7 @@ Result<std::string> AskQemuImg(const QemuImage& image, std::vector<std::string> 
         "needs qemu-img, which is not installed (its package: qemu-utils on Debian "
         "and Ubuntu, qemu-img on Fedora)"));
   if (!image.lock) words.insert(words.begin() + 2, "--force-share");
-  auto printed = OutputOf(words, DirectoryOf(image.path), limits);
+  auto printed = OutputOf(words, image.RunsIn(), limits);
   if (printed) return printed;
   const Error& error = printed.error();
   if (auto in_use = InUseByQemuWords(error.Message(), image.path))
@@ -90,9 +90,9 @@ Result<std::string> NameOfQemuLayer(const QemuImage& image) {
   return "json:" + text;
 }
 
-Result<QemuLayerInfo> ParseQemuLayerInfo(const std::string& json, const std::string& path) {
+Result<QemuLayerInfo> ParseQemuLayerInfo(const std::string& json, const QemuImage& image) {
   QemuLayerInfo info;
-  ADDCOW_TRY_ASSIGN(info.image, ParseQemuInfo(json, path, DirectoryOf(path)));
+  ADDCOW_TRY_ASSIGN(info.image, ParseQemuInfo(json, image.path, image.RunsIn()));
   const LayerJson parsed = LayerJson::parse(json, nullptr, false);
   info.encrypted = IsTrue(parsed, "encrypted");
   if (const size_t count = CountOf(parsed, "snapshots"); count > 0)
@@ -158,7 +158,7 @@ Result<QemuLayerInfo> InfoOfQemuLayer(const QemuImage& image, const ProgramLimit
       AskQemuImg(image,
                  {"qemu-img", "info", "--output=json", "--format=" + image.format, image.path},
                  limits));
-  return ParseQemuLayerInfo(printed, image.path);
+  return ParseQemuLayerInfo(printed, image);
 }
 
 Result<QemuLayerMap> MapOfQemuLayer(const QemuImage& image, ProgramLimits limits) {

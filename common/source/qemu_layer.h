@@ -67,7 +67,7 @@ struct NewQcow2 {
 Status MakeQcow2(const NewQcow2& image, const ProgramLimits& limits);
 
 // For InfoOfQemuLayer and MapOfQemuLayer: what qemu-img printed.
-Result<QemuLayerInfo> ParseQemuLayerInfo(const std::string& json, const std::string& path);
+Result<QemuLayerInfo> ParseQemuLayerInfo(const std::string& json, const QemuImage& image);
 Result<QemuLayerMap> ParseQemuLayerMap(const std::string& json, const std::string& path);
 
 }  // namespace addcow

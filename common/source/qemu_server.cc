@@ -35,7 +35,7 @@ constexpr std::array<std::string_view, 11> kFormats = {
 
 // A shell's, which becomes qemu-nbd: $0 is where its errors go, even when it runs longer
 // than the terminal; $1 a pipe of ours, by the number that it has inherited; $2 our process;
-// $3 the image's directory: a relative name of a qcow2's data file starts where QEMU runs;
+// $3 the file's directory: a relative name of a qcow2's data file starts where QEMU runs;
 // $4 the signal that ends it: one that writes is to close its image.
 //
 // qemu-nbd ends with its last client, but not before it has had one, nor where the last to
@@ -74,8 +74,12 @@ std::string OptionValue(const std::string& text) {
 
 class QemuServer final : public NbdServer {
  public:
-  QemuServer(QemuImage image, std::string layer_name, std::vector<std::unique_ptr<File>> held)
-      : image_(std::move(image)), layer_name_(std::move(layer_name)), held_(std::move(held)) {}
+  QemuServer(FileSystem& file_system, QemuImage image, std::string layer_name,
+             std::vector<QemuHeldFile> held)
+      : file_system_(file_system),
+        image_(std::move(image)),
+        layer_name_(std::move(layer_name)),
+        held_(std::move(held)) {}
 
   std::string name() const override { return image_.path; }
 
@@ -100,6 +104,18 @@ class QemuServer final : public NbdServer {
     const bool is_child = parent_ == ::getpid();
     if (is_child) (void)nbd_kill_subprocess(handle, EndSignal());
     Tell(is_child ? "leave\n" : "kill\n");
+  }
+
+  std::string Changed(bool connected) const override {
+    for (const QemuHeldFile& held : held_) {
+      const auto there = file_system_.Identify(held.path);
+      if (there && there->SameFile(held.info)) continue;
+      // What QEMU cannot open either it says itself, and it may be back soon.
+      if (!there && !connected) continue;
+      return (held.path == image_.path ? "" : fmt::format("stands on {}, which ", held.path)) +
+             (there ? "was replaced by another file" : "was moved away");
+    }
+    return "";
   }
 
   std::string Explanation() const override { return errors_.Text(); }
@@ -134,7 +150,7 @@ class QemuServer final : public NbdServer {
     const std::string errors = errors_.path();
     const std::string watched = fmt::format("{}", watched_.get());
     // Relative names of data files start there, also those of what it stands on.
-    const std::string directory = DirectoryOf(image_.path);
+    const std::string directory = image_.RunsIn();
     const std::string parent = fmt::format("{}", parent_);
     const std::string signal = fmt::format("{}", EndSignal());
     const std::string shared = fmt::format("--shared={}", NbdPool::kMostConnections);
@@ -181,9 +197,10 @@ class QemuServer final : public NbdServer {
     return nbd_aio_connect_unix(handle, socket.c_str());
   }
 
+  FileSystem& file_system_;
   const QemuImage image_;
   const std::string layer_name_;  // of one that is served alone
-  const std::vector<std::unique_ptr<File>> held_;
+  const std::vector<QemuHeldFile> held_;
   ErrorOutput errors_;
   // The first connection's.
   ::pid_t parent_ = -1;
@@ -211,14 +228,15 @@ Status CheckQemuNbd(const QemuImage& image) {
                   image.format)));
 }
 
-Result<std::unique_ptr<NbdServer>> ServerOfQemuImage(QemuImage image,
-                                                     std::vector<std::unique_ptr<File>> held) {
+Result<std::unique_ptr<NbdServer>> ServerOfQemuImage(FileSystem& file_system, QemuImage image,
+                                                     std::vector<QemuHeldFile> held) {
   ADDCOW_TRY(CheckQemuNbd(image));
   std::string layer_name;
   if (image.alone) {
     ADDCOW_TRY_ASSIGN(layer_name, NameOfQemuLayer(image));
   }
-  return std::make_unique<QemuServer>(std::move(image), std::move(layer_name), std::move(held));
+  return std::make_unique<QemuServer>(file_system, std::move(image), std::move(layer_name),
+                                      std::move(held));
 }
 
 }  // namespace addcow

@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "common/base/error.h"
-#include "common/io/file.h"
+#include "common/io/file_system.h"
 #include "common/source/nbd_server.h"
 
 namespace addcow {
@@ -25,7 +25,7 @@ std::span<const std::string_view> QemuFormats();
 bool IsQemuFormat(std::string_view format);
 
 struct QemuImage {
-  std::string path;  // absolute
+  std::string path;  // absolute; relative names of what it stands on start from its directory
   std::string format;
   bool is_block_device = false;
   bool lock = true;  // against other programs, as QEMU does
@@ -33,14 +33,26 @@ struct QemuImage {
   bool writable = false;
   // Without what it stands on: that is zeroes, and is not opened. Only read.
   bool alone = false;
+  // Where QEMU runs, from which relative names of data files start; empty: where `path` is.
+  std::string directory = {};
+
+  std::string RunsIn() const { return directory.empty() ? DirectoryOf(path) : directory; }
+};
+
+// A file that QEMU opens by this path, and that must be this one whenever it does.
+struct QemuHeldFile {
+  std::string path;
+  FileInfo info;
+  std::unique_ptr<File> file;  // kept open, so that no other file gets its number; may be null
 };
 
 // ENOENT where there is no qemu-nbd.
 Status CheckQemuNbd(const QemuImage& image);
 
-// The same. `held`: files that are kept open, and locked, as long as it lives.
-Result<std::unique_ptr<NbdServer>> ServerOfQemuImage(
-    QemuImage image, std::vector<std::unique_ptr<File>> held = {});
+// The same. `held`: files that are kept, and with them their locks, as long as it lives; by
+// `file_system` it looks whether they are still where they were.
+Result<std::unique_ptr<NbdServer>> ServerOfQemuImage(FileSystem& file_system, QemuImage image,
+                                                     std::vector<QemuHeldFile> held = {});
 
 }  // namespace addcow
 

@@ -187,6 +187,39 @@ for name in nbd://nowhere.invalid/disk nbd:nowhere.invalid:10809; do
     grep -q confine= err || fail "$name: $(cat err)"
 done
 
+# A base that is named by a link: what it names starts, as QEMU has it, from there, and that
+# is the file that is looked at, locked, and has to be beneath.
+mkdir a b
+for dir in a b; do
+    truncate -s 8M $dir/base.img
+    printf '%s' $dir | dd of=$dir/base.img conv=notrunc status=none
+done
+qemu-img create -q -f qcow2 -F raw -b base.img b/real.qcow2
+ln -s ../b/real.qcow2 a/link.qcow2
+first_byte() { nbdkit -r -U - addcow "$@" --run 'nbdsh -u "$uri" -c "print(h.pread(1, 0).decode())"'; }
+addcow create -q -b a/link.qcow2 -F qcow2 -i link.raw link.add-cow
+expect_equal a "$(first_byte link.add-cow)" "the base of the link"
+expect_equal a "$(first_byte link.add-cow confine="$PWD" allow=formats)" "the same, confined"
+expect_equal b "$(first_byte link.add-cow backing=b/real.qcow2 identity=ignore)" "the base of the file"
+expect_equal a "$(cd b && first_byte ../link.add-cow backing=../a/link.qcow2)" "the base of a link that is given"
+addcow info --backing-chain --output=json link.add-cow | jq -e '.[2].filename | endswith("/a/base.img")' >/dev/null ||
+    fail "$(addcow info --backing-chain link.add-cow)"
+addcow compare -q -f qcow2 a/link.qcow2 a/base.img || fail "compare takes another base"
+qemu_writes() { qemu-io -f "$1" -c 'write -q -P 7 5M 64k' "$2" >out 2>&1; }
+writes() { nbdkit -r -U - addcow link.add-cow --run "qemu-io -f raw -c 'write -q -P 7 5M 64k' $1" >out 2>&1; }
+writes b/base.img || fail "b/base.img is locked: $(cat out)"
+if writes a/base.img; then fail "a/base.img is not locked"; fi
+grep -q 'Failed to get "write" lock' out || fail "$(cat out)"
+# Beneath the file itself there is one, but not beneath the link.
+mkdir ../outside/a
+ln -s "$PWD/b/real.qcow2" ../outside/a/link.qcow2
+cp a/base.img ../outside/a/
+rm b/base.img
+ln -s ../../outside/a/base.img b/base.img
+refused "b/base.img', which is not beneath" nbdkit -r -U - addcow link.add-cow confine="$PWD" allow=formats \
+    backing=b/real.qcow2 identity=ignore --run true
+nbdkit -r -U - addcow link.add-cow confine="$PWD" allow=formats --run true
+
 # Who may not read all files of the base may not read the image either.
 cp --no-preserve=mode base.qcow2 private.qcow2
 chmod 600 private.qcow2
@@ -222,11 +255,54 @@ pid_of_qemu() {
 kill -9 "$(pid_of_qemu "$top")"
 nbdcopy "nbd+unix:///?socket=$scratch/sock" copy.raw
 qemu-img compare -f raw -F qcow2 copy.raw "$top"
+# Nobody writes to it meanwhile either: the lock is not only that of qemu-nbd.
+frozen="$server_pid"
+for round in 1 2; do
+    before="$(sha256sum <"$top")"
+    if qemu_writes qcow2 "$top"; then fail "$top is not locked in round $round"; fi
+    grep -q 'Failed to get "write" lock' out || fail "$(cat out)"
+    [ "$(sha256sum <"$top")" = "$before" ] || fail "$top has changed"
+    # From here on without a qemu-nbd: who would start another one is stopped.
+    kill -STOP "$frozen"
+    at_exit "kill -CONT $frozen 2>/dev/null"
+    if [ "$round" = 1 ]; then kill -9 "$(pid_of_qemu "$top")"; fi
+    wait_until '' ended "$top" || fail "a qemu-nbd is left"
+done
+kill -CONT "$frozen"
+nbdcopy "nbd+unix:///?socket=$scratch/sock" copy.raw
+qemu-img compare -f raw -F qcow2 copy.raw "$top"
 kill_daemon "$server_pid"
 wait_until '' ended "$top" || fail "kill -9 leaves a qemu-nbd"
 start_daemon sock addcow vm/chain.add-cow
 kill "$server_pid"
 wait_until '' ended "$top" || fail "a clean stop leaves a qemu-nbd"
+
+# One that finds another file by that name is not read, and what copy-on-read has kept is of
+# the first one: the image is served again where the file is back.
+random_file new.raw 8M
+qemu-img convert -f raw -O qcow2 new.raw vm/new.qcow2
+qemu-img convert -f qcow2 -O qcow2 "$top" vm/swapped.qcow2
+swapped="$PWD/vm/swapped.qcow2"
+addcow create -q -b swapped.qcow2 -F qcow2 -i swapped.raw vm/swapped.add-cow
+start_server sock addcow vm/swapped.add-cow copy-on-read=on
+at() { nbdsh -u "nbd+unix:///?socket=$scratch/sock" -c "print(h.pread(4096, $1).hex())"; }
+of() { od -An -v -tx1 -j "$1" -N 4096 "$2" | tr -d ' \n'; }
+expect_equal "$(of 0 copy.raw)" "$(at 0)" "what it reads"
+mv "$swapped" vm/first.qcow2
+mv vm/new.qcow2 "$swapped"
+kill -9 "$(pid_of_qemu "$swapped")"
+for offset in 6553600 6553600; do
+    if at $offset >out 2>err; then fail "another file is read: $(cut -c1-40 out)"; fi
+    grep -q 'Input/output error' err || fail "$(cat err)"
+done
+grep -q "$swapped: was replaced by another file: it is not the same any more, and so not read again" sock.log ||
+    fail "$(cat sock.log)"
+expect_equal "$(of 0 copy.raw)" "$(at 0)" "what was kept"
+[ "$(qemu_nbds "$swapped")" -eq 0 ] || fail "a qemu-nbd serves the other file"
+stop_server "$server_pid"
+mv vm/first.qcow2 "$swapped"
+nbdkit -r -U - addcow vm/swapped.add-cow --run 'nbdcopy "$uri" copy.raw'
+qemu-img compare -f raw -F qcow2 copy.raw "$top"
 
 # So does one that is frozen, and cannot see that its last client has gone.
 for how in -KILL -TERM; do

@@ -95,14 +95,25 @@ refuses 1 'is not a qcow2, so it is not overwritten' --force alone.add-cow base.
 refuses 1 'is a part of the image' --force alone.add-cow alone.raw
 ln -s nowhere.qcow2 dangling.qcow2
 refuses 1 'dangling.qcow2: is a symbolic link that leads to no file' --force alone.add-cow dangling.qcow2
-# Over a link: that stays, and what it leads to stands on the same base.
+# Over a link: that stays, and what it leads to stands on the same base, by either name.
 mkdir linked
 qemu-img create -q -f qcow2 linked/real.qcow2 1M
 ln -s linked/real.qcow2 linked.qcow2
 addcow export -q --force names.add-cow linked.qcow2
-expect_equal "linked/real.qcow2 ../b:a,s e.qcow2" "$(readlink linked.qcow2) $(qemu-img info --output=json linked/real.qcow2 |
+expect_equal "linked/real.qcow2 $scratch/b:a,s e.qcow2" "$(readlink linked.qcow2) $(qemu-img info --output=json linked/real.qcow2 |
     jq -r '."backing-filename"')" "the link and the base"
-addcow compare -q names.add-cow -F qcow2 linked.qcow2 || fail "over a link another disk was made"
+for name in linked.qcow2 linked/real.qcow2; do
+    addcow compare -q names.add-cow -F qcow2 $name || fail "over a link another disk was made"
+done
+# On a base that --backing names by a link: QEMU starts from there what that names.
+mkdir one two
+random_file one/base.img 1M
+random_file two/base.img 1M
+qemu-img create -q -f qcow2 -F raw -b base.img two/real.qcow2
+ln -s ../two/real.qcow2 one/link.qcow2
+addcow create -q -b one/link.qcow2 -F qcow2 -i bylink.raw bylink.add-cow
+addcow export -q --backing=one/link.qcow2 bylink.add-cow bylink.qcow2
+qemu-img compare -q -f qcow2 -F raw bylink.qcow2 one/base.img || fail "on another base than the image"
 refuses 1 'is a part of the image' --force names.add-cow './b:a,s e.qcow2'
 refuses 1 'No such file' alone.add-cow nowhere/n.qcow2
 ln -s gone.qcow2 link.qcow2

@@ -68,6 +68,18 @@ overlay large.qcow2 base.img -o cluster_size=2M,extended_l2=on
 addcow import -q -i large.raw large.qcow2 large.add-cow
 same large.add-cow large.qcow2
 
+# By a link: what it stands on is found from there, as QEMU finds it.
+mkdir one two
+random_file one/base.img 1000000
+random_file two/base.img 1000000
+overlay two/real.qcow2 base.img
+ln -s ../two/real.qcow2 one/link.qcow2
+addcow import -q -i link.raw one/link.qcow2 link.add-cow
+expect_equal one/base.img "$(info link.add-cow backing-filename)" "the base of a link"
+same link.add-cow one/link.qcow2
+qemu-img convert -O raw one/link.qcow2 by-qemu.raw
+addcow compare -q link.add-cow by-qemu.raw 2>/dev/null || fail "QEMU reads another disk"
+
 # Odd names.
 for name in 'a b,c=d%20é' "$(printf 'new\nline')" '-x' 'q:r'; do
     overlay "./$name.qcow2" "./base.img"

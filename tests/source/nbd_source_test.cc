@@ -217,6 +217,35 @@ TEST_F(NbdSourceTest, ZeroesAreNotFetched) {
   EXPECT_EQ(BytesRead(), data);
 }
 
+// Few questions for a large disk; also of a server that does not take long ones, which is not
+// taken to have data for that.
+TEST_F(NbdSourceTest, ALargeHoleIsAskedForInFewSteps) {
+  constexpr uint64_t kSize = 64 * kGiB;
+  for (const char* most : {"4294967295", "2147483647"}) {
+    server_->Start({"eval", "get_size=echo " + std::to_string(kSize),
+                    "pread=head -c $3 /dev/zero", "can_extents=exit 0",
+                    "extents=echo $3 >>" + log() + "; if [ $3 -gt " + most +
+                        " ]; then echo EINVAL >&2; exit 1; fi; echo $4 $3 hole,zero"});
+    Open();
+    for (uint64_t at = 0; at < kSize;) {
+      ASSERT_OK_AND_ASSIGN(const DataRun run, source_->RunAt(at, kSize));
+      ASSERT_FALSE(run.data) << most << " at " << at;
+      ASSERT_GT(run.end, at);
+      at = run.end;
+    }
+    source_.reset();
+    server_->Kill();
+    std::ifstream file(log());
+    const std::vector<std::string> asked{std::istream_iterator<std::string>(file), {}};
+    if (std::string(most) == "4294967295") {
+      EXPECT_LE(asked.size(), 20u);
+    } else {
+      EXPECT_LE(asked.size(), 70u);
+    }
+    std::filesystem::remove(log());
+  }
+}
+
 TEST_F(NbdSourceTest, AServerThatIsNotThereIsNamed) {
   auto opened = NbdSource::Open(ServerOfUri(server_->uri()), {});
   ASSERT_FALSE(opened);

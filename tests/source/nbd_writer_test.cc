@@ -193,7 +193,8 @@ TEST_F(NbdWriterTest, AnImageOfQemuIsWrittenAndClosed) {
             0);
   contents_.assign(8 * kMiB, std::byte{0});
   ASSERT_OK_AND_ASSIGN(auto server,
-                       ServerOfQemuImage({.path = image, .format = "qcow2", .writable = true}));
+                       ServerOfQemuImage(PosixFileSystem(),
+                                         {.path = image, .format = "qcow2", .writable = true}));
   ASSERT_OK_AND_ASSIGN(writer_, NbdWriter::Open(std::move(server), options_));
   WriteHereAndThere();
   ASSERT_OK(writer_->Close());

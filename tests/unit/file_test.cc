@@ -189,6 +189,22 @@ TEST(ResolveName, RelativeNamesStartFromTheDirectory) {
   EXPECT_EQ(ResolveName(".", "disk.raw"), "disk.raw");
 }
 
+TEST(PathOfName, FollowsLinksOnTheWayAndNotTheLastOne) {
+  FakeFileSystem files;
+  files.Put("/b/real");
+  files.Put("/a/other");
+  files.PutSymbolicLink("/a/link", "../b/real");
+  files.PutSymbolicLink("/dir", "/a");
+  for (const char* path : {"/a/link", "/dir/link", "/b/../dir/link"}) {
+    ASSERT_OK_AND_ASSIGN(const std::string name, PathOfName(files, path));
+    EXPECT_EQ(name, "/a/link") << path;
+  }
+  files.Put("/cwd/x");
+  ASSERT_OK_AND_ASSIGN(const std::string here, PathOfName(files, "x"));
+  EXPECT_EQ(here, "/cwd/x");
+  EXPECT_TRUE(FailsWith(PathOfName(files, "/none/x"), ENOENT));
+}
+
 TEST(ResolveName, AbsoluteNamesStay) { EXPECT_EQ(ResolveName("/vm", "/a/b"), "/a/b"); }
 
 TEST(DirectoryOf, IsWhatStandsBeforeTheLastSlash) {

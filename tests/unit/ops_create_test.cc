@@ -89,6 +89,22 @@ TEST_F(CreateTest, SaysThatDataWithoutABackingFileBecomesTheDisk) {
   EXPECT_FALSE(result.old_data_ignored);
 }
 
+TEST_F(CreateTest, SaysHowANameOfAServerBegins) {
+  CreateOptions options = Options();
+  for (const char* name : {"nbd:localhost:10809", "NBD://host/x", "nbd+vsock://1",
+                           "https://h/x", "ssh://h/x", "rbd:pool/x", "json:{}"}) {
+    options.backing = NamedFile{name, "raw"};
+    ExpectRefused(options, "those begin with nbd://, nbds://, nbd+unix:// or nbds+unix://");
+  }
+  for (const char* name : {"none.img", "a:b", "./nbd:host:1", "x/nbd://host"}) {
+    options.backing = NamedFile{name, "raw"};
+    ExpectRefused(options, "not found (names start from");
+  }
+  fake_.Put("/vm/nbd:file", Repeat(7, 100000));
+  options.backing = NamedFile{"nbd:file", "raw"};
+  EXPECT_OK(CreateImage(fake_, options));
+}
+
 TEST_F(CreateTest, RefusesFilesThatAreInUse) {
   fake_.Put(kImagePath, 200000);
   for (const LockKind kind : {LockKind::kRead, LockKind::kWrite}) {

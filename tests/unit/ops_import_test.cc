@@ -101,7 +101,7 @@ TEST(QemuLayerTest, ReadsInfo) {
       "full-backing-filename": "/d/b", "backing-filename-format": "raw",
       "snapshots": [{}, {}], "format-specific": {"type": "qcow2", "data": {
       "bitmaps": [{}], "data-file": "f", "corrupt": true}}})",
-                                       "/d/q");
+                                       {.path = "/d/q", .format = "qcow2"});
   ASSERT_OK(info);
   EXPECT_EQ(info->image.backing_as_named, "b");
   EXPECT_EQ(info->image.backing_format, "raw");
@@ -109,10 +109,12 @@ TEST(QemuLayerTest, ReadsInfo) {
   ASSERT_EQ(info->extras.size(), 4u);
   EXPECT_EQ(info->extras[0], "2 internal snapshots");
   EXPECT_EQ(info->extras[1], "1 bitmap");
-  EXPECT_TRUE(ParseQemuLayerInfo(R"({"encrypted": true})", "/d/q")->encrypted);
-  EXPECT_TRUE(ParseQemuLayerInfo(R"({"format-specific": {"data": {"encrypt": {}}}})", "/d/q")
+  EXPECT_TRUE(ParseQemuLayerInfo(R"({"encrypted": true})", {.path = "/d/q", .format = "qcow2"})
                   ->encrypted);
-  EXPECT_TRUE(FailsWith(ParseQemuLayerInfo("[", "/d/q"), EIO));
+  EXPECT_TRUE(ParseQemuLayerInfo(R"({"format-specific": {"data": {"encrypt": {}}}})",
+                                 {.path = "/d/q", .format = "qcow2"})
+                  ->encrypted);
+  EXPECT_TRUE(FailsWith(ParseQemuLayerInfo("[", {.path = "/d/q", .format = "qcow2"}), EIO));
 }
 
 TEST(QemuLayerTest, ReadsTheMap) {
@@ -123,16 +125,17 @@ TEST(QemuLayerTest, ReadsTheMap) {
       {"start": 30, "length": 10, "depth": 0, "present": false, "zero": true, "data": false},
       {"start": 40, "length": 10, "depth": 1, "present": true, "zero": false, "data": true, "offset": 5},
       {"start": 50, "length": 10, "depth": 0, "present": true, "zero": true, "data": true, "offset": 9}])",
-                                     "/d/q");
+                                     {.path = "/d/q", .format = "qcow2"});
   ASSERT_OK(map);
   const std::vector<LayerRun> expected = {
       {{0, 20}, true}, {{20, 10}, false}, {{50, 10}, false}};
   EXPECT_EQ(map->runs, expected);
   EXPECT_EQ(map->compressed, 10u);
-  EXPECT_TRUE(FailsWith(ParseQemuLayerMap("[{", "/d/q"), EIO));
-  EXPECT_TRUE(FailsWith(
-      ParseQemuLayerMap(R"([{"start": 0, "length": 10, "depth": 0, "zero": true}])", "/d/q"),
-      kErrUnsupported));
+  EXPECT_TRUE(FailsWith(ParseQemuLayerMap("[{", {.path = "/d/q", .format = "qcow2"}), EIO));
+  EXPECT_TRUE(
+      FailsWith(ParseQemuLayerMap(R"([{"start": 0, "length": 10, "depth": 0, "zero": true}])",
+                                  {.path = "/d/q", .format = "qcow2"}),
+                kErrUnsupported));
 }
 
 TEST(QemuLayerTest, NamesItWithoutItsBase) {
