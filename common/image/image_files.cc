@@ -143,10 +143,11 @@ Result<BaseRequest> OpenBacking(FileSystem& file_system, const ImageSource& sour
 // The bits say which bytes are in the file that the header names. With what was written to
 // another one they would be believed of that file, which does not have it. Of an image that is
 // opened for writing.
-Status CheckIsNamed(FileSystem& file_system, const ImageSource& source, const ImageFiles& files,
-                    const FileInfo& image) {
+Status CheckIsNamed(FileSystem& file_system, const ImageSource& source,
+                    const ImageFiles& files) {
   // Who confines does not want files opened by the name in the header.
   if (!source.image_path || source.may_be_another || source.access.confine) return {};
+  ADDCOW_TRY_ASSIGN(const FileInfo image, files.image->Info());
   const std::string named =
       ResolveName(DirectoryOf(files.add_cow_path), files.header.image.name);
   const auto info = file_system.Identify(named);
@@ -206,7 +207,6 @@ Status OpenImage(FileSystem& file_system, const ImageSource& source, Above& abov
     return Fail(Error::Because(kErrCorrupt, files.image_path,
                                "the image file is empty, its size must be 1 byte or more"));
   if (files.mode == OpenMode::kReadOnly) return {};
-  ADDCOW_TRY(CheckIsNamed(file_system, source, files, image_info));
   const auto again = [&]() { return OpenAgain(*files.image, open); };
   ADDCOW_TRY_ASSIGN(files.image_durable, again());
   ADDCOW_TRY_ASSIGN(files.image_sync, again());
@@ -339,6 +339,7 @@ Result<ImageFiles> OpenImageFiles(FileSystem& file_system, const ImageSource& so
         "ulimit -n; or flatten some)"));
   ADDCOW_TRY_ASSIGN(Base base, OrWithout(source, std::move(below)));
   ADDCOW_TRY(Complete(file_system, source, std::move(base), files));
+  if (files.mode == OpenMode::kReadWrite) ADDCOW_TRY(CheckIsNamed(file_system, source, files));
   if (files.backing != nullptr && !source.access.check_identity)
     files.notes.push_back(
         Error::Because(0, files.add_cow_path,

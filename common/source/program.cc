@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstdlib>
 #include <string_view>
 #include <thread>
@@ -106,11 +107,13 @@ Status ReadAll(int fd, const Patience& patience, std::string& text) {
 // What it ended with. It can have closed what it prints to long before.
 Result<int> EndOf(::pid_t child, const Patience& patience) {
   int status = 0;
-  while (::waitpid(child, &status, WNOHANG) != child) {
+  for (;;) {
+    const ::pid_t ended = ::waitpid(child, &status, WNOHANG);
+    // ECHILD: it has ended, and nobody is told how, where SIGCHLD is ignored.
+    if (ended == child || (ended == -1 && errno == ECHILD)) return status;
     ADDCOW_TRY(patience.Check());
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  return status;
 }
 
 }  // namespace

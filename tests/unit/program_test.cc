@@ -32,6 +32,15 @@ TEST(ProgramTest, SaysWhyItFails) {
   EXPECT_TRUE(FailsWith(OutputOf({"/nowhere/program"}, "/", {}), ENOENT));
 }
 
+// As one that was started by a program with SIGCHLD ignored: nobody is told how a child ended.
+TEST(ProgramTest, NeedsNoWordOfTheEndOfAChild) {
+  const auto before = ::signal(SIGCHLD, SIG_IGN);
+  const auto printed = Shell("echo printed", {.timeout = std::chrono::seconds(60)});
+  ::signal(SIGCHLD, before);
+  ASSERT_OK(printed);
+  EXPECT_EQ(*printed, "printed\n");
+}
+
 // Also where it prints nothing any more.
 TEST(ProgramTest, EndsAtItsTimeAndNamesTheOption) {
   for (const char* const script : {"exec sleep 1000", "exec >&-; exec sleep 1000"}) {
