@@ -21,7 +21,6 @@ namespace {
 
 // As qemu-img compare: 1 is an answer.
 constexpr int kExitDifferent = 1;
-constexpr int kExitCannotCompare = 2;
 
 struct Arguments {
   CompareOptions options;
@@ -133,9 +132,7 @@ Verb AddCompare(CLI::App& tool) {
   arguments->wait.AddOption(*app);
   AddTimeoutOption(*app, options.access.timeout);
   app->footer(kFooter);
-  return {.app = app,
-          .run = [arguments] { return RunCompare(*arguments); },
-          .failed = kExitCannotCompare};
+  return {.app = app, .run = [arguments] { return RunCompare(*arguments); }};
 }
 
 }  // namespace addcow

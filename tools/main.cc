@@ -2,7 +2,7 @@
 //
 // addcow: the command line tool. Parses, runs one verb, and makes sure that
 // whatever goes wrong is one line on standard error and an exit status:
-// 0 done, 1 failed, 64 wrong usage (check and compare have others, Verb::failed), 128
+// 0 done, 1 failed, 64 wrong usage (check and compare have others), 128
 // and the number of a signal that stopped it. An answer that could not be printed is
 // a failure, whatever it was: who sees the status only would take it for the answer.
 
@@ -92,8 +92,7 @@ std::string OptionWithoutValue(std::span<char* const> words) {
   return "";
 }
 
-// `failed` becomes the exit status of a failure, as soon as the verb is known.
-int Run(int argc, char** argv, int& failed) {
+int Run(int argc, char** argv) {
   CLI::App tool(
       "Work with add-cow images: a raw image file, a backing file for what it does\n"
       "not hold yet, and the add-cow file, which says what it holds.");
@@ -114,8 +113,6 @@ int Run(int argc, char** argv, int& failed) {
       AddCompare(tool), AddExport(tool), AddFlatten(tool), AddImport(tool),  AddLs(tool),
       AddMeasure(tool), AddRebase(tool), AddResize(tool),  AddUpgrade(tool), AddDowngrade(tool),
       AddStatus(tool),  AddFill(tool)};
-  for (const Verb& verb : verbs)
-    verb.app->preparse_callback([&failed, code = verb.failed](size_t) { failed = code; });
   const std::string no_value =
       OptionWithoutValue(std::span(argv, static_cast<size_t>(argc)).subspan(argc > 0 ? 1 : 0));
   if (!no_value.empty()) return UsageError("", fmt::format("'{}' has no value", no_value));
@@ -151,10 +148,10 @@ int main(int argc, char** argv) {
   const auto on_pipe = std::signal(SIGPIPE, SIG_IGN);
   // So is a file that would get larger than the process may make it (ulimit -f).
   (void)std::signal(SIGXFSZ, SIG_IGN);
-  int failed = addcow::kExitFailed;
+  const int failed = addcow::ExitFailedOf(argc > 1 ? argv[1] : "");
   std::optional<int> status;
   try {
-    status = addcow::Run(argc, argv, failed);
+    status = addcow::Run(argc, argv);
   } catch (const std::bad_alloc&) {
     addcow::PrintError("out of memory");
   } catch (const std::exception& exception) {

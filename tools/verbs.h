@@ -11,6 +11,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "common/base/error.h"
 #include "common/image/image_files.h"
@@ -23,13 +24,18 @@ namespace addcow {
 
 inline constexpr int kExitOk = 0;
 inline constexpr int kExitFailed = 1;
-inline constexpr int kExitUsage = 64;  // EX_USAGE of sysexits.h
+inline constexpr int kExitCannotCompare = 2;  // 1: different
+inline constexpr int kExitUsage = 64;         // EX_USAGE of sysexits.h
+
+// That of a failure by the verb's name: of an exception, too, and of an answer that could not
+// be printed.
+constexpr int ExitFailedOf(std::string_view verb) {
+  return verb == "compare" ? kExitCannotCompare : kExitFailed;
+}
 
 struct Verb {
   CLI::App* app = nullptr;
   std::function<int()> run;  // returns the exit status
-  // That of an answer, too, where it could not be printed, and of an exception.
-  int failed = kExitFailed;
 };
 
 Verb AddCreate(CLI::App& tool);
