@@ -125,17 +125,16 @@ TEST(QemuLayerTest, ReadsTheMap) {
       {"start": 30, "length": 10, "depth": 0, "present": false, "zero": true, "data": false},
       {"start": 40, "length": 10, "depth": 1, "present": true, "zero": false, "data": true, "offset": 5},
       {"start": 50, "length": 10, "depth": 0, "present": true, "zero": true, "data": true, "offset": 9}])",
-                                     {.path = "/d/q", .format = "qcow2"});
+                                     "/d/q");
   ASSERT_OK(map);
   const std::vector<LayerRun> expected = {
       {{0, 20}, true}, {{20, 10}, false}, {{50, 10}, false}};
   EXPECT_EQ(map->runs, expected);
   EXPECT_EQ(map->compressed, 10u);
-  EXPECT_TRUE(FailsWith(ParseQemuLayerMap("[{", {.path = "/d/q", .format = "qcow2"}), EIO));
-  EXPECT_TRUE(
-      FailsWith(ParseQemuLayerMap(R"([{"start": 0, "length": 10, "depth": 0, "zero": true}])",
-                                  {.path = "/d/q", .format = "qcow2"}),
-                kErrUnsupported));
+  EXPECT_TRUE(FailsWith(ParseQemuLayerMap("[{", "/d/q"), EIO));
+  EXPECT_TRUE(FailsWith(
+      ParseQemuLayerMap(R"([{"start": 0, "length": 10, "depth": 0, "zero": true}])", "/d/q"),
+      kErrUnsupported));
 }
 
 TEST(QemuLayerTest, NamesItWithoutItsBase) {
