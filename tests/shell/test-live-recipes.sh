@@ -160,7 +160,7 @@ END_OF_PYTHON
             if [ "$signal" = INT ]; then
                 kill -INT -- "-$import"
             else
-                kill "-$signal" "$(pgrep -P "$import" -x nbdkit)"
+                kill "-$signal" "$(awk '{ print $1 }' "/proc/$import/task/$import/children")"
             fi
             ends_with 1 "$import" "the import that got SIG$signal ('$options')" import.log
             [ -e srv/vm02/x.add-cow ] || fail "SIG$signal ('$options'): x.add-cow was removed: $(cat import.log)"
