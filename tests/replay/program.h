@@ -50,7 +50,8 @@ bool HaveFio();
 int RunCheck(const std::string& add_cow_path, const std::string& output);
 
 // The whole disk through a read-only nbdkit with the real plugin, on a Unix
-// socket, or empty with a test failure.
+// socket. Empty where it cannot be served: the reason is printed, and whether that is wrong is
+// for who knows what the disk should have.
 std::vector<std::byte> ReadThroughServer(const std::string& add_cow_path);
 
 }  // namespace addcow
