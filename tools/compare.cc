@@ -132,7 +132,7 @@ Verb AddCompare(CLI::App& tool) {
   arguments->wait.AddOption(*app);
   AddTimeoutOption(*app, options.access.timeout);
   app->footer(kFooter);
-  return {.app = app, .run = [arguments] { return RunCompare(*arguments); }};
+  return {app, [arguments] { return RunCompare(*arguments); }};
 }
 
 }  // namespace addcow

@@ -11,6 +11,7 @@
 
 #include <cerrno>
 #include <nlohmann/json.hpp>
+#include <span>
 
 #include "common/base/unique_fd.h"
 #include "common/base/units.h"
@@ -32,23 +33,6 @@ Error NotReplaced(const std::string& path, const char* why) {
                   why));
 }
 
-Result<std::string> ReadStatusFile(const std::string& path) {
-  // One that has become a FIFO meanwhile is not waited for.
-  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  if (!fd.valid()) return Fail(Error::System(errno, "open", path));
-  std::string text(kMostStatusText + 1, '\0');
-  size_t done = 0;
-  while (done < text.size()) {
-    const ssize_t count = ::read(fd.get(), text.data() + done, text.size() - done);
-    if (count == -1 && errno == EINTR) continue;
-    if (count == -1) return Fail(Error::System(errno, "read", path));
-    if (count == 0) break;
-    done += static_cast<size_t>(count);
-  }
-  text.resize(done);
-  return text;
-}
-
 // The file that is to get the text, without symbolic links.
 Result<std::string> FindStatusFile(const std::string& path) {
   struct stat there = {};
@@ -64,7 +48,10 @@ Result<std::string> FindStatusFile(const std::string& path) {
   constexpr const char* kOther = "holds something else than a status";
   if (static_cast<uint64_t>(there.st_size) > kMostStatusText)
     return Fail(NotReplaced(path, kOther));
-  ADDCOW_TRY_ASSIGN(const std::string text, ReadStatusFile(real));
+  ADDCOW_TRY_ASSIGN(const auto file, PosixFileSystem().Open(real, OpenMode::kReadOnly));
+  std::string text(kMostStatusText + 1, '\0');
+  ADDCOW_TRY_ASSIGN(const size_t count, file->Read(std::as_writable_bytes(std::span(text)), 0));
+  text.resize(count);
   if (!text.empty() && !IsStatusText(text)) return Fail(NotReplaced(path, kOther));
   return real;
 }
